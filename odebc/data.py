@@ -2,11 +2,11 @@
 
 # %% auto #0
 __all__ = ['SUFFIXES', 'to_tensor', 'to_image', 'load_image', 'photographs', 'image_folder', 'crops', 'split', 'degrade',
-           'upsample']
+           'upsample', 'write_atomically']
 
 # %% ../nbs/05_data.ipynb #40828082
-import warnings
 from pathlib import Path
+import os, warnings
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -114,3 +114,15 @@ def upsample(
 )->Tensor: # (B, 3, h·scale, w·scale) in [-1, 1]
     "Bicubic enlargement"
     return F.interpolate(y, scale_factor=scale, mode='bicubic').clamp(-1, 1)
+
+# %% ../nbs/05_data.ipynb #bdf7151a
+def write_atomically(
+    path:str|Path, # final name; missing folders are made
+    data:bytes, # the whole content
+):
+    "Write a file, or leave the old one untouched"
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + '.part')
+    part.write_bytes(data)
+    os.replace(part, path)

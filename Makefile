@@ -1,0 +1,44 @@
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: demo test lab dev notebooks clean
+
+demo: .venv/lab
+	$(BIN)/odebc demo
+
+test: .venv/test
+	$(BIN)/nbdev_test --n_workers 2 --timing
+	$(BIN)/pytest tests
+
+# a working copy: playing never dirties the repository
+lab: .venv/lab
+	mkdir -p lab && cp -n nbs/*.ipynb lab/
+	$(BIN)/jupyter lab lab/index.ipynb
+
+dev: .venv/test
+	$(BIN)/jupyter lab nbs/index.ipynb
+
+# execute, clean, export, and write the README from the index page
+notebooks: .venv/test
+	TQDM_DISABLE=1 $(BIN)/jupyter nbconvert --to notebook --execute --inplace nbs/*.ipynb
+	$(BIN)/nbdev_clean
+	$(BIN)/nbdev_export
+	$(BIN)/python tools/readme.py > README.md
+
+.venv/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13) and "odebc needs Python 3.11 to 3.13, this is %d.%d; try make PYTHON=python3.12" % sys.version_info[:2])'
+	$(PYTHON) -m venv .venv
+
+.venv/lab: .venv/bin/python constraints.txt settings.ini setup.py
+	@echo "installing into .venv (once, a few minutes)"
+	$(PIP) 'setuptools>=77'
+	$(PIP) -e '.[lab]'
+	touch $@
+
+.venv/test: .venv/lab
+	$(PIP) -e '.[test]'
+	touch $@
+
+clean:
+	rm -rf .venv build dist demo lab runs *.egg-info

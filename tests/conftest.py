@@ -1,0 +1,10 @@
+import pytest
+from odebc.data import photographs, to_image
+
+
+@pytest.fixture(scope='session')
+def photo_folder(tmp_path_factory):
+    "Three real photographs as PNG files"
+    folder = tmp_path_factory.mktemp('photos')
+    for name, x in list(photographs().items())[:3]: to_image(x[:, :160, :200]).save(folder/f'{name}.png')
+    return folder

@@ -1,0 +1,49 @@
+"The notebooks are clean, small and executed, and module and README are in sync with them."
+import filecmp
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+import nbformat
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted((ROOT/'nbs').glob('*.ipynb'))
+
+
+@pytest.fixture(scope='module')
+def copy(tmp_path_factory):
+    "The project after nbdev_clean and nbdev_export"
+    folder = tmp_path_factory.mktemp('copy')
+    for name in ('nbs', 'odebc'): shutil.copytree(ROOT/name, folder/name, ignore=shutil.ignore_patterns('__pycache__', '.ipynb_checkpoints'))
+    for name in ('settings.ini', 'pyproject.toml'): shutil.copy(ROOT/name, folder/name)
+    for command in ('nbdev_clean', 'nbdev_export'): subprocess.run([Path(sys.executable).with_name(command)], cwd=folder, check=True, capture_output=True)
+    return folder
+
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda p: p.stem)
+def test_page(page, copy):
+    assert filecmp.cmp(page, copy/'nbs'/page.name, shallow=False), f'run nbdev_clean: {page.name} changes'
+    assert page.stat().st_size < 700_000
+    nb = nbformat.read(page, as_version=4)
+    assert 'widgets' not in nb.metadata
+    for cell in nb.cells:
+        if cell.cell_type == 'code': assert not [o for o in cell.outputs if o.output_type == 'error']
+    assert any(c.get('outputs') for c in nb.cells), 'the page is not executed'
+
+
+def test_export_changes_nothing(copy):
+    modules = sorted(p.name for p in (ROOT/'odebc').glob('*.py'))
+    assert modules == sorted(p.name for p in (copy/'odebc').glob('*.py'))
+    different = filecmp.cmpfiles(ROOT/'odebc', copy/'odebc', modules, shallow=False)[1]
+    assert not different, f'run nbdev_export: {different} change'
+
+
+def test_every_module_has_its_page():
+    exported = {m.stem for m in (ROOT/'odebc').glob('*.py') if not m.stem.startswith('_')}
+    assert exported == {p.stem[3:] for p in PAGES if p.stem != 'index'}
+
+
+def test_readme_is_the_index_page():
+    text = subprocess.run([sys.executable, ROOT/'tools/readme.py'], check=True, capture_output=True, encoding='utf8').stdout
+    assert (ROOT/'README.md').read_text(encoding='utf8') == text, 'run make notebooks'
