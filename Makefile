@@ -8,7 +8,7 @@ demo: .venv/lab
 	$(BIN)/odebc demo
 
 test: .venv/test
-	$(BIN)/nbdev_test --n_workers 2 --timing
+	OMP_NUM_THREADS=1 $(BIN)/nbdev_test --n_workers 2 --timing
 	$(BIN)/pytest tests
 
 # a working copy: playing never dirties the repository
@@ -19,11 +19,11 @@ lab: .venv/lab
 dev: .venv/test
 	$(BIN)/jupyter lab nbs/index.ipynb
 
-# execute, clean, export, and write the README from the index page
+# export, execute, clean, and write the README from the index page
 notebooks: .venv/test
+	$(BIN)/nbdev_export
 	TQDM_DISABLE=1 $(BIN)/jupyter nbconvert --to notebook --execute --inplace nbs/*.ipynb
 	$(BIN)/nbdev_clean
-	$(BIN)/nbdev_export
 	$(BIN)/python tools/readme.py > README.md
 
 .venv/bin/python:
