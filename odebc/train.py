@@ -66,11 +66,12 @@ class SR3:
         "Load a model, ready for use: weights in float32, without gradients"
         shipped = files('odebc.assets')/str(name_or_path)
         folder = Path(name_or_path) if Path(name_or_path).is_dir() else Path(str(shipped))
+        missing = [f for f in (CONFIG, RECORD, WEIGHTS) if not (folder/f).is_file()]
+        if missing: raise ValueError(f"no model {name_or_path!s}: {', '.join(missing)} is missing in {folder}")
         try:
             config, record = (json.loads((folder/f).read_text()) for f in (CONFIG, RECORD))
             net = UNet(**config['net'])
             net.load_state_dict({k: v.float() for k, v in load_file(folder/WEIGHTS).items()})
-        except FileNotFoundError as e: raise ValueError(f"no model {name_or_path!s}: {Path(e.filename or folder).name} is missing in {folder}") from None
         except (SafetensorError, KeyError, TypeError, RuntimeError, json.JSONDecodeError) as e:
             raise ValueError(f"the checkpoint in {folder} is damaged or of another version: {' '.join(str(e).split())[:200]}") from None
         return cls(net.eval().requires_grad_(False), config['scale'], config['size'], record)
