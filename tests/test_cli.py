@@ -49,7 +49,7 @@ def test_without_alexnet_the_demo_says_so(photo_folder, tmp_path):
     (['--k', '0'], '--k must be at least 1, not 0'),
     (['--r', '0'], '--r must be at least 1, not 0'),
     (['--k', '-3'], '--k must be at least 1, not -3'),
-    (['--k', 'many'], 'many'),
+    (['--k', 'many'], "'--k'"),
     (['--sampler', 'DDMI-20'], 'did you mean DDIM-20?'),
     (['--sampler', 'DDPM-100'], 'choose one of the ODE'),
     (['--model', 'smal'], 'no model smal'),
