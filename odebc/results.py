@@ -10,7 +10,7 @@ import time
 import matplotlib.pyplot as plt
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
+from tqdm import tqdm
 from .data import crops, degrade, photographs, split, to_image, upsample
 from .metrics import best_distance, psnr
 from .samplers import nfe

@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
-from tqdm.auto import tqdm
+from tqdm import tqdm
 from .data import write_atomically
 
 # %% ../nbs/09_search.ipynb #beab42eb
