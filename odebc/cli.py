@@ -8,16 +8,8 @@ __all__ = ['app', 'commands', 'demo', 'train', 'main']
 # %% ../nbs/12_cli.ipynb #7cd76033
 from pathlib import Path
 from typing import Annotated
-import sys, warnings
-import torch
+import signal, sys, warnings
 import typer
-from .data import image_folder, photographs
-from .metrics import best_distance
-from .results import compare, picture, reference_and_test, table
-from .samplers import nfe
-from .search import SearchInterrupted, search
-from .train import SR3, Run, residual_std
-from .unet import UNet
 
 # %% ../nbs/12_cli.ipynb #a3e27825
 app = typer.Typer(help="Diffusion ODEs for super-resolution, and the search for their best starting noise.", add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -27,27 +19,29 @@ def commands(): pass
 
 @app.command()
 def demo(
-    k: Annotated[int, typer.Option(help="candidates x_T")]=40,
-    r: Annotated[int, typer.Option(help="reference pairs")]=16,
+    k: Annotated[int, typer.Option(min=1, help="candidates x_T")]=40,
+    r: Annotated[int, typer.Option(min=1, help="reference pairs")]=16,
     sampler: Annotated[str, typer.Option(help="sampler of the ODE")]='DDIM-20',
     images: Annotated[Path|None, typer.Option(help="folder of photographs; those inside scikit-image and scikit-learn by default")]=None,
     model: Annotated[str, typer.Option(help="a shipped model, or a folder with one")]='small',
-    tests: Annotated[int, typer.Option(help="unseen test patches")]=16,
-    seed: Annotated[int, typer.Option(help="of patches and candidates")]=0,
+    tests: Annotated[int, typer.Option(min=2, help="unseen test patches")]=24,
+    seed: Annotated[int, typer.Option(min=0, help="of patches and candidates")]=0,
     out: Annotated[Path, typer.Option(help="folder for table, picture and x_T")]=Path('demo'),
 ):
     "Search x_T on reference patches and compare it on unseen ones."
-    for option, value, least in (('--k', k, 1), ('--r', r, 1), ('--tests', tests, 2)):
-        if value < least: raise ValueError(f"{option} must be at least {least}, not {value}")
-    nfe(sampler)
-    if sampler.upper().startswith('DDPM'): raise ValueError(f"--sampler {sampler} draws noise in every step; choose one of the ODE, such as DDIM-20")
-    sr3 = SR3.from_pretrained(model)
-    name, distance, why = best_distance()
+    from odebc.data import image_folder, photographs
+    from odebc.metrics import best_distance
+    from odebc.results import compare, picture, reference_and_test, table
+    from odebc.samplers import is_ode
+    from odebc.search import SearchInterrupted, search
+    from odebc.train import SR3
+    if not is_ode(sampler): raise ValueError(f"--sampler {sampler} draws noise in every step; choose one of the ODE, such as DDIM-20")
+    sr3, (name, distance, why) = SR3.from_pretrained(model), best_distance()
     if why: print(f"NOTE: real LPIPS is not at hand, the distance is {name} instead.\n      {why}\n")
     photos = photographs() if images is None else image_folder(images, sr3.size)
     z_ref, y_ref, z, y = reference_and_test(photos, r, tests, sr3.size, sr3.scale, seed)
     print(f"{len(photos)} photographs, {r} reference and {tests} test patches of {sr3.size}×{sr3.size}, K = {k}, {sampler}, distance {name}")
-    meta = dict(sampler=sampler, distance=name, model=str(model))
+    meta = dict(sampler=sampler, distance=name, model=model)
     try: found = search(lambda x_T, y: sr3.h(x_T, y, sampler), z_ref, y_ref, distance, k, seed=seed, shape=sr3.shape, meta=meta)
     except SearchInterrupted as e:
         if e.found:
@@ -68,30 +62,34 @@ def train(
     images: Annotated[Path, typer.Option(help="folder of photographs")],
     out: Annotated[Path, typer.Option(help="folder for checkpoint and model")]=Path('runs/small'),
     config: Annotated[str, typer.Option(help="small")]='small',
-    steps: Annotated[int, typer.Option(help="of the whole run")]=10_000,
-    batch: Annotated[int, typer.Option(help="patches per step")]=16,
-    lr: Annotated[float, typer.Option(help="learning rate")]=5e-4,
-    size: Annotated[int, typer.Option(help="side of a patch, pixels")]=64,
-    seed: Annotated[int, typer.Option(help="of weights, batches and noise")]=0,
+    steps: Annotated[int, typer.Option(min=1, help="of the whole run")]=10_000,
+    batch: Annotated[int, typer.Option(min=1, help="patches per step")]=16,
+    lr: Annotated[float, typer.Option(min=0, help="learning rate")]=5e-4,
+    size: Annotated[int, typer.Option(min=16, help="side of a patch, pixels")]=64,
+    seed: Annotated[int, typer.Option(min=0, help="of weights, batches and noise")]=0,
+    about: Annotated[str, typer.Option(help="what the photographs are, for the record")]='',
 ):
     "Train SR3 on a folder of photographs; run again to resume."
+    import torch
+    from odebc.data import image_folder
+    from odebc.train import Run, residual_std
+    from odebc.unet import UNet
     if config != 'small': raise ValueError(f"unknown configuration {config!r}, known is small")
-    if steps < 1 or batch < 1: raise ValueError("--steps and --batch must be at least 1")
     pictures = [((x + 1)*127.5).round().byte() for x in image_folder(images, size).values()]
     torch.manual_seed(seed)
     run = Run(UNet.small(*residual_std(pictures, size)), pictures, steps, batch, lr, size, seed=seed)
-    model = run.fit(out, data=str(images.name))
+    model = run.fit(out, data=about or images.name)
     print(f"{model.record['steps']} steps, {model.record['samples']} patches, loss {model.record['loss'][-1][1]}; the model is in {out}")
 
 # %% ../nbs/12_cli.ipynb #f94e3954
 def main():
     "Entry point of the `odebc` command"
     warnings.showwarning = lambda message, *args, **kwargs: print(f'odebc: {message}', file=sys.stderr)
-    try: app(standalone_mode=False)
-    except typer.Exit as e: sys.exit(e.exit_code)
-    except (KeyboardInterrupt, typer.Abort): print('odebc: stopped', file=sys.stderr); sys.exit(130)
-    except Exception as e:
-        if isinstance(e, (ValueError, OSError)): message = str(e)
-        elif hasattr(e, 'format_message'): message = e.format_message()
-        else: raise
-        print(f"odebc: {message}", file=sys.stderr); sys.exit(2)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try: status = app(standalone_mode=False)
+    except KeyboardInterrupt: status = 130
+    except (ValueError, OSError) as e: status = f'odebc: {e}'
+    except typer._click.ClickException as e: status = f'odebc: {e.format_message()}'
+    if status == 130: print('odebc: stopped', file=sys.stderr)
+    if isinstance(status, str): print(status, file=sys.stderr); status = 2
+    sys.exit(status)

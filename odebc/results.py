@@ -13,7 +13,7 @@ import matplotlib.pyplot as plt
 import torch
 from torch import Tensor
 from tqdm import tqdm
-from .data import crops, degrade, photographs, split, to_image, upsample
+from .data import degrade, photographs, split, tiles, to_image, upsample
 from .metrics import best_distance, psnr
 from .samplers import nfe
 from .search import BoundaryCondition, candidates, search
@@ -29,9 +29,8 @@ def reference_and_test(
     seed:int=0, # of split and crops
 )->tuple: # z and y of the reference, z and y of the test
     "HR–LR pairs from different photographs for the search and for the test"
-    if R < 1: raise ValueError(f"R must be at least 1, not {R}")
     g = torch.Generator().manual_seed(seed)
-    z_ref, z_test = (crops(list(side.values()), count, size, g) for side, count in zip(split(images, seed=seed), (R, n)))
+    z_ref, z_test = (tiles(list(side.values()), count, size, g) for side, count in zip(split(images, seed=seed), (R, n)))
     return z_ref, degrade(z_ref, scale), z_test, degrade(z_test, scale)
 
 # %% ../nbs/10_results.ipynb #7a991d79

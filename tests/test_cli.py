@@ -38,7 +38,9 @@ def test_demo_on_a_folder(photo_folder, tmp_path):
 
 
 def test_without_alexnet_the_demo_says_so(photo_folder, tmp_path):
-    done = odebc('demo', *QUICK, '--images', photo_folder, '--out', tmp_path, ODEBC_LPIPS_ALEX=str(tmp_path/'none.safetensors'))
+    "An empty home and a proxy that nobody answers: LPIPS cannot be had"
+    env = dict(ODEBC_LPIPS_ALEX='', TORCH_HOME=str(tmp_path), https_proxy='http://127.0.0.1:9')
+    done = odebc('demo', *QUICK, '--images', photo_folder, '--out', tmp_path, **env)
     assert done.returncode == 0, done.stderr
     assert 'NOTE: real LPIPS is not at hand' in done.stdout and 'ODEBC_LPIPS_ALEX' in done.stdout
     assert '| DSSIM ↓' in (tmp_path/'table.md').read_text()
@@ -46,16 +48,26 @@ def test_without_alexnet_the_demo_says_so(photo_folder, tmp_path):
 
 @pytest.mark.parametrize('args, says', [
     (['--images', 'no/such/folder'], 'there is no folder no/such/folder'),
-    (['--k', '0'], '--k must be at least 1, not 0'),
-    (['--r', '0'], '--r must be at least 1, not 0'),
-    (['--k', '-3'], '--k must be at least 1, not -3'),
-    (['--k', 'many'], "'--k'"),
+    (['--k', '0'], "Invalid value for '--k'"),
+    (['--r', '0'], "Invalid value for '--r'"),
+    (['--k', '-3'], "Invalid value for '--k'"),
+    (['--k', 'many'], "Invalid value for '--k'"),
+    (['--k', '1000000000'], 'draw fewer'),
+    (['--r', '100000'], 'cannot cut 100000 patches of 64×64 without overlap'),
+    (['--tests', '100000'], 'cannot cut 100000 patches of 64×64 without overlap'),
     (['--sampler', 'DDMI-20'], 'did you mean DDIM-20?'),
     (['--sampler', 'DDPM-100'], 'choose one of the ODE'),
     (['--model', 'smal'], 'no model smal'),
     (['--nonsense'], '--nonsense'),
 ])
 def test_bad_options(args, says): refused('demo', *args, says=says)
+
+
+@pytest.mark.parametrize('content', [None, b'nonsense'])
+def test_a_bad_alexnet_file_that_was_named_is_refused(tmp_path, content):
+    path = tmp_path/'alex.safetensors'
+    if content: path.write_bytes(content)
+    refused('demo', says="LPIPS needs AlexNet's weights", ODEBC_LPIPS_ALEX=str(path))
 
 
 def test_empty_folder(tmp_path): refused('demo', '--images', tmp_path, says='no usable image')
@@ -99,15 +111,49 @@ def test_train_and_resume(photo_folder, tmp_path):
     refused('train', '--images', photo_folder, '--config', 'huge', says='unknown configuration')
 
 
-def test_ctrl_c_keeps_the_best_so_far(tmp_path):
-    "SIGINT in the middle of a search: ends within two seconds, status 130, no traceback, x_T is on disk"
-    demo = subprocess.Popen([ODEBC, 'demo', '--k', '400', '--out', tmp_path], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    seen = b''
-    while b'best=' not in seen: seen += demo.stderr.read1(200)
+def interrupt(process, with_signal):
+    "The seconds that a process takes to end after a signal, and what it wrote"
     start = time.monotonic()
-    demo.send_signal(signal.SIGINT)
-    out, err = demo.communicate(timeout=20)
-    assert time.monotonic() - start < 2
-    assert demo.returncode == 130
-    assert b'Traceback' not in err and b'interrupted; the best x_T so far' in out
+    process.send_signal(with_signal)
+    out, err = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert b'Traceback' not in err and err.rstrip().endswith(b'odebc: stopped')
+    return time.monotonic() - start, out
+
+
+def start(*args, until=None):
+    "A running command that has written something"
+    process = subprocess.Popen([ODEBC, *map(str, args)], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    seen = b''
+    while until and until not in seen:
+        assert process.poll() is None, seen
+        seen += process.stderr.read1(200)
+    return process
+
+
+@pytest.mark.parametrize('with_signal', [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_search_keeps_the_best_so_far(tmp_path, with_signal):
+    seconds, out = interrupt(start('demo', '--k', 400, '--out', tmp_path, until=b'best='), with_signal)
+    assert seconds < 2
+    assert b'interrupted; the best x_T so far' in out
     with safe_open(tmp_path/'x_T.safetensors', 'pt') as f: assert f.get_tensor('x_T').shape == (3, 64, 64)
+
+
+@pytest.mark.parametrize('delay', [.7, 1.5])
+def test_ctrl_c_while_modules_are_loaded(delay, tmp_path):
+    demo = start('demo', '--out', tmp_path)
+    time.sleep(delay)
+    assert interrupt(demo, signal.SIGINT)[0] < 2
+
+
+def test_ctrl_c_during_the_comparison(photo_folder, tmp_path):
+    demo = start('demo', *QUICK, '--tests', 6, '--images', photo_folder, '--out', tmp_path, until=b'compare: ')
+    assert interrupt(demo, signal.SIGINT)[0] < 2
+    assert (tmp_path/'x_T.safetensors').exists()
+
+
+def test_interrupted_training_goes_on(photo_folder, tmp_path):
+    args = ['train', '--images', photo_folder, '--out', tmp_path, '--batch', 2, '--size', 32]
+    interrupt(start(*args, until=b'loss='), signal.SIGTERM)
+    done = odebc(*args, '--steps', 1)
+    assert done.returncode == 0 and 'the model is in' in done.stdout, done.stderr

@@ -1,8 +1,10 @@
 "The notebooks are clean, small and executed, and module and README are in sync with them."
 import filecmp
+import re
 import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 import nbformat
 import pytest
@@ -29,6 +31,8 @@ def test_page(page, copy):
     assert 'widgets' not in nb.metadata
     for cell in nb.cells:
         if cell.cell_type == 'code': assert not [o for o in cell.outputs if o.output_type == 'error']
+        else: assert not re.search('^# #', cell.source, re.M), 'a heading within a heading'
+    assert nb.cells[0].source.startswith('# ')
     assert any(c.get('outputs') for c in nb.cells), 'the page is not executed'
 
 
@@ -42,6 +46,11 @@ def test_export_changes_nothing(copy):
 def test_every_module_has_its_page():
     exported = {m.stem for m in (ROOT/'odebc').glob('*.py') if not m.stem.startswith('_')}
     assert exported == {p.stem[3:] for p in PAGES if p.stem != 'index'}
+
+
+@pytest.mark.parametrize('module', (ROOT/'odebc').glob('*.py'), ids=lambda p: p.stem)
+def test_modules_compile_without_warnings(module):
+    with warnings.catch_warnings(action='error'): compile(module.read_text(encoding='utf8'), module.name, 'exec')
 
 
 def test_readme_is_the_index_page():
