@@ -55,7 +55,7 @@ def test_without_alexnet_the_demo_says_so(photo_folder, tmp_path):
     (['--k', '1000000000'], 'draw fewer'),
     (['--r', '100000'], 'cannot cut 100000 patches of 64×64 without overlap'),
     (['--tests', '100000'], 'cannot cut 100000 patches of 64×64 without overlap'),
-    (['--sampler', 'DDMI-20'], 'did you mean DDIM-20?'),
+    (['--sampler', 'DDMI-20'], 'DDIM-20?'),
     (['--sampler', 'DDPM-100'], 'choose one of the ODE'),
     (['--model', 'smal'], 'no model smal'),
     (['--nonsense'], '--nonsense'),
