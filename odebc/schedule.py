@@ -99,6 +99,9 @@ def respaced_times(
     for n, size in zip(sections, sizes):
         if not 1 <= n <= size: raise ValueError(f"a section of {size} steps cannot give {n}")
         stride = (size - 1)/(n - 1) if n > 1 else 1
-        times += [start + round(i*stride) for i in range(n)]
+        position = 0.
+        for _ in range(n):  # added up, not multiplied: where i·stride ends in .5, guided-diffusion's rounding error decides
+            times.append(start + round(position))
+            position += stride
         start += size
     return torch.tensor(times[::-1], dtype=torch.float64)
