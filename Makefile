@@ -22,7 +22,7 @@ dev: .venv/test
 # export, execute, clean, and write the README from the index page
 notebooks: .venv/test
 	$(BIN)/nbdev_export
-	TQDM_DISABLE=1 $(BIN)/jupyter nbconvert --to notebook --execute --inplace nbs/*.ipynb
+	TQDM_DISABLE=1 $(BIN)/python tools/execute.py nbs/*.ipynb
 	$(BIN)/nbdev_clean
 	$(BIN)/python tools/readme.py > README.md
 

@@ -92,7 +92,7 @@ def ddim(
     "DDIM with equal steps in t"
     return Solver(uniform_times(n, sched.T), n*[ddim_step(eta)])
 
-# %% ../nbs/03_samplers.ipynb #ea3aaf6b
+# %% ../nbs/03_samplers.ipynb #47afce66
 def moments(
     h:float, # λ_t − λ_s
     n:int, # how many
@@ -122,7 +122,7 @@ def exponential_step(
         return at_t[carried]/at_s[carried]*x - sign*at_t[other]*sum(w*v for w, v in zip(weights, values))
     return step
 
-# %% ../nbs/03_samplers.ipynb #634f8037
+# %% ../nbs/03_samplers.ipynb #65473039
 def multistep(
     order:int, # 1, 2 or 3
     n:int, # steps = calls
@@ -134,7 +134,7 @@ def multistep(
     "DPM-Solver(++) 2M and 3M: steps uniform in λ, values from the steps before"
     return Solver(lam_times(n, sched, start, end), [exponential_step(tuple(range(-min(i, order), 0)), **how) for i in range(1, n + 1)])
 
-# %% ../nbs/03_samplers.ipynb #f0e04a6e
+# %% ../nbs/03_samplers.ipynb #69117613
 def midpoint(h, n, sign):
     "Moments that take a linear v at the middle of the step: the published second-order methods"
     M = moments(h, n, sign)
@@ -170,14 +170,14 @@ def singlestep(
         steps += new
     return Solver(torch.stack([*times, outer[-1]]), steps)
 
-# %% ../nbs/03_samplers.ipynb #9c9b3925
+# %% ../nbs/03_samplers.ipynb #4e68796e
 def damped(h, n, sign):
     "Moments with half of the quadratic one: the 3M update as widely implemented, of order 2"
     M = moments(h, n, sign)
     if n > 2: M[2] = M[2]/2
     return M
 
-# %% ../nbs/03_samplers.ipynb #48a7567e
+# %% ../nbs/03_samplers.ipynb #c5db3ed6
 def to_zero(
     solver:Solver, # that ends above 0
 )->Solver:

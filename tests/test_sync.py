@@ -1,5 +1,6 @@
 "The notebooks are clean, small and executed, and module and README are in sync with them."
 import filecmp
+import json
 import re
 import shutil
 import subprocess
@@ -26,7 +27,7 @@ def copy(tmp_path_factory):
 @pytest.mark.parametrize('page', PAGES, ids=lambda p: p.stem)
 def test_page(page, copy):
     assert filecmp.cmp(page, copy/'nbs'/page.name, shallow=False), f'run nbdev_clean: {page.name} changes'
-    assert page.stat().st_size < 700_000
+    assert page.stat().st_size < 300_000
     nb = nbformat.read(page, as_version=4)
     assert 'widgets' not in nb.metadata
     for cell in nb.cells:
@@ -51,6 +52,24 @@ def test_every_module_has_its_page():
 @pytest.mark.parametrize('module', (ROOT/'odebc').glob('*.py'), ids=lambda p: p.stem)
 def test_modules_compile_without_warnings(module):
     with warnings.catch_warnings(action='error'): compile(module.read_text(encoding='utf8'), module.name, 'exec')
+
+
+EQUATIONS = json.loads((ROOT/'nbs/equations.json').read_text(encoding='utf8'))
+
+
+def test_every_equation_is_listed():
+    assert list(EQUATIONS) == [*map(str, range(1, 22)), 'A.1', 'A.2', 'A.3', 'A.4', 'B.1']
+
+
+@pytest.mark.parametrize('number', EQUATIONS)
+def test_equation_is_derived_checked_and_drawn(number):
+    "Its cells exist: text that derives it, code that asserts, an executed figure where one is named"
+    equation = EQUATIONS[number]
+    cells = {cell.id: cell for cell in nbformat.read(ROOT/f"nbs/{equation['page']}.ipynb", as_version=4).cells}
+    derivation, check = cells[equation['derivation']], cells[equation['check']]
+    assert derivation.cell_type == 'markdown' and '$' in derivation.source
+    assert check.cell_type == 'code' and re.search(r'\b(test_(close|eq|ne)|assert)\b', check.source)
+    if equation['figure']: assert any('image/png' in o.get('data', {}) for o in cells[equation['figure']].outputs)
 
 
 def test_readme_is_the_index_page():

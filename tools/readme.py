@@ -6,12 +6,15 @@ import nbformat
 
 NOTE = '<!-- made from nbs/index.ipynb by `make notebooks`; edit that page -->\n'
 
+def linked(text): return re.sub(r'\]\((\w+\.ipynb)\)', r'](nbs/\1)', text)
+
 def readme(path=Path(__file__).parents[1]/'nbs/index.ipynb'):
     parts = [NOTE]
     for cell in nbformat.read(path, as_version=4).cells:
-        if cell.cell_type == 'markdown': parts.append(re.sub(r'\]\((\w+\.ipynb)\)', r'](nbs/\1)', cell.source)); continue
-        parts.append(f'```python\n{cell.source}\n```')
-        parts += ['```\n' + o.data['text/plain'] + '\n```' for o in cell.outputs if 'data' in o]
+        if cell.cell_type == 'markdown': parts.append(linked(cell.source)); continue
+        if '#| echo: false' not in cell.source: parts.append(f'```python\n{cell.source}\n```')
+        for data in (o.data for o in cell.outputs if 'data' in o):
+            parts.append(linked(data['text/markdown']) if 'text/markdown' in data else f"```\n{data['text/plain']}\n```")
     return '\n\n'.join(parts) + '\n'
 
 if __name__ == '__main__': sys.stdout.write(readme())
