@@ -92,7 +92,7 @@ def ddim(
     "DDIM with equal steps in t"
     return Solver(uniform_times(n, sched.T), n*[ddim_step(eta)])
 
-# %% ../nbs/03_samplers.ipynb #47afce66
+# %% ../nbs/03_samplers.ipynb #0433d82c
 def moments(
     h:float, # λ_t − λ_s
     n:int, # how many
@@ -122,7 +122,7 @@ def exponential_step(
         return at_t[carried]/at_s[carried]*x - sign*at_t[other]*sum(w*v for w, v in zip(weights, values))
     return step
 
-# %% ../nbs/03_samplers.ipynb #65473039
+# %% ../nbs/03_samplers.ipynb #63517d9c
 def multistep(
     order:int, # 1, 2 or 3
     n:int, # steps = calls
@@ -132,10 +132,15 @@ def multistep(
     **how, # `predict` and `moments` of `exponential_step`
 )->Solver:
     "DPM-Solver(++) 2M and 3M: steps uniform in λ, values from the steps before"
+    if order not in (1, 2, 3): raise ValueError(f"the order must be 1, 2 or 3, not {order}")
     return Solver(lam_times(n, sched, start, end), [exponential_step(tuple(range(-min(i, order), 0)), **how) for i in range(1, n + 1)])
 
-# %% ../nbs/03_samplers.ipynb #69117613
-def midpoint(h, n, sign):
+# %% ../nbs/03_samplers.ipynb #1900ad06
+def midpoint(
+    h:float, # λ_t − λ_s
+    n:int, # how many
+    sign:int, # +1 for ε, −1 for x̂_0
+)->Tensor: # (n,) float64
     "Moments that take a linear v at the middle of the step: the published second-order methods"
     M = moments(h, n, sign)
     if n > 1: M[1] = h/2*M[0]
@@ -161,6 +166,7 @@ def singlestep(
     predict:str='eps', # or "x0"
 )->Solver:
     "DPM-Solver-2 and -3: outer steps uniform in λ, calls inside each"
+    if order not in (1, 2, 3): raise ValueError(f"the order must be 1, 2 or 3, not {order}")
     inner = {1: (), 2: (1/2,), 3: (1/3, 2/3)} | (inner or {})
     orders = n//order*[order] + [n % order]*(n % order > 0)
     outer, times, steps = lam_times(len(orders), sched, start, end), [], []
@@ -170,14 +176,18 @@ def singlestep(
         steps += new
     return Solver(torch.stack([*times, outer[-1]]), steps)
 
-# %% ../nbs/03_samplers.ipynb #4e68796e
-def damped(h, n, sign):
+# %% ../nbs/03_samplers.ipynb #7622c385
+def damped(
+    h:float, # λ_t − λ_s
+    n:int, # how many
+    sign:int, # +1 for ε, −1 for x̂_0
+)->Tensor: # (n,) float64
     "Moments with half of the quadratic one: the 3M update as widely implemented, of order 2"
     M = moments(h, n, sign)
     if n > 2: M[2] = M[2]/2
     return M
 
-# %% ../nbs/03_samplers.ipynb #c5db3ed6
+# %% ../nbs/03_samplers.ipynb #784e8341
 def to_zero(
     solver:Solver, # that ends above 0
 )->Solver:

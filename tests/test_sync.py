@@ -49,7 +49,7 @@ def test_every_module_has_its_page():
     assert exported == {page.stem[3:] for page in PAGES if '#| default_exp' in page.read_text(encoding='utf8')}
 
 
-@pytest.mark.parametrize('module', (ROOT/'odebc').glob('*.py'), ids=lambda p: p.stem)
+@pytest.mark.parametrize('module', sorted((ROOT/'odebc').glob('*.py')), ids=lambda p: p.stem)
 def test_modules_compile_without_warnings(module):
     with warnings.catch_warnings(action='error'): compile(module.read_text(encoding='utf8'), module.name, 'exec')
 
