@@ -13,7 +13,7 @@ test: .venv/test
 
 # a working copy: playing never dirties the repository
 lab: .venv/lab
-	mkdir -p lab && cp -n nbs/*.ipynb lab/
+	mkdir -p lab && cp -n nbs/*.ipynb nbs/*.json lab/
 	$(BIN)/jupyter lab lab/index.ipynb
 
 dev: .venv/test

@@ -60,8 +60,8 @@ def demo(
 @app.command()
 def train(
     images: Annotated[Path, typer.Option(help="folder of photographs")],
-    out: Annotated[Path, typer.Option(help="folder for checkpoint and model")]=Path('runs/small'),
-    config: Annotated[str, typer.Option(help="small")]='small',
+    out: Annotated[Path|None, typer.Option(help="folder for checkpoint and model; runs/<config> by default")]=None,
+    config: Annotated[str, typer.Option(help="small, or small-mid: the same without the Gaussian estimate, plain SR3")]='small',
     steps: Annotated[int, typer.Option(min=1, help="of the whole run")]=10_000,
     batch: Annotated[int, typer.Option(min=1, help="patches per step")]=16,
     lr: Annotated[float, typer.Option(min=0, help="learning rate")]=5e-4,
@@ -74,10 +74,12 @@ def train(
     from odebc.data import image_folder
     from odebc.train import Run, residual_std
     from odebc.unet import UNet
-    if config != 'small': raise ValueError(f"unknown configuration {config!r}, known is small")
+    if config not in ('small', 'small-mid'): raise ValueError(f"unknown configuration {config!r}, known are small and small-mid")
     pictures = [((x + 1)*127.5).round().byte() for x in image_folder(images, size).values()]
     torch.manual_seed(seed)
-    run = Run(UNet.small(*residual_std(pictures, size)), pictures, steps, batch, lr, size, seed=seed)
+    net = UNet.small(*residual_std(pictures, size)) if config == 'small' else UNet.small(s=None)
+    run = Run(net, pictures, steps, batch, lr, size, seed=seed)
+    out = out or Path('runs')/config
     model = run.fit(out, data=about or images.name)
     print(f"{model.record['steps']} steps, {model.record['samples']} patches, loss {model.record['loss'][-1][1]}; the model is in {out}")
 
