@@ -27,7 +27,7 @@ class Point(NamedTuple):
 
 @lru_cache(10_000)
 def level(
-    sched:Schedule,
+    sched:Schedule, # α, σ, λ
     t:float, # time
 )->tuple: # α_t, σ_t and λ_t as floats
     "What a step needs of the schedule at time t"
@@ -36,7 +36,7 @@ def level(
 @dataclass
 class Solver:
     "A grid of times and the step from each to the next"
-    times:Tensor # (n+1,), from T down
+    times:Tensor # (n+1,), from the first time to the last
     steps:list # n functions step(past, t, sched, generator) -> x_t, past = the last Points, newest last
 
     @property
@@ -74,6 +74,7 @@ def ddim_step(
     eta:float=0., # 0: DDIM, the ODE; 1: DDPM with variance β̃
 )->Callable: # a step for `solve`
     "DDIM's family of steps (Song et al., 2021, Eq. 12)"
+    if not 0 <= eta <= 1: raise ValueError(f"η must lie in 0 … 1, not {eta}")
     def step(past, t, sched, generator=None):
         s, x, eps = past[-1]
         (alpha_s, sigma_s, _), (alpha, sigma, _) = level(sched, s), level(sched, t)

@@ -23,12 +23,20 @@ class Schedule:
         self.table = torch.cat([torch.zeros(1, dtype=torch.float64), torch.log1p(-betas).cumsum(0)/2])
 
     @classmethod
-    def linear(cls, T:int=1000, beta_1:float=1e-4, beta_T:float=.02):
+    def linear(cls,
+        T:int=1000, # steps
+        beta_1:float=1e-4, # β of the first step
+        beta_T:float=.02, # β of the last step
+    ):
         "β grows linearly from `beta_1` to `beta_T`: DDPM's schedule and the paper's"
         return cls(torch.linspace(beta_1, beta_T, T, dtype=torch.float64), 'linear')
 
     @classmethod
-    def cosine(cls, T:int=1000, s:float=.008, beta_max:float=.999):
+    def cosine(cls,
+        T:int=1000, # steps
+        s:float=.008, # offset that keeps the first β from being too small
+        beta_max:float=.999, # no β is larger
+    ):
         "ᾱ_t falls like a squared cosine (Nichol & Dhariwal, 2021, Eq. 17); β is clipped at `beta_max`"
         alpha_bar = ((torch.arange(T+1, dtype=torch.float64)/T + s)/(1 + s)*math.pi/2).cos()**2
         return cls((1 - alpha_bar[1:]/alpha_bar[:-1]).clamp(max=beta_max), 'cosine')
@@ -38,15 +46,24 @@ class Schedule:
     )->Tensor: # log α_t, float64, shape of t
         "DDPM's ½ log ᾱ_t at integers, linear in between"
         t = torch.as_tensor(t, dtype=torch.float64)
-        if ((t < 0) | (t > self.T)).any(): raise ValueError(f"t must lie in [0, {self.T}]")
         table, i = self.table.to(t.device), self._interval(t)
         return torch.lerp(table[i], table[i+1], t - i)
 
-    def _interval(self, t): return t.floor().long().clamp(max=self.T - 1)
+    def _interval(self, t):
+        if not ((0 <= t) & (t <= self.T)).all(): raise ValueError(f"t must lie in [0, {self.T}]")
+        return t.floor().long().clamp(max=self.T - 1)
 
-    def alpha(self, t)->Tensor: return self.log_alpha(t).exp()
-    def sigma(self, t)->Tensor: return (-torch.expm1(2*self.log_alpha(t))).sqrt()
-    def lam(self, t)->Tensor: return self.log_alpha(t) - self.sigma(t).log()
+    def alpha(self, t)->Tensor:
+        "α_t (Eq. 1); t as in `log_alpha`, here and below"
+        return self.log_alpha(t).exp()
+
+    def sigma(self, t)->Tensor:
+        "σ_t = √(1 − α_t²)"
+        return (-torch.expm1(2*self.log_alpha(t))).sqrt()
+
+    def lam(self, t)->Tensor:
+        "λ_t = log(α_t/σ_t), infinite at t = 0"
+        return self.log_alpha(t) - self.sigma(t).log()
 
     def t_of_lam(self,
         l, # λ, number or tensor, not below λ_T

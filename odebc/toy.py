@@ -27,11 +27,18 @@ class Gaussian:
         if self.eigenvalues[0] < -1e-9*self.eigenvalues[-1].abs(): raise ValueError(f"a covariance has no negative eigenvalue, this one has {self.eigenvalues[0]:.3g}")
         self.eigenvalues = self.eigenvalues.clamp(min=0)
 
-    def variances(self, t)->Tensor: # (D,)
+    def variances(self,
+        t:float, # in [0, T]
+    )->Tensor: # (D,)
         "Of x_t along the axes"
         return (self.sched.alpha(t)**2*self.eigenvalues + self.sched.sigma(t)**2)
 
-    def along_axes(self, v, factors): return (v.double() @ self.axes*factors) @ self.axes.T
+    def along_axes(self,
+        v:Tensor, # (B, D)
+        factors:Tensor, # (D,)
+    )->Tensor: # (B, D)
+        "Each coordinate of v along the axes times its factor"
+        return (v.double() @ self.axes*factors) @ self.axes.T
 
     def eps(self,
         x:Tensor, # (B, D)
@@ -42,7 +49,7 @@ class Gaussian:
 
     def flow(self,
         x:Tensor, # x_u, (B, D)
-        u:float, # time of x
+        u:float, # time of x, above 0 where cov is singular
         t:float, # time to go to
     )->Tensor: # x_t, (B, D)
         "The exact solution of the diffusion ODE from time u to time t (Eq. 5)"
@@ -80,7 +87,10 @@ class Mixture:
         if self.means.ndim != 2 or not self.weights.shape == self.stds.shape == self.means.shape[:1]: raise ValueError("need K weights, K means (K, D) and K standard deviations")
         if (self.weights <= 0).any() or (self.weights.sum() - 1).abs() > 1e-6 or (self.stds < 0).any(): raise ValueError("weights must be positive with sum 1, standard deviations not negative")
 
-    def components(self, x, t):
+    def components(self,
+        x:Tensor, # (B, D)
+        t:float, # in [0, T]; above 0 where a std is 0
+    )->tuple: # three tensors
         "x − α μ_k (B, K, D), the variances v_k (K,) and log w_k N(x; α μ_k, v_k) (B, K)"
         alpha, sigma = self.sched.alpha(t), self.sched.sigma(t)
         u, v = x.double()[:, None] - alpha*self.means, (alpha*self.stds)**2 + sigma**2
@@ -88,7 +98,7 @@ class Mixture:
 
     def log_prob(self,
         x:Tensor, # (B, D)
-        t:float, # in [0, T]
+        t:float, # in [0, T]; above 0 where a std is 0
     )->Tensor: # (B,)
         "log q_t(x)"
         return self.components(x, t)[2].logsumexp(-1)
