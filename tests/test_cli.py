@@ -111,6 +111,13 @@ def test_train_and_resume(photo_folder, tmp_path):
     refused('train', '--images', photo_folder, '--config', 'huge', says='unknown configuration')
 
 
+def test_small_mid_is_plain_sr3(photo_folder, tmp_path):
+    from odebc.train import SR3
+    done = odebc('train', '--config', 'small-mid', '--images', photo_folder, '--out', tmp_path, '--batch', 2, '--size', 32, '--steps', 1)
+    assert done.returncode == 0, done.stderr
+    assert SR3.from_pretrained(tmp_path).net.s is None
+
+
 def interrupt(process, with_signal):
     "The seconds that a process takes to end after a signal, and what it wrote"
     start = time.monotonic()
