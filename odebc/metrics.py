@@ -25,7 +25,6 @@ def import_torchvision():
         import_torchvision.ops = torch.library.Library('torchvision', 'DEF')
         for op in ('nms', 'qnms'): import_torchvision.ops.define(f'{op}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor')
         import torchvision
-    return torchvision
 
 import_torchvision()
 

@@ -66,10 +66,11 @@ class SR3:
         name_or_path:str|Path='small', # a shipped model, or a folder written by `save_pretrained`
     ):
         "Load a model, ready for use: weights in float32, without gradients"
-        shipped = files('odebc.assets')/str(name_or_path)
-        folder = Path(name_or_path) if Path(name_or_path).is_dir() else Path(str(shipped))
+        shipped = {folder.name: Path(str(folder)) for folder in files('odebc.assets').iterdir() if (folder/WEIGHTS).is_file()}
+        folder = Path(name_or_path) if Path(name_or_path).is_dir() else shipped.get(str(name_or_path))
+        if not folder: raise ValueError(f"no model {name_or_path}: there is no such folder, and the package ships {', '.join(sorted(shipped))}")
         missing = [f for f in (CONFIG, RECORD, WEIGHTS) if not (folder/f).is_file()]
-        if missing: raise ValueError(f"no model {name_or_path!s}: {', '.join(missing)} is missing in {folder}")
+        if missing: raise ValueError(f"no model in {folder}: {', '.join(missing)} is missing")
         try:
             config, record = (json.loads((folder/f).read_text()) for f in (CONFIG, RECORD))
             net = UNet(**config['net'])

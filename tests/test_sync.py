@@ -28,6 +28,7 @@ def copy(tmp_path_factory):
 def test_page(page, copy):
     assert filecmp.cmp(page, copy/'nbs'/page.name, shallow=False), f'run nbdev_clean: {page.name} changes'
     assert page.stat().st_size < 300_000
+    assert not re.search('/(tmp|home|root)/|site-packages', page.read_text(encoding='utf8')), 'a path of the machine it was executed on'
     nb = nbformat.read(page, as_version=4)
     assert 'widgets' not in nb.metadata
     for cell in nb.cells:
