@@ -60,28 +60,26 @@ def demo(
 @app.command()
 def train(
     images: Annotated[Path, typer.Option(help="folder of photographs")],
-    out: Annotated[Path|None, typer.Option(help="folder for checkpoint and model; runs/<config> by default")]=None,
-    config: Annotated[str, typer.Option(help="small, or small-mid: the same without the Gaussian estimate, plain SR3")]='small',
-    steps: Annotated[int, typer.Option(min=1, help="of the whole run")]=10_000,
-    batch: Annotated[int, typer.Option(min=1, help="patches per step")]=16,
-    lr: Annotated[float, typer.Option(min=0, help="learning rate")]=5e-4,
-    size: Annotated[int, typer.Option(min=16, help="side of a patch, pixels")]=64,
-    seed: Annotated[int, typer.Option(min=0, help="of weights, batches and noise")]=0,
+    config: Annotated[str, typer.Option(help="small (16 → 64), small-mid (the same as plain SR3), base (64 → 256) or paper (Table 3)")]='small',
+    out: Annotated[Path|None, typer.Option(help="folder for checkpoint, model and log; runs/<config> by default")]=None,
+    start: Annotated[str|None, typer.Option(help="model to start from: a shipped one, or a folder")]=None,
+    steps: Annotated[int|None, typer.Option(min=1, help="of the whole run; of the configuration by default, as what follows")]=None,
+    batch: Annotated[int|None, typer.Option(min=1, help="patches per step")]=None,
+    lr: Annotated[float|None, typer.Option(min=0, help="learning rate")]=None,
+    size: Annotated[int|None, typer.Option(min=16, help="side of a patch, pixels")]=None,
+    seed: Annotated[int|None, typer.Option(min=0, help="of weights and examples")]=None,
+    bf16: Annotated[bool|None, typer.Option(help="bfloat16 in the network: for GPUs and CPUs with AMX")]=None,
     about: Annotated[str, typer.Option(help="what the photographs are, for the record")]='',
 ):
-    "Train SR3 on a folder of photographs; run again to resume."
-    import torch
+    "Train SR3 on a folder of photographs; run again to resume. For several processes: torchrun --nproc-per-node N $(which odebc) train …"
     from odebc.data import image_folder
-    from odebc.train import Run, residual_std
-    from odebc.unet import UNet
-    if config not in ('small', 'small-mid'): raise ValueError(f"unknown configuration {config!r}, known are small and small-mid")
-    pictures = [((x + 1)*127.5).round().byte() for x in image_folder(images, size).values()]
-    torch.manual_seed(seed)
-    net = UNet.small(*residual_std(pictures, size)) if config == 'small' else UNet.small(s=None)
-    run = Run(net, pictures, steps, batch, lr, size, seed=seed)
+    from odebc.train import SR3, configured
+    changes = dict(steps=steps, batch=batch, lr=lr, size=size, seed=seed, bf16=bf16)
+    pictures = [((x + 1)*127.5).round().byte() for x in image_folder(images, size or 64).values()]
+    run = configured(config, pictures, SR3.from_pretrained(start).net if start else None, **{k: v for k, v in changes.items() if v is not None})
     out = out or Path('runs')/config
     model = run.fit(out, data=about or images.name)
-    print(f"{model.record['steps']} steps, {model.record['samples']} patches, loss {model.record['loss'][-1][1]}; the model is in {out}")
+    if run.accelerator.is_main_process: print(f"{model.record['steps']} steps, {model.record['samples']} patches, loss {model.record['loss'][-1][1]}; the model is in {out}")
 
 # %% ../nbs/12_cli.ipynb #f94e3954
 def main():

@@ -1,0 +1,92 @@
+"Training in processes of their own: killed and resumed, two instead of one, bad input."
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+import pytest
+import torch
+from odebc.data import image_folder
+from odebc.train import CHECKPOINT, CONFIGS, Recipe, Run, configured, residual_std, Examples
+from odebc.unet import UNet
+
+SCRIPT = '''
+import sys, torch
+from odebc.data import image_folder
+from odebc.train import Recipe, Run
+from odebc.unet import UNet
+torch.manual_seed(0)
+images = [((x + 1)*127.5).round().byte() for x in image_folder(sys.argv[1]).values()]
+run = Run(UNet(.13, channels=32, mults=(1, 2), blocks=1, groups=8, unshuffle=2), images, Recipe(steps=40, batch=4, size=32))
+'''
+KILLED = SCRIPT + 'run.fit(sys.argv[2], minutes=0)'
+GRADIENT = SCRIPT + '''
+run.optimizer.step = lambda: None
+loss = next(iter(run))
+if run.accelerator.is_main_process: torch.save(dict(loss=loss, grad=[p.grad for p in run.net.parameters()]), sys.argv[2])
+'''
+ENV = dict(os.environ, OMP_NUM_THREADS='1')
+
+
+@pytest.fixture
+def images(photo_folder): return [((x + 1)*127.5).round().byte() for x in image_folder(photo_folder).values()]
+
+
+def test_killed_and_resumed_is_the_same_run(photo_folder, tmp_path):
+    "kill -9 at whatever moment, three times"
+    command = lambda folder: [sys.executable, '-c', KILLED, photo_folder, folder]
+    subprocess.run(command(tmp_path/'straight'), check=True, capture_output=True, env=ENV)
+    for seconds in (0, .35, .8):
+        before = (tmp_path/'killed'/CHECKPOINT).stat().st_mtime_ns if (tmp_path/'killed'/CHECKPOINT).exists() else 0
+        process = subprocess.Popen(command(tmp_path/'killed'), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=ENV)
+        while not (tmp_path/'killed'/CHECKPOINT).exists() or (tmp_path/'killed'/CHECKPOINT).stat().st_mtime_ns == before: time.sleep(.02)
+        time.sleep(seconds)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    subprocess.run(command(tmp_path/'killed'), check=True, capture_output=True, env=ENV)
+    straight, killed = (torch.load(tmp_path/f/CHECKPOINT, weights_only=True) for f in ('straight', 'killed'))
+    assert len(killed['losses']) == 40 and killed['losses'] == straight['losses']
+    for part in ('net', 'ema'):
+        for k, v in straight[part].items(): assert torch.equal(v, killed[part][k]), k
+
+
+def test_two_processes_have_the_gradient_of_the_joint_batch(photo_folder, tmp_path):
+    launch = dict(one=[sys.executable], two=[sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2'])
+    (tmp_path/'script.py').write_text(GRADIENT)
+    for name, command in launch.items(): subprocess.run([*command, tmp_path/'script.py', photo_folder, tmp_path/name], check=True, capture_output=True, env=ENV)
+    one, two = (torch.load(tmp_path/name, weights_only=True) for name in launch)
+    assert one['loss'] == pytest.approx(two['loss'], rel=1e-5)
+    assert max(g.abs().max() for g in one['grad']) > .01
+    for a, b in zip(one['grad'], two['grad']): torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-4)
+
+
+def test_resuming_another_run_is_refused(images, tmp_path):
+    small = lambda **changes: Run(UNet(.13, channels=32, mults=(1,), blocks=1, groups=8, unshuffle=4), images, Recipe(**{**dict(steps=2, batch=2, size=32), **changes}))
+    small().fit(tmp_path)
+    with pytest.raises(ValueError, match='the batch was 2 and is 4'): small(batch=4).fit(tmp_path)
+    with pytest.raises(ValueError, match='cannot resume'): configured('small', images, steps=2, batch=2, size=32).fit(tmp_path)
+    assert len(small(steps=3).fit(tmp_path).record['loss']) == 3
+    with pytest.raises(ValueError, match='unknown configuration'): configured('huge', images)
+
+
+@pytest.mark.parametrize('name', CONFIGS)
+def test_configurations(name, images):
+    run = configured(name, images, size=64)
+    assert run.net.s == (None if name in ('small-mid', 'paper') else residual_std(Examples(images, 64))[0])
+    assert run.recipe.size == 64 and run.net.config['unshuffle'] == (1 if name == 'paper' else 2)
+
+
+def test_base_starts_from_small(images):
+    small = UNet.small()
+    for p in small.parameters(): torch.nn.init.normal_(p, std=.05)
+    base = configured('base', images, small, size=64).net
+    for k, v in small.state_dict().items(): assert torch.equal(v, base.state_dict()[k])
+    with pytest.raises(ValueError, match='cannot start'): small.take(base)
+
+
+def test_an_ema_is_its_closed_form(images):
+    run = Run(UNet(.13, channels=32, mults=(1,), blocks=1, groups=8, unshuffle=4), images, Recipe(steps=5, batch=2, size=32, decay=.8))
+    weights = [run.net.F.first.weight.detach().clone() for _ in run]
+    closed = .8**4*weights[0] + sum(.2*.8**(4 - i)*weights[i] for i in range(1, 5))
+    torch.testing.assert_close(run.ema.module.F.first.weight, closed, atol=1e-7, rtol=1e-5)
