@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['WEIGHTS', 'CONFIG', 'RECORD', 'CHECKPOINT', 'CONFIGS', 'SR3', 'sr3_loss', 'training_times', 'Objective', 'Examples',
-           'residual_std', 'Recipe', 'trapezoid', 'Run', 'configured']
+           'residual_std', 'Recipe', 'trapezoid', 'Run', 'configured', 'watch']
 
 # %% ../nbs/08_train.ipynb #30cf122e
 from collections.abc import Callable
@@ -97,7 +97,7 @@ def sr3_loss(
     alpha, sigma = (v.to(z).view(-1, 1, 1, 1) for v in (net.sched.alpha(t), net.sched.sigma(t)))
     return (net(alpha*z + sigma*eps, y_up, t, drop).float() - eps).square().mean((1, 2, 3))
 
-# %% ../nbs/08_train.ipynb #34df4c61
+# %% ../nbs/08_train.ipynb #9f24f58f
 def training_times(
     net:UNet, # noise estimator
     v:Tensor, # uniform in [0, 1), (B,)
@@ -140,7 +140,7 @@ def residual_std(
     z, y_up = (torch.stack(x) for x in zip(*(examples[i][:2] for i in range(n))))
     return tuple(round(r.square().mean().sqrt().item(), 3) for r in (z - y_up, z))
 
-# %% ../nbs/08_train.ipynb #b4fe5f2a
+# %% ../nbs/08_train.ipynb #6acbbad4
 @dataclass
 class Recipe:
     "What a training run does, as far as a number can say it"
@@ -274,7 +274,7 @@ class Run:
             if not f.tell(): f.write('step,samples,minutes,loss\n')
             f.write(f'{n},{n*self.recipe.batch},{self.seconds/60:.2f},{sum(self.losses[-50:])/50:.5f}\n')
 
-# %% ../nbs/08_train.ipynb #12f157b4
+# %% ../nbs/08_train.ipynb #2442f6f7
 CONFIGS = { # name -> network, made with the measured s and s_no_y, and recipe
     'small': (UNet.small, Recipe()),
     'small-mid': (lambda *s: UNet.small(s=None), Recipe(lr=3e-4)),
@@ -294,3 +294,31 @@ def configured(
     net = make(*residual_std(Examples(images, recipe.size, recipe.scale, recipe.seed)))
     if start: net.take(start)
     return Run(net, images, recipe)
+
+# %% ../nbs/08_train.ipynb #e2b6b205
+def watch(
+    run:Run, # trained in place
+    z:Tensor, # HR images to show, (B, 3, H, W) in [-1, 1]
+    seconds:float=20, # to train
+    every:float=2, # seconds between two pictures
+    x_T:Tensor|None=None, # boundary condition (1, 3, H, W); drawn with seed 0 if not given
+):
+    "Train in a notebook, with a live curve and samples (DDIM-10 with the weights of the moment)"
+    import matplotlib.pyplot as plt
+    from IPython.display import display
+    from odebc.data import to_image
+    y = degrade(z, run.recipe.scale)
+    x_T = torch.randn(1, *z.shape[1:], generator=torch.Generator().manual_seed(0)) if x_T is None else x_T
+    fig, axes = plt.subplots(1, 2, figsize=(8, 2.6), layout='constrained', width_ratios=(1, 2))
+    plt.close(fig)
+    shown, start, last = display(fig, display_id=True), time.monotonic(), 0.
+    for _ in run:
+        now = time.monotonic() - start
+        if now - last < every and now < seconds: continue
+        with torch.no_grad(): x_0 = SR3(run.net, run.recipe.scale).h(x_T.to(run.accelerator.device), y.to(run.accelerator.device), 'DDIM-10').cpu()
+        for ax in axes: ax.clear()
+        axes[0].loglog(range(1, len(run.losses) + 1), run.losses, lw=.8); axes[0].set(xlabel='step', ylabel='loss')
+        axes[1].imshow(to_image(torch.cat([torch.cat([*p], -1) for p in (upsample(y, run.recipe.scale), x_0, z)], -2))); axes[1].set(xticks=[], yticks=[], title=f'bicubic, $h(x_T, y)$, $z$ after {len(run.losses)} steps')
+        shown.update(fig)
+        last = now
+        if now > seconds: break
