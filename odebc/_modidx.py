@@ -166,5 +166,6 @@ d = { 'settings': { 'branch': 'main',
                             'odebc.unet.UNet.spread': ('unet.html#unet.spread', 'odebc/unet.py'),
                             'odebc.unet.UNet.std': ('unet.html#unet.std', 'odebc/unet.py'),
                             'odebc.unet.UNet.take': ('unet.html#unet.take', 'odebc/unet.py'),
+                            'odebc.unet.check_layout': ('unet.html#check_layout', 'odebc/unet.py'),
                             'odebc.unet.time_embedding': ('unet.html#time_embedding', 'odebc/unet.py'),
                             'odebc.unet.zero': ('unet.html#zero', 'odebc/unet.py')}}}
