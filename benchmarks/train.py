@@ -4,7 +4,7 @@ import time
 from statistics import median
 import torch
 from torch.utils.data import DataLoader
-from odebc.data import photographs
+from odebc.data import photographs, to_bytes
 from odebc.train import Recipe, Run
 from odebc.unet import UNet
 
@@ -24,7 +24,7 @@ def main():
     parser.add_argument('--size', type=int, default=64, help='side of a patch, pixels')
     parser.add_argument('--rounds', type=int, default=8, help='rounds over all variants')
     args = parser.parse_args()
-    images = [((p + 1)*127.5).round().byte() for p in photographs().values() if min(p.shape[1:]) >= args.size]
+    images = [to_bytes(p) for p in photographs().values() if min(p.shape[1:]) >= args.size]
     make = lambda bf16: Run(getattr(UNet, args.config)(), images, Recipe(batch=args.batch, size=args.size, bf16=bf16))
     runs = {'float32, contiguous': make(False), 'float32, channels last': make(False), 'bfloat16, channels last': make(True)}
     plain = runs['float32, contiguous']

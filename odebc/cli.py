@@ -72,11 +72,10 @@ def train(
     about: Annotated[str, typer.Option(help="what the photographs are, for the record")]='',
 ):
     "Train SR3 on a folder of photographs; run again to resume. For several processes: torchrun --nproc-per-node N $(which odebc) train …"
-    from odebc.data import image_folder
+    from odebc.data import training_images
     from odebc.train import SR3, configured
     changes = dict(steps=steps, batch=batch, lr=lr, size=size, seed=seed, bf16=bf16)
-    pictures = [((x + 1)*127.5).round().byte() for x in image_folder(images, size or 64).values()]
-    run = configured(config, pictures, SR3.from_pretrained(start).net if start else None, **{k: v for k, v in changes.items() if v is not None})
+    run = configured(config, training_images(images, size or 64), SR3.from_pretrained(start).net if start else None, **{k: v for k, v in changes.items() if v is not None})
     out = out or Path('runs')/config
     model = run.fit(out, data=about or images.name)
     if run.accelerator.is_main_process: print(f"{model.record['steps']} steps, {model.record['samples']} patches, loss {model.record['loss'][-1][1]}; the model is in {out}")

@@ -97,7 +97,7 @@ def sr3_loss(
     alpha, sigma = (v.to(z).view(-1, 1, 1, 1) for v in (net.sched.alpha(t), net.sched.sigma(t)))
     return (net(alpha*z + sigma*eps, y_up, t, drop).float() - eps).square().mean((1, 2, 3))
 
-# %% ../nbs/08_train.ipynb #9f24f58f
+# %% ../nbs/08_train.ipynb #f3209dde
 def training_times(
     net:UNet, # noise estimator
     v:Tensor, # uniform in [0, 1), (B,)
@@ -124,7 +124,11 @@ class Examples(Dataset):
         size:int=64, # side of a patch, pixels
         scale:int=4, # of the LR images
         seed:int=0, # of all examples
-    ): self.images, self.size, self.scale, self.seed = images, size, scale, seed
+    ):
+        bad = [x for x in images if x.dtype != torch.uint8 or min(x.shape[1:]) < size]
+        if bad or not images: raise ValueError(f"need 8-bit images of at least {size}×{size} pixels, " + (f"not {bad[0].dtype} of {bad[0].shape[2]}×{bad[0].shape[1]}" if bad else "and there are none"))
+        if size % scale: raise ValueError(f"the size {size} must be divisible by the scale {scale}")
+        self.images, self.size, self.scale, self.seed = images, size, scale, seed
 
     def __getitem__(self, n):
         g = torch.Generator().manual_seed(int(np.random.SeedSequence((self.seed, n)).generate_state(1)[0]))
@@ -140,7 +144,7 @@ def residual_std(
     z, y_up = (torch.stack(x) for x in zip(*(examples[i][:2] for i in range(n))))
     return tuple(round(r.square().mean().sqrt().item(), 3) for r in (z - y_up, z))
 
-# %% ../nbs/08_train.ipynb #6acbbad4
+# %% ../nbs/08_train.ipynb #ac4da771
 @dataclass
 class Recipe:
     "What a training run does, as far as a number can say it"
@@ -274,7 +278,7 @@ class Run:
             if not f.tell(): f.write('step,samples,minutes,loss\n')
             f.write(f'{n},{n*self.recipe.batch},{self.seconds/60:.2f},{sum(self.losses[-50:])/50:.5f}\n')
 
-# %% ../nbs/08_train.ipynb #2442f6f7
+# %% ../nbs/08_train.ipynb #9480d800
 CONFIGS = { # name -> network, made with the measured s and s_no_y, and recipe
     'small': (UNet.small, Recipe()),
     'small-mid': (lambda *s: UNet.small(s=None), Recipe(lr=3e-4)),
@@ -295,7 +299,7 @@ def configured(
     if start: net.take(start)
     return Run(net, images, recipe)
 
-# %% ../nbs/08_train.ipynb #e2b6b205
+# %% ../nbs/08_train.ipynb #da4791c3
 def watch(
     run:Run, # trained in place
     z:Tensor, # HR images to show, (B, 3, H, W) in [-1, 1]

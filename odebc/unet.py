@@ -144,6 +144,7 @@ class UNet(nn.Module):
         **layout, # of the Backbone
     ):
         super().__init__()
+        if s is not None and not s > 0: raise ValueError(f"the standard deviation s must be positive, or None for plain SR3, not {s}")
         if schedule not in ('linear', 'cosine'): raise ValueError(f"the schedule must be linear or cosine, not {schedule!r}")
         self.F, self.s, self.s_no_y, self.sched = Backbone(**layout), s, s_no_y, getattr(Schedule, schedule)()
         self.config = dict(s=s, s_no_y=s_no_y, schedule=schedule) | self.F.config

@@ -7,18 +7,17 @@ import time
 from pathlib import Path
 import pytest
 import torch
-from odebc.data import image_folder
+from odebc.data import training_images
 from odebc.train import CHECKPOINT, CONFIGS, Recipe, Run, configured, residual_std, Examples
 from odebc.unet import UNet
 
 SCRIPT = '''
 import sys, torch
-from odebc.data import image_folder
+from odebc.data import training_images
 from odebc.train import Recipe, Run
 from odebc.unet import UNet
 torch.manual_seed(0)
-images = [((x + 1)*127.5).round().byte() for x in image_folder(sys.argv[1]).values()]
-run = Run(UNet(.13, channels=32, mults=(1, 2), blocks=1, groups=8, unshuffle=2), images, Recipe(steps=40, batch=4, size=32))
+run = Run(UNet(.13, channels=32, mults=(1, 2), blocks=1, groups=8, unshuffle=2), training_images(sys.argv[1]), Recipe(steps=40, batch=4, size=32))
 '''
 KILLED = SCRIPT + 'run.fit(sys.argv[2], minutes=0)'
 GRADIENT = SCRIPT + '''
@@ -30,7 +29,7 @@ ENV = dict(os.environ, OMP_NUM_THREADS='1')
 
 
 @pytest.fixture
-def images(photo_folder): return [((x + 1)*127.5).round().byte() for x in image_folder(photo_folder).values()]
+def images(photo_folder): return training_images(photo_folder)
 
 
 def test_killed_and_resumed_is_the_same_run(photo_folder, tmp_path):
