@@ -145,7 +145,7 @@ def split(
     order = torch.randperm(len(groups), generator=torch.Generator().manual_seed(seed)).tolist()
     return tuple({name: images[name] for i in part for name in groups[i]} for part in (order[:n], order[n:]))
 
-# %% ../nbs/05_data.ipynb #51917ca8
+# %% ../nbs/05_data.ipynb #3127bedc
 def augment(
     z:Tensor, # (B, 3, S, S), any dtype
     generator:torch.Generator, # the only source of chance
@@ -172,7 +172,7 @@ def upsample(
     "Bicubic enlargement"
     return F.interpolate(y, scale_factor=scale, mode='bicubic').clamp(-1, 1)
 
-# %% ../nbs/05_data.ipynb #d8329e3c
+# %% ../nbs/05_data.ipynb #a329d3ba
 def grid(size):
     "Coordinates of a kernel's weights, (size, size, 2), 0 in the middle"
     if size < 1 or size % 2 == 0: raise ValueError(f"a kernel needs an odd size, not {size}")
@@ -210,7 +210,7 @@ def blur(
     x = F.pad(x, (half,)*4, mode='reflect' if min(x.shape[-2:]) > half else 'replicate')
     return F.conv2d(x, kernel.to(x).expand(3, 1, -1, -1), groups=3).clamp(-1, 1)
 
-# %% ../nbs/05_data.ipynb #8d5cfb7d
+# %% ../nbs/05_data.ipynb #5eab9a2b
 def gaussian_noise(
     x:Tensor, # (B, 3, H, W) in [-1, 1]
     sigma:float, # standard deviation, of 255 grey levels
@@ -241,7 +241,7 @@ def jpeg(
         return to_tensor(Image.open(buffer))
     return torch.stack([there_and_back(image) for image in x])
 
-# %% ../nbs/05_data.ipynb #4a9ccc7b
+# %% ../nbs/05_data.ipynb #f41742e5
 def one_round(
     x:Tensor, # (1, 3, H, W) in [-1, 1]
     size:tuple, # of the result, (H', W')
@@ -272,7 +272,7 @@ def realistic(
         return blur(x, sinc_kernel(math.pi*(1 + 2*torch.rand((), generator=generator).item())/3))
     return torch.cat([history(x[None]) for x in z])
 
-# %% ../nbs/05_data.ipynb #975d63a8
+# %% ../nbs/05_data.ipynb #21bb1a8a
 _bsds = 'https://www.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/BSR/BSR_bsds500.tgz', '0b17383ff0b21fe43d2f28e624203169'
 _edsr = 'https://cv.snu.ac.kr/research/EDSR/benchmark.tar', '4ace41d33c2384b97e6b320cd0afd6ba'
 DATASETS = { # name -> address of the archive, its MD5 sum, folders of the HR images in it

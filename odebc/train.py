@@ -97,7 +97,7 @@ def sr3_loss(
     alpha, sigma = (v.to(z).view(-1, 1, 1, 1) for v in (net.sched.alpha(t), net.sched.sigma(t)))
     return (net(alpha*z + sigma*eps, y_up, t, drop).float() - eps).square().mean((1, 2, 3))
 
-# %% ../nbs/08_train.ipynb #f3209dde
+# %% ../nbs/08_train.ipynb #63fd6ad8
 def training_times(
     net:UNet, # noise estimator
     v:Tensor, # uniform in [0, 1), (B,)
@@ -144,7 +144,7 @@ def residual_std(
     z, y_up = (torch.stack(x) for x in zip(*(examples[i][:2] for i in range(n))))
     return tuple(round(r.square().mean().sqrt().item(), 3) for r in (z - y_up, z))
 
-# %% ../nbs/08_train.ipynb #ac4da771
+# %% ../nbs/08_train.ipynb #cb519bc0
 @dataclass
 class Recipe:
     "What a training run does, as far as a number can say it"
@@ -160,11 +160,11 @@ class Recipe:
 def trapezoid(
     step:int, # 0 … steps
     steps:int, # of the whole run
-    warmup:int=200, # steps of the rise
+    warmup:float=.02, # share of the steps for the rise
     cooldown:float=.25, # share of the steps for the fall
 )->float: # factor of the learning rate, 0 … 1
     "Warm-up, plateau, cool-down"
-    return min(1, (step + 1)/warmup, (steps - step)/max(cooldown*steps, 1))
+    return min(1, (step + 1)/max(warmup*steps, 1), (steps - step)/max(cooldown*steps, 1))
 
 # %% ../nbs/08_train.ipynb #8b577416
 class Run:
@@ -278,7 +278,7 @@ class Run:
             if not f.tell(): f.write('step,samples,minutes,loss\n')
             f.write(f'{n},{n*self.recipe.batch},{self.seconds/60:.2f},{sum(self.losses[-50:])/50:.5f}\n')
 
-# %% ../nbs/08_train.ipynb #9480d800
+# %% ../nbs/08_train.ipynb #cf255c6c
 CONFIGS = { # name -> network, made with the measured s and s_no_y, and recipe
     'small': (UNet.small, Recipe()),
     'small-mid': (lambda *s: UNet.small(s=None), Recipe(lr=3e-4)),
@@ -299,27 +299,25 @@ def configured(
     if start: net.take(start)
     return Run(net, images, recipe)
 
-# %% ../nbs/08_train.ipynb #da4791c3
+# %% ../nbs/08_train.ipynb #79df5ff7
 def watch(
     run:Run, # trained in place
     z:Tensor, # HR images to show, (B, 3, H, W) in [-1, 1]
     seconds:float=20, # to train
-    every:float=2, # seconds between two pictures
-    x_T:Tensor|None=None, # boundary condition (1, 3, H, W); drawn with seed 0 if not given
+    every:float=4, # seconds between two pictures
 ):
-    "Train in a notebook, with a live curve and samples (DDIM-10 with the weights of the moment)"
+    "Train in a notebook, with a live curve and samples (DDIM-10 with the weights of the moment, from one x_T)"
     import matplotlib.pyplot as plt
     from IPython.display import display
     from odebc.data import to_image
-    y = degrade(z, run.recipe.scale)
-    x_T = torch.randn(1, *z.shape[1:], generator=torch.Generator().manual_seed(0)) if x_T is None else x_T
+    device, y, x_T = run.accelerator.device, degrade(z, run.recipe.scale), torch.randn(1, *z.shape[1:], generator=torch.Generator().manual_seed(0))
     fig, axes = plt.subplots(1, 2, figsize=(8, 2.6), layout='constrained', width_ratios=(1, 2))
     plt.close(fig)
     shown, start, last = display(fig, display_id=True), time.monotonic(), 0.
     for _ in run:
         now = time.monotonic() - start
         if now - last < every and now < seconds: continue
-        with torch.no_grad(): x_0 = SR3(run.net, run.recipe.scale).h(x_T.to(run.accelerator.device), y.to(run.accelerator.device), 'DDIM-10').cpu()
+        with torch.no_grad(): x_0 = SR3(run.net, run.recipe.scale).h(x_T.to(device), y.to(device), 'DDIM-10').cpu()
         for ax in axes: ax.clear()
         axes[0].loglog(range(1, len(run.losses) + 1), run.losses, lw=.8); axes[0].set(xlabel='step', ylabel='loss')
         axes[1].imshow(to_image(torch.cat([torch.cat([*p], -1) for p in (upsample(y, run.recipe.scale), x_0, z)], -2))); axes[1].set(xticks=[], yticks=[], title=f'bicubic, $h(x_T, y)$, $z$ after {len(run.losses)} steps')
