@@ -89,3 +89,9 @@ def test_an_ema_is_its_closed_form(images):
     weights = [run.net.F.first.weight.detach().clone() for _ in run]
     closed = .8**4*weights[0] + sum(.2*.8**(4 - i)*weights[i] for i in range(1, 5))
     torch.testing.assert_close(run.ema.module.F.first.weight, closed, atol=1e-7, rtol=1e-5)
+
+
+def test_the_log_grows_with_the_run(images, tmp_path):
+    Run(UNet(.13, channels=32, mults=(1,), blocks=1, groups=8, unshuffle=4), images, Recipe(steps=100, batch=2, size=16)).fit(tmp_path)
+    lines = (tmp_path/'log.csv').read_text().split()
+    assert lines[0] == 'step,samples,minutes,loss' and [line.split(',')[:2] for line in lines[1:]] == [['50', '100'], ['100', '200']]
