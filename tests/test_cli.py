@@ -43,7 +43,7 @@ def test_without_alexnet_the_demo_says_so(photo_folder, tmp_path):
     done = odebc('demo', *QUICK, '--images', photo_folder, '--out', tmp_path, **env)
     assert done.returncode == 0, done.stderr
     assert 'NOTE: real LPIPS is not at hand' in done.stdout and 'ODEBC_LPIPS_ALEX' in done.stdout
-    assert '| DSSIM ↓' in (tmp_path/'table.md').read_text()
+    assert '| LPIPS-lite ↓' in (tmp_path/'table.md').read_text()
 
 
 @pytest.mark.parametrize('args, says', [

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 def test_checkpoint_loads_from_the_wheel(tmp_path):
     subprocess.run([sys.executable, '-m', 'pip', 'wheel', '-q', '--no-deps', '--no-build-isolation', '-w', tmp_path, ROOT], check=True, capture_output=True)
     wheel, = tmp_path.glob('*.whl')
-    assert 'odebc/assets/small/model.safetensors' in zipfile.ZipFile(wheel).namelist()
+    assert {'odebc/assets/small/model.safetensors', 'odebc/assets/lpips_lite/lpips_lite.safetensors'} <= set(zipfile.ZipFile(wheel).namelist())
     zipfile.ZipFile(wheel).extractall(tmp_path/'site')
     code = "import odebc.train as t; print(t.__file__, t.SR3.from_pretrained().shape)"
     (tmp_path/'empty').mkdir()
