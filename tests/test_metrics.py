@@ -197,15 +197,15 @@ def test_the_stand_in_is_small_and_a_distance(pair):
 @real
 @torch.no_grad()
 def test_the_stand_in_agrees_with_lpips():
-    "Photographs and a distortion (mosaic) that it was not trained on"
+    "Photographs and a distortion (mosaic) that it was not trained on; on few photographs, so with some slack"
     z = crops(list(photographs().values()), 6, 64, torch.Generator().manual_seed(11))
-    sr3, x_T, y = SR3.from_pretrained(), candidates(16, (3, 64, 64), seed=5), degrade(z)
-    x = torch.stack([sr3.h(x_T, y[i:i+1].expand(16, -1, -1, -1), 'DDIM-6') for i in range(6)])
-    scores = lambda d: torch.stack([d(x[i], z[i:i+1].expand(16, -1, -1, -1)) for i in range(6)])
-    S, D = scores(lpips_lite), scores(lpips)
-    within = [spearmanr(s, t).statistic for s, t in zip(S, D)]
-    assert np.mean(within) > .8
+    sr3, x_T, y = SR3.from_pretrained(), candidates(20, (3, 64, 64), seed=5), degrade(z)
+    x = torch.stack([sr3.h(x_T, y[i:i+1].expand(20, -1, -1, -1), 'DDIM-6') for i in range(6)])
+    scores = lambda d: torch.stack([d(x[i], z[i:i+1].expand(20, -1, -1, -1)) for i in range(6)])
+    D = {metric: scores(metric) for metric in (lpips, lpips_lite, dssim)}
+    within = {metric: np.mean([spearmanr(s, t).statistic for s, t in zip(D[metric], D[lpips])]) for metric in (lpips_lite, dssim)}
+    assert within[lpips_lite] > max(.65, within[dssim] + .3)
     g = torch.Generator().manual_seed(0)
     others = [upsample(degrade(z)), F.interpolate(F.avg_pool2d(z, 4), scale_factor=4), z.roll(1, -1)] + [(z + s*torch.randn(z.shape, generator=g)).clamp(-1, 1) for s in (.03, .1, .3)]
-    both = [torch.cat([scores.flatten()] + [d(o, z) for o in others]) for d, scores in ((lpips_lite, S), (lpips, D))]
-    assert spearmanr(*both).statistic > .93
+    everything = lambda metric: torch.cat([D[metric].flatten()] + [metric(o, z) for o in others])
+    assert spearmanr(everything(lpips_lite), everything(lpips)).statistic > .93

@@ -1,0 +1,238 @@
+"Train LPIPS-lite, the stand-in for LPIPS: outputs of SR models at many qualities, distortions, and real LPIPS as the teacher."
+import argparse
+import io
+import json
+import math
+import platform
+import time
+from pathlib import Path
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from safetensors.torch import load_file, save
+from scipy.stats import spearmanr
+from torch import nn, Tensor
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+from odebc.data import augment, crops, degrade, image_folder, to_image, to_tensor, upsample, write_atomically
+from odebc.metrics import LPIPS, LowRankAlexNet, dssim, lpips_model, psnr
+from odebc.search import candidates
+from odebc.train import SR3
+from torchvision.transforms.functional import gaussian_blur
+
+ALONE = 1760   # steps in which each layer learns by itself
+LABELS = 'DDIM-4 DDIM-5 DDIM-6 DDIM-8 DDIM-10 DDIM-14 DDIM-20 DPMS-8 DPMS-12'.split()
+
+def to_bytes(x): return ((x + 1)*127.5).round().byte()
+def from_bytes(x): return x.float()/127.5 - 1
+def uniform(g, low, high): return low + (high - low)*torch.rand((), generator=g).item()
+def log_uniform(g, low, high): return math.exp(uniform(g, math.log(low), math.log(high)))
+def pick(g, options): return options[int(torch.randint(len(options), (), generator=g))]
+
+
+# Distortions (B, 3, H, W) -> (B, 3, H, W); their strength is drawn anew for each batch
+
+def blur(x, g): return gaussian_blur(x, 13, log_uniform(g, .4, 3))
+def noise(x, g): return x + log_uniform(g, .01, .4)*torch.randn(x.shape, generator=g)
+def patchy(x, g): return x + log_uniform(g, .02, .4)*F.interpolate(torch.randn(*x.shape[:2], 6, 6, generator=g), size=x.shape[2:], mode='bicubic')
+def colour(x, g): return x + log_uniform(g, .02, .5)*torch.randn(len(x), 3, 1, 1, generator=g)
+def contrast(x, g): return (m := x.mean((1, 2, 3), keepdim=True)) + (x - m)*log_uniform(g, .4, 2) + uniform(g, -.3, .3)
+
+def jpeg(x, g):
+    def code(image):
+        to_image(image).save(file := io.BytesIO(), 'JPEG', quality=quality)
+        return to_tensor(Image.open(file))
+    quality = int(log_uniform(g, 4, 95))
+    return torch.stack([code(image) for image in x])
+
+def bicubic(x, g):
+    small = F.interpolate(x, size=[round(x.shape[2]/log_uniform(g, 1.3, 8))]*2, mode='bicubic', antialias=True)
+    return F.interpolate(small, size=x.shape[2:], mode='bicubic')
+
+def shift(x, g):
+    i, j = (int(torch.randint(7, (), generator=g)) for _ in range(2))
+    return F.pad(x, (3, 3, 3, 3), mode='replicate')[..., i:i+x.shape[2], j:j+x.shape[3]]
+
+def pixelate(x, g): return F.interpolate(F.avg_pool2d(x, k := pick(g, (2, 4, 8))), scale_factor=k)
+def posterise(x, g): return ((x + 1)/2*(n := pick(g, range(2, 9)))).round()/n*2 - 1
+def pepper(x, g): return torch.where(torch.rand(len(x), 1, *x.shape[2:], generator=g) < log_uniform(g, .003, .1), torch.randn(x.shape, generator=g).sign(), x)
+
+SEEN, UNSEEN = (blur, noise, patchy, colour, contrast, jpeg, bicubic, shift), (pixelate, posterise, pepper)
+
+def blend(x, g):
+    "Versions of one photograph (n, m, 3, H, W) mixed in pairs, with a weight that varies over the image"
+    w = (uniform(g, -1, 1) + 3*F.interpolate(torch.randn(1, 1, 4, 4, generator=g), size=x.shape[3:], mode='bicubic')).sigmoid()
+    return w*x + (1 - w)*x[:, torch.randperm(x.shape[1], generator=g)]
+
+
+# Images to compare
+
+@torch.no_grad()
+def sample(models, images, n, m, path):
+    "n photographs and m outputs of each; a model, a sampler and starting noises for each batch, a quarter of them scaled by τ in 0 … 1.1"
+    g, parts = torch.Generator().manual_seed(0), {}
+    for step in tqdm(range(n//4), desc='sample', unit='batch'):
+        size, count = (128, 1) if step % 10 == 9 else (64, 4)
+        model, label, z = pick(g, models), pick(g, LABELS), crops(images, count, size, g)
+        tau = torch.where(torch.rand(count*m, generator=g) < .25, 1.1*torch.rand(count*m, generator=g), 1.)
+        x_T = candidates(count*m, (3, size, size), seed=10_000 + step)*tau.view(-1, 1, 1, 1)
+        x = model.h(x_T, degrade(z).repeat_interleave(m, 0), label)
+        parts.setdefault(size, []).append(torch.cat([z[:, None], x.unflatten(0, (count, m))], 1))
+    write_atomically(path, save({str(size): to_bytes(torch.cat(p)) for size, p in parts.items()}))
+
+@torch.no_grad()
+def sample_test(model, images, n, K, labels, path):
+    "The use: K candidates on each of n photographs that no training has seen"
+    z = crops(images, n, 64, torch.Generator().manual_seed(1))
+    y, x_T = degrade(z), candidates(K, z.shape[1:], seed=3)
+    solve = lambda label: torch.stack([torch.cat([model.h(x, y[i:i+1].expand(len(x), -1, -1, -1), label) for x in x_T.split(20)]) for i in tqdm(range(n), desc=label)])
+    write_atomically(path, save(dict(z=to_bytes(z)) | {label: to_bytes(solve(label)) for label in labels}))
+
+def distort(x, kinds, g): return pick(g, kinds)(x, g).clamp(-1, 1)
+
+def borrow(groups, images, g):
+    "New photographs with what the models added to others: versions that no model was asked for"
+    donors, size = groups[torch.randint(len(groups), (2,), generator=g)], groups.shape[-1]
+    z, add = crops(images, 2, size, g), from_bytes(donors[:, 1:]) - upsample(degrade(from_bytes(donors[:, 0])))[:, None]
+    add = add.roll([int(torch.randint(size, (), generator=g)) for _ in range(2)], (-2, -1))*log_uniform(g, .4, 1.6)
+    return torch.cat([z[:, None], upsample(degrade(z))[:, None] + add], 1)
+
+def worsen(images, size, g):
+    "Photographs, each distorted twice, eight times over"
+    z = crops(images, 2, size, g)
+    return torch.stack([z] + [distort(distort(z, SEEN, g), SEEN, g) for _ in range(8)], 1)
+
+def batch(groups, images, g):
+    "(n, m + 5, 3, H, W), versions of n photographs: the photograph, model outputs or the like, their blends, and 5 distortions; and m"
+    size, chance = groups.shape[-1], torch.rand((), generator=g)
+    x = (from_bytes(groups[torch.randint(len(groups), (2 if size == 64 else 1,), generator=g)]) if chance < .4
+        else borrow(groups, images, g) if chance < .85 else worsen(images, size, g))
+    x = augment(x.flatten(1, 2), g).unflatten(1, x.shape[1:3])   # the same turn, colours and contrast for all versions
+    x = (x[:, :, torch.randperm(3, generator=g)]*uniform(g, .5, 1.1) + uniform(g, -.2, .2)).clamp(-1, 1)
+    x = torch.cat([x, blend(x[:, 1:], g)], 1)
+    worse = lambda: distort(x[:, pick(g, (0, 0, 1, 2, 3, 4))], SEEN, g)
+    return torch.cat([x] + [worse()[:, None] for _ in range(5)], 1), x.shape[1]
+
+
+# Training
+
+def distances(features, n):
+    "Squared feature differences of all pairs within each of n groups, at each place of each layer: [(n, places, m, m)]"
+    def pairs(f):
+        f = f.unflatten(0, (n, -1)).flatten(3).permute(0, 3, 1, 2)
+        square = f.square().sum(-1)
+        return (square[..., None] + square[..., None, :] - 2*f @ f.mT).clamp(min=0)
+    return [pairs(f) for f in features]
+
+def losses(student, teacher, m):
+    "How far the pairs' distances are from the teacher's: in total, by layer, by place, and in rank among the outputs for one photograph"
+    log = lambda d: (d + 1e-3).log()
+    i, j = torch.triu_indices(*teacher[0].shape[-2:], 1)
+    layers, aims = (torch.stack([d.sum(1)[:, i, j] for d in ds]) for ds in (student, teacher))
+    yield (log(layers.sum(0)) - log(aims.sum(0))).square().mean()
+    yield .2*(log(layers) - log(aims)).square().mean()
+    yield .2*sum(((s + 1e-6).sqrt() - (t + 1e-6).sqrt()).square().sum()/t.sum() for s, t in zip(student, teacher))
+    for part in (slice(1, (m + 1)//2), slice((m + 1)//2, m)):
+        s, t = (log(sum(d.sum(1)[:, 0, part] for d in ds)) for ds in (student, teacher))
+        yield 1 - F.cosine_similarity(s - s.mean(1, keepdim=True), t - t.mean(1, keepdim=True), eps=1e-3).mean()
+
+class Batches(Dataset):
+    "What to learn at step 0, 1, 2 …: images, the teacher's maps of them, groups and versions"
+    def __init__(self, samples, images): self.samples, self.images, self.teacher = samples, images, lpips_model()
+
+    @torch.no_grad()
+    def __getitem__(self, step):
+        g = torch.Generator().manual_seed(step)
+        x, m = batch(self.samples['128' if step % 10 == 9 else '64'], self.images, g)
+        if step < ALONE: x = (x + uniform(g, 0, .5)*torch.randn(x.shape, generator=g)).clamp(-1, 1)   # noise shows the filters everything
+        return x.flatten(0, 1), [*self.teacher.trunk(x.flatten(0, 1))], len(x), m
+
+def unlike(ours, aims): return sum(F.mse_loss(a, b)/b.var() for a, b in zip(ours, aims))/len(aims)
+
+def train(samples, images, steps, work):
+    "First each layer alone, on the teacher's maps; then all together, on the distances. A checkpoint every 500 steps"
+    teacher = lpips_model()
+    student = LPIPS(LowRankAlexNet(), [r.detach()**2 for r in teacher.roots])
+    optimizer = torch.optim.AdamW(student.parameters(), lr=1., weight_decay=0)
+    rate = lambda k, n, top: top*min((k + 1)/100, (1 + math.cos(math.pi*k/n))/2)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda k: rate(k, ALONE, 2e-3) if k < ALONE else rate(k - ALONE, steps - ALONE, 5e-4))
+    state, history, seconds = dict(student=student, optimizer=optimizer, schedule=schedule), [], 0.
+    if (work/'checkpoint.pt').exists():
+        saved = torch.load(work/'checkpoint.pt', weights_only=True)
+        history, seconds = saved['history'], saved['seconds']
+        for k, v in state.items(): v.load_state_dict(saved[k])
+    start, trunk = time.monotonic() - seconds, student.trunk
+    batches = DataLoader(Batches(samples, images), batch_size=None, sampler=range(len(history), steps), num_workers=1)
+    for x, maps, n, m in (bar := tqdm(batches, initial=len(history), total=steps, desc='distil', mininterval=5)):
+        if len(history) == ALONE: optimizer.state.clear()   # other losses, other gradients
+        if len(history) < ALONE:
+            ours = [layer(f) for layer, f in zip(trunk.layers, [(x - trunk.shift)/trunk.scale, *maps])]
+            terms = [unlike(ours, maps)]
+        else:
+            ours = trunk(x)
+            terms = losses(distances(student.weigh(ours), n), distances(teacher.weigh(maps), n), m)
+        terms = [unlike(student.weigh(ours), teacher.weigh(maps)), *terms]
+        optimizer.zero_grad()
+        sum(terms).backward()
+        nn.utils.clip_grad_norm_(student.parameters(), 1.)
+        optimizer.step(); schedule.step()
+        history.append([round(t.item(), 4) for t in terms])
+        if len(history) % 50 == 0: bar.set_postfix_str(' '.join(f'{sum(t)/len(t):.3f}' for t in zip(*history[-50:])))
+        if len(history) % 500 == 0: torch.save({k: v.state_dict() for k, v in state.items()} | dict(history=history, seconds=time.monotonic() - start), work/'checkpoint.pt')
+    return student.eval().requires_grad_(False), history, time.monotonic() - start
+
+
+# Agreement with LPIPS on photographs that no training has seen
+
+def rank_correlation(a, b): return round(spearmanr(a, b).statistic.item(), 4)
+
+@torch.no_grad()
+def agreement(student, path):
+    "Spearman's ρ with LPIPS for the student, for LPIPS of mirrored images, DSSIM and PSNR, and points to draw"
+    data = {k: from_bytes(v) for k, v in load_file(path).items()}
+    z, g = data.pop('z'), torch.Generator().manual_seed(0)
+    metrics = {'LPIPS': lpips_model(), 'LPIPS-lite': student, 'mirrored': lambda a, b: lpips_model()(a.flip(-1), b.flip(-1)), 'DSSIM': dssim, 'PSNR': lambda a, b: -psnr(a, b)}
+    scores = lambda x, metric: torch.stack([metric(versions, z[i:i+1].expand_as(versions)) for i, versions in enumerate(x)])
+    versions = data | {kind.__name__: torch.stack([kind(z, g).clamp(-1, 1) for _ in range(6)], 1) for kind in SEEN + UNSEEN}
+    D = {name: {k: scores(x, metric) for k, x in versions.items()} for name, metric in metrics.items()}
+    rows = {f'within a photograph, {label}': lambda d, label=label: [*map(rank_correlation, d[label], D['LPIPS'][label])] for label in data}
+    rows |= {'over all images': lambda d: [rank_correlation(*(torch.cat([v[:, :6].flatten() for v in e.values()]) for e in (d, D['LPIPS'])))],
+        'unseen distortions': lambda d: [rank_correlation(*(torch.cat([e[kind.__name__].flatten() for kind in UNSEEN]) for e in (d, D['LPIPS'])))]}
+    means = lambda d, label: (d[label].mean(0), D['LPIPS'][label].mean(0))   # over photographs, for each x_T: what the search minimises
+    rows |= {f'mean over photographs, {label}': lambda d, label=label: [rank_correlation(*means(d, label))] for label in data}
+    gain = lambda ours, m: ((m.mean() - m[ours.argmin()])/(m.mean() - m.min())).item()
+    rows |= {f'gain of the choice, {label}': lambda d, label=label: [gain(*means(d, label))] for label in data}
+    table = {row: {name: round(sum(f(d))/len(f(d)), 4) for name, d in D.items() if name != 'LPIPS'} for row, f in rows.items()}
+    points = {k: [[round(v, 4) for v in pair] for pair in zip(D['LPIPS'][k][:, :2].flatten().tolist(), D['LPIPS-lite'][k][:, :2].flatten().tolist())] for k in versions}
+    return table, points
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--images', required=True, help='folder of photographs to train on')
+    parser.add_argument('--test', help='folder of other photographs, to measure the agreement on')
+    parser.add_argument('--models', nargs='+', default=['small'], help='SR models whose outputs are compared')
+    parser.add_argument('--photographs', type=int, default=320, help='whose outputs are sampled')
+    parser.add_argument('--steps', type=int, default=6000, help='of the distillation')
+    parser.add_argument('--data', default='', help='what the photographs are, for the record')
+    parser.add_argument('--out', type=Path, default='data/lpips_lite', help='folder for the result')
+    parser.add_argument('--work', type=Path, default='runs/lpips_lite', help='folder for samples and checkpoint')
+    args = parser.parse_args()
+    torch.manual_seed(0)
+    images = list(image_folder(args.images, 128).values())
+    if not (args.work/'train.safetensors').exists(): sample([SR3.from_pretrained(m) for m in args.models], images, args.photographs, 8, args.work/'train.safetensors')
+    student, history, seconds = train(load_file(args.work/'train.safetensors'), images, args.steps, args.work)
+    record = dict(data=args.data, models=args.models, photographs=len(images), sampled=args.photographs, steps=args.steps, minutes=round(seconds/60, 1),
+        parameters=sum(p.numel() for p in student.parameters()), hardware=f'{platform.machine()} CPU, {torch.get_num_threads()} thread(s)', torch=torch.__version__,
+        loss=[[round(sum(t)/len(t), 4) for t in zip(*part)] for part in (history[i:i+args.steps//40] for i in range(0, args.steps, args.steps//40))])
+    if args.test:
+        if not (args.work/'test.safetensors').exists(): sample_test(SR3.from_pretrained(args.models[0]), list(image_folder(args.test).values()), 24, 40, ['DDIM-10', 'DDIM-20'], args.work/'test.safetensors')
+        student.load_state_dict({k: v.half().float() for k, v in student.state_dict().items()})   # as it will be shipped
+        record['agreement'], record['points'] = agreement(student, args.work/'test.safetensors')
+        print(json.dumps(record['agreement'], indent=1))
+    write_atomically(args.out/'lpips_lite.safetensors', save({k: v.half().contiguous() for k, v in student.state_dict().items()}))
+    write_atomically(args.out/'config.json', json.dumps(dict(ranks=[96, 72, 72])).encode())
+    write_atomically(args.out/'record.json', json.dumps(record).encode())
+
+
+if __name__ == '__main__': main()
