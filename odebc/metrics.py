@@ -64,7 +64,8 @@ def ssim(
 )->Tensor: # (B,), 1 for equal images
     "Structural similarity (Wang et al., 2004)"
     check_images(a, b, least=11)
-    similarity = structural_similarity_index_measure(a, b, data_range=2., reduction='none', return_full_image=True)[1]
+    a, b = (a + 1)/2, (b + 1)/2
+    similarity = structural_similarity_index_measure(a, b, data_range=1., reduction='none', return_full_image=True)[1]
     return similarity[..., 5:-5, 5:-5].mean((1, 2, 3))  # windows that lie inside the image
 
 def dssim(

@@ -62,7 +62,7 @@ def hwc(x): return x.permute(1, 2, 0).numpy()
 def test_psnr_and_ssim_are_those_of_scikit_image(pair):
     for a, b, p, s in zip(*pair, psnr(*pair), ssim(*pair)):
         assert p.item() == pytest.approx(peak_signal_noise_ratio(hwc(b), hwc(a), data_range=2), abs=1e-3)
-        independent = structural_similarity(hwc(a), hwc(b), data_range=2, channel_axis=2, gaussian_weights=True, sigma=1.5, use_sample_covariance=False)
+        independent = structural_similarity((hwc(a) + 1)/2, (hwc(b) + 1)/2, data_range=1, channel_axis=2, gaussian_weights=True, sigma=1.5, use_sample_covariance=False)
         assert s.item() == pytest.approx(independent, abs=1e-4)
     assert torch.allclose(dssim(*pair), (1 - ssim(*pair))/2)
 
