@@ -14,7 +14,7 @@ from scipy.stats import spearmanr
 from torch import nn, Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
-from odebc.data import augment, crops, degrade, image_folder, to_image, to_tensor, upsample, write_atomically
+from odebc.data import augment, crops, degrade, image_folder, to_bytes, to_image, to_tensor, upsample, write_atomically
 from odebc.metrics import LPIPS, LowRankAlexNet, dssim, lpips_model, psnr
 from odebc.search import candidates
 from odebc.train import SR3
@@ -23,7 +23,6 @@ from torchvision.transforms.functional import gaussian_blur
 ALONE = 1760   # steps in which each layer learns by itself
 LABELS = 'DDIM-4 DDIM-5 DDIM-6 DDIM-8 DDIM-10 DDIM-14 DDIM-20 DPMS-8 DPMS-12'.split()
 
-def to_bytes(x): return ((x + 1)*127.5).round().byte()
 def from_bytes(x): return x.float()/127.5 - 1
 def uniform(g, low, high): return low + (high - low)*torch.rand((), generator=g).item()
 def log_uniform(g, low, high): return math.exp(uniform(g, math.log(low), math.log(high)))
