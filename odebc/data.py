@@ -7,7 +7,8 @@ __all__ = ['SUFFIXES', 'Dataset', 'DATASETS', 'to_tensor', 'to_image', 'to_bytes
            'load_large', 'read_images', 'image_folder', 'training_images', 'crops', 'tiles', 'split', 'augment',
            'lr_size', 'degrade', 'upsample', 'grid', 'gaussian_kernel', 'sinc_kernel', 'blur', 'gaussian_noise',
            'poisson_noise', 'jpeg', 'draw', 'resize', 'random_blur', 'random_resize', 'random_noise', 'random_jpeg',
-           'sharpen', 'history', 'realistic', 'has_images', 'archived', 'unpack', 'download', 'write_atomically']
+           'sharpen', 'history', 'realistic', 'has_images', 'archived', 'unpack', 'download', 'write_atomically',
+           'digest']
 
 # %% ../nbs/05_data.ipynb #40828082
 from collections import namedtuple
@@ -441,5 +442,14 @@ def write_atomically(
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + '.part')
-    part.write_bytes(data)
+    try: part.write_bytes(data)
+    except OSError: part.unlink(missing_ok=True); raise
     os.replace(part, path)
+
+def digest(
+    *tensors:Tensor, # any shapes and types
+)->str: # 16 hexadecimal digits
+    "A fingerprint of tensors: shapes, types and values"
+    sha = hashlib.sha256()
+    for x in tensors: sha.update(f'{tuple(x.shape)} {x.dtype}'.encode() + x.detach().cpu().contiguous().numpy().tobytes())
+    return sha.hexdigest()[:16]

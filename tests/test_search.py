@@ -1,0 +1,267 @@
+"The search where it hurts: killed, shared between processes, out of disk, against brute force."
+import itertools
+import json
+import multiprocessing
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+import pytest
+import torch
+from hypothesis import given, settings, strategies as st
+from odebc.schedule import Schedule
+from odebc.scores import BoundaryCondition, Scores, best, candidates
+from odebc.search import STRATEGIES, Points, affordable_rounds, cost, halving, rounds, search
+from odebc.toy import ToySR
+
+Z = torch.rand(8, 3, 8, 8, generator=torch.Generator().manual_seed(0))*2 - 1
+fork = multiprocessing.get_context('fork')
+
+
+def mse(a, b): return (a - b).square().mean((1, 2, 3))
+
+
+def h(x_T, y): return y + .1*x_T + .3*y*x_T
+
+
+def cheap(x_T, y): return h(x_T, y) + .02*x_T.roll(1, -1)
+
+
+h.nfe, cheap.nfe = 4, 1
+
+
+def coarse_for(strategy): return cheap if strategy in ('multifidelity', 'gradient') else None
+
+
+# --- halving finds what exhaustive search finds
+
+class Known(Scores):
+    "Scores that are known beforehand"
+    def __init__(self, D): self.D, self.known, self.R, self.solves = torch.full_like(D, torch.nan), D, D.shape[1], 0
+
+    def fill(self, rows, columns):
+        rows, columns = torch.tensor(list(rows))[:, None], torch.tensor(list(columns))
+        self.solves += self.D[rows, columns].isnan().sum().item()
+        self.D[rows, columns] = self.known[rows, columns]
+
+
+@pytest.mark.parametrize('rho, budget, least', [(.78, 5000, .97), (.2, 15_000, .95)])
+def test_halving_finds_the_exhaustive_winner_at_the_papers_size(rho, budget, least):
+    hits = 0
+    for seed in range(200):
+        g = torch.Generator().manual_seed(seed)
+        s = Known(rho**.5*torch.randn(1000, 1, generator=g) + (1 - rho)**.5*torch.randn(1000, 300, generator=g))
+        halving(s, 1000, budget)
+        assert s.solves <= budget
+        hits += best(s.D) == s.known.mean(1).argmin().item()
+    assert hits >= 200*least
+
+
+@given(st.integers(1, 300), st.integers(1, 60), st.integers(1, 20_000))
+@settings(max_examples=200, deadline=None)
+def test_plans_keep_the_budget_and_end_where_they_should(K, R, budget):
+    try: plan = affordable_rounds(K, R, budget)
+    except ValueError: assert budget < cost(rounds(K, R, 1)); return
+    assert cost(plan) <= budget and plan[0][0] == K
+    assert plan[-1][1] == R or plan[-1][0] == 1
+    if budget >= K*R: assert plan == [(K, R)]
+    seen = {(j, i) for k, r in plan for i in range(r) for j in range(k)}
+    assert len(seen) == cost(plan)
+
+
+def test_with_enough_budget_halving_is_exhaustive():
+    full, half = (search(h, Z, Z, 30, mse, strategy, 30*8) for strategy in ('exhaustive', 'halving'))
+    assert torch.equal(full.scores, half.scores) and full.index == half.index
+
+
+@given(st.sampled_from(list(STRATEGIES)), st.integers(1, 60), st.integers(1, 500), st.integers(1, 8))
+@settings(max_examples=60, deadline=None)
+def test_no_strategy_exceeds_its_budget(strategy, K, budget, R):
+    calls = 0
+
+    def counted(f):
+        def map(x_T, y):
+            nonlocal calls
+            calls += f.nfe*len(y)*(4 if x_T.requires_grad else 1)
+            return f(x_T, y)
+        map.nfe = f.nfe
+        return map
+    try: found = search(counted(h), Z[:R], Z[:R], K, mse, strategy, budget, coarse=counted(cheap) if coarse_for(strategy) else None, batch=1)
+    except ValueError as e: assert 'budget' in str(e); return
+    assert calls == found.nfe <= budget*h.nfe
+    assert not found.scores[found.index].isnan().any()
+
+
+# --- against brute force and closed forms
+
+def test_exhaustive_search_on_the_conditional_gaussian():
+    world = ToySR(Schedule.linear())
+    z, y = world.pairs(12, torch.Generator().manual_seed(1))
+    image = lambda v: v.view(len(v), 1, int(v.shape[1]**.5), -1)
+    exact = lambda x_T, y: image(world.h(x_T.flatten(1).double(), y.flatten(1)))
+    found = search(exact, image(z), image(y), 50, mse, 'exhaustive')
+    x_T = candidates(50, (1, 4, 4)).flatten(1).double()
+    brute = torch.stack([torch.stack([(world.h(x[None], y_i[None])[0] - z_i).square().mean() for z_i, y_i in zip(z, y)]) for x in x_T])
+    assert (found.scores - brute).abs().max() < 1e-10
+    assert found.index == brute.mean(1).argmin().item()
+
+
+# --- kill -9
+
+def solve_slowly(log, path, strategy, budget, delay):
+    "A search in a process of its own that writes down every batch it begins"
+    def slow(f):
+        def map(x_T, y):
+            log.open('a').write(json.dumps([f.nfe, x_T.flatten(1)[:, :2].double().tolist(), y.flatten(1)[:, 0].tolist(), x_T.requires_grad]) + '\n')
+            time.sleep(delay)
+            return f(x_T, y)
+        map.nfe = f.nfe
+        return map
+    search(slow(h), Z, Z, 40, mse, strategy, budget, path=path, coarse=slow(cheap) if coarse_for(strategy) else None, batch=4)
+
+
+def run(*args, kill_after=None):
+    process = fork.Process(target=solve_slowly, args=args)
+    process.start()
+    process.join(kill_after)
+    if process.is_alive(): os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    return process.exitcode
+
+
+def cells(log):
+    "How often each cell was begun, padding left out"
+    counts = Counter()
+    for line in log.read_text().splitlines():
+        nfe, x, y, gradient = json.loads(line)
+        counts.update({(nfe, gradient, *a, b) for a, b in zip(x, y)})
+    return counts
+
+
+@pytest.mark.parametrize('strategy, kills', [('halving', 10), ('exhaustive', 2), ('multifidelity', 3), ('refinement', 3), ('evolution', 3), ('gradient', 3)])
+def test_killed_at_random_moments_and_resumed(strategy, kills, tmp_path):
+    torch.set_num_threads(1)
+    budget, moments = 240, torch.rand(kills, generator=torch.Generator().manual_seed(3))*.4 + .05
+    whole = search(h, Z, Z, 40, mse, strategy, budget, coarse=coarse_for(strategy), batch=4)
+    log, path = tmp_path/'log', tmp_path/'x_T.safetensors'
+    log.touch()
+    ends = [run(log, path, strategy, budget, .04, kill_after=moment) for moment in moments.tolist()]
+    assert -signal.SIGKILL in ends
+    assert run(log, path, strategy, budget, 0) == 0
+    found = BoundaryCondition.load(path)
+    assert found.index == whole.index and found.nfe == whole.nfe and found.solves == whole.solves
+    assert torch.equal(found.x_T, whole.x_T)
+    assert torch.equal(found.scores.isnan(), whole.scores.isnan()) and torch.allclose(found.scores, whole.scores, atol=1e-6, equal_nan=True)
+    again = sum(n - 1 for n in cells(log).values())
+    assert again <= 4*ends.count(-signal.SIGKILL), 'more was solved twice than was in flight'
+
+
+# --- several processes
+
+SCRIPT = '''
+import sys, torch
+from odebc.search import search
+from tests.test_search import Z, cheap, coarse_for, h, mse
+strategy, path, stop = sys.argv[1], sys.argv[2], int(sys.argv[3])
+class Stop(Exception): pass
+def watch(found):
+    if stop and found.solves >= stop: raise Stop
+try: search(h, Z, Z, 40, mse, strategy, 240, path=path, coarse=coarse_for(strategy), batch=4, watch=watch)
+except Stop: pass
+'''
+
+
+def launch(n, *args):
+    how = [] if n == 1 else ['-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', str(n)]
+    done = subprocess.run([sys.executable, *how, *map(str, args)], env=os.environ | dict(PYTHONPATH='.', OMP_NUM_THREADS='1'), capture_output=True, encoding='utf8', timeout=300)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize('strategy', ['halving', 'gradient'])
+def test_two_processes_find_what_one_finds_and_one_goes_on_where_two_stopped(strategy, tmp_path):
+    (tmp_path/'script.py').write_text(SCRIPT)
+    one = search(h, Z, Z, 40, mse, strategy, 240, coarse=coarse_for(strategy), batch=4)
+    launch(2, tmp_path/'script.py', strategy, tmp_path/'two', 0)
+    launch(2, tmp_path/'script.py', strategy, tmp_path/'changed', 60)
+    half = BoundaryCondition.load(tmp_path/'changed')
+    assert 60 <= half.solves < one.solves
+    resumed = search(h, Z, Z, 40, mse, strategy, 240, path=tmp_path/'changed', coarse=coarse_for(strategy), batch=4)
+    for found in (BoundaryCondition.load(tmp_path/'two'), resumed):
+        assert torch.allclose(found.scores, one.scores, atol=1e-6, equal_nan=True) and found.index == one.index
+        assert torch.allclose(found.x_T, one.x_T, atol=1e-5) and found.nfe == one.nfe
+
+
+# --- faults
+
+def with_a_full_disk(path):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+    try: search(h, Z, Z, 40, mse, 'exhaustive', path=path, batch=4)
+    except OSError as e:
+        if 'cannot write' in str(e) and 'make room' in str(e): os._exit(3)
+
+
+def test_a_full_disk_keeps_what_was_finished(tmp_path):
+    path = tmp_path/'x_T.safetensors'
+    with pytest.raises(RuntimeError): search(failing_after(5), Z, Z, 40, mse, 'exhaustive', path=path, batch=4)
+    before = path.read_bytes()
+    process = fork.Process(target=with_a_full_disk, args=(path,))
+    process.start(); process.join()
+    assert process.exitcode == 3
+    assert path.read_bytes() == before and os.listdir(tmp_path) == [path.name]
+    assert search(h, Z, Z, 40, mse, 'exhaustive', path=path, batch=4).solves == 320
+
+
+def failing_after(n):
+    "A map that fails in its n-th batch"
+    count = itertools.count(1)
+
+    def map(x_T, y):
+        if next(count) == n: raise ZeroDivisionError('in the middle')
+        return h(x_T, y)
+    map.nfe = h.nfe
+    return map
+
+
+def test_a_failing_map_is_named_and_what_was_finished_is_kept(tmp_path):
+    path = tmp_path/'x_T.safetensors'
+    with pytest.raises(RuntimeError, match='failed on candidates .*ZeroDivisionError: in the middle') as error: search(failing_after(5), Z, Z, 40, mse, 'exhaustive', path=path, batch=4)
+    assert error.value.found.solves == 16 == BoundaryCondition.load(path).solves
+    assert search(failing_after(77), Z, Z, 40, mse, 'exhaustive', path=path, batch=4).solves == 320      # 76 batches were left
+
+
+@pytest.mark.parametrize('bad, says', [
+    (dict(z=Z[:0], y=Z[:0]), 'at least one'), (dict(y=Z[:3]), 'as many HR as LR'), (dict(y=Z[..., :3]), 'do not belong'), (dict(z=Z.where(Z < .99, torch.nan)), 'holds NaN'),
+    (dict(z=Z[0], y=Z[0]), 'need batches'), (dict(distance=lambda a, b: mse(a, b).mean()), 'one value per image'), (dict(distance=lambda a, b: mse(a, b)/0), 'is not finite'),
+    (dict(K=0), 'K must be at least 1'), (dict(K=-3), 'K must be at least 1'), (dict(seed=-1), 'must not be negative'), (dict(strategy='magic'), 'known are halving'), (dict(budget=3), 'budget of 3'),
+    (dict(batch=0), 'at least one cell'), (dict(strategy='multifidelity'), 'needs `coarse`')])
+def test_bad_input(bad, says):
+    with pytest.raises(ValueError, match=says): search(**(dict(h=h, z=Z, y=Z, K=20, distance=mse, budget=160) | bad))
+
+
+def test_a_map_without_gradient_is_refused_by_the_gradient_strategy():
+    with pytest.raises(ValueError, match='has no gradient'): search(lambda x_T, y: h(x_T, y).detach(), Z, Z, 20, mse, 'gradient', 160)
+
+
+def test_a_file_of_another_task_is_refused(tmp_path):
+    path = tmp_path/'x_T.safetensors'
+    search(h, Z, Z, 10, mse, path=path)
+    mae = lambda a, b: (a - b).abs().mean((1, 2, 3))
+    other = lambda x_T, y: h(x_T, y)
+    other.meta = dict(sampler='DDIM-7')
+    for changes, says in [(dict(distance=mae), 'another distance'), (dict(z=Z + .1), 'another pairs'), (dict(seed=1), 'another seed'), (dict(shape=(3, 4, 4)), 'another shape'), (dict(strategy='evolution'), 'another rows')]:
+        with pytest.raises(ValueError, match=says): search(**(dict(h=h, z=Z, y=Z, K=10, distance=mse, path=path, budget=80) | changes))
+    search(other, Z, Z, 10, mse, path=tmp_path/'other')
+    other.meta = dict(sampler='DDIM-8')
+    with pytest.raises(ValueError, match=r'another sampler \(DDIM-7, not DDIM-8\)'): search(other, Z, Z, 10, mse, path=tmp_path/'other')
+
+
+def test_memory_does_not_grow_with_the_candidates():
+    "The largest batch of x_T alive at a time, counted by the map"
+    sizes = []
+    def map(x_T, y): sizes.append(x_T.numel()); return h(x_T, y)
+    for K in (20, 200): search(map, Z, Z, K, mse, 'exhaustive', batch=4)
+    assert set(sizes) == {4*3*8*8}
+    assert len(Points((3, 8, 8)).made) == 0
