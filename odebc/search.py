@@ -21,7 +21,7 @@ from .data import digest
 from .metrics import best_distance
 from .scores import BoundaryCondition, Scores, best, candidate, candidates, check_pairs, name_of, score_matrix, stored
 
-# %% ../nbs/09_search.ipynb #b8f89ea0
+# %% ../nbs/09_search.ipynb #3d515214
 class Points:
     "x_T of each row: a candidate, or what a strategy made"
     def __init__(self,
@@ -31,7 +31,7 @@ class Points:
 
     def __call__(self, k): return self.made[k] if k in self.made else candidate(k, self.shape, self.seed)
 
-# %% ../nbs/09_search.ipynb #8eb45d94
+# %% ../nbs/09_search.ipynb #3bd788d3
 def exhaustive(
     s:Scores, # of the search
     K:int, # candidates
@@ -43,7 +43,7 @@ def exhaustive(
     s.expected = affordable*s.R
     s.fill(range(affordable), range(s.R))
 
-# %% ../nbs/09_search.ipynb #6709956d
+# %% ../nbs/09_search.ipynb #b80e9b22
 def rounds(
     K:int, # candidates
     R:int, # pairs
@@ -70,7 +70,7 @@ def affordable_rounds(
     if not plans: raise ValueError(f"a budget of {budget} solves is too small for K = {K} candidates on R = {R} pairs: at least {cost(rounds(K, R, 1))} are needed")
     return plans[-1]
 
-# %% ../nbs/09_search.ipynb #2c6e7807
+# %% ../nbs/09_search.ipynb #33c0d511
 def first_pairs(
     rho:float, # mean correlation between pairs
 )->int: # r, at most 50
@@ -104,7 +104,7 @@ def halving(
     s.expected = cost(plan)
     halve(s, plan, range(K))
 
-# %% ../nbs/09_search.ipynb #44655835
+# %% ../nbs/09_search.ipynb #af8c2c8e
 def multifidelity(
     s:Scores, # of the search, with `s.coarse`, those of a cheaper map
     K:int, # candidates
@@ -121,7 +121,7 @@ def multifidelity(
     order = sorted(range(K), key=lambda k: (-(~D[k].isnan()).sum().item(), D[k].nanmean().item()))
     s.fill(order[:half//s.R], range(s.R))
 
-# %% ../nbs/09_search.ipynb #f29c7880
+# %% ../nbs/09_search.ipynb #262fc7a9
 def rotate(
     x:Tensor, # (C, H, W)
     towards:Tensor, # same shape
@@ -160,7 +160,7 @@ def refinement(
         s.fill([row], range(s.R))
         now, angle = (row, min(1.5*angle, 1.)) if s.D[row].mean() < s.D[now].mean() else (now, .9*angle)
 
-# %% ../nbs/09_search.ipynb #7794a8a9
+# %% ../nbs/09_search.ipynb #1c7d699e
 def with_blocks(
     x:Tensor, # (C, H, W)
     means:Tensor, # (C, g, g)
@@ -195,7 +195,7 @@ def evolution(
     s.points.made[last] = with_blocks(base, unit*mean)
     s.fill([last], range(s.R))
 
-# %% ../nbs/09_search.ipynb #d2220e16
+# %% ../nbs/09_search.ipynb #05a1b2c0
 def downhill(
     s:Scores, # whose map and distance are differentiated
     x:Tensor, # (C, H, W)
@@ -232,7 +232,7 @@ def gradient(
     s.points.made[K] = path[-1]
     s.fill([K], range(s.R))
 
-# %% ../nbs/09_search.ipynb #5d3c7d65
+# %% ../nbs/09_search.ipynb #ba1dc75d
 STRATEGIES = dict(halving=halving, exhaustive=exhaustive, multifidelity=multifidelity, refinement=refinement, evolution=evolution, gradient=gradient)
 DRAWING = ('halving', 'exhaustive', 'multifidelity') # whose rows are candidates, so that their files can be exchanged
 
@@ -286,9 +286,9 @@ class Run:
 
     def after(self):
         found, self.bar.total = self.found(), self.s.expected
+        self.keep(found)
         self.bar.set_postfix(best=f'{found.score:.4f}', refresh=False)
         self.bar.update(self.nfe()/self.s.price - self.bar.n)
-        self.keep(found)
         self.watch(found)
 
     def keep(self, found):

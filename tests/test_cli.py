@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from safetensors import safe_open
 
@@ -164,3 +165,50 @@ def test_interrupted_training_goes_on(photo_folder, tmp_path):
     interrupt(start(*args, until=b'loss='), signal.SIGTERM)
     done = odebc(*args, '--steps', 1)
     assert done.returncode == 0 and 'the model is in' in done.stdout, done.stderr
+
+
+# --- search and upscale
+
+SEARCH = '--k 12 --r 4 --unseen 2 --sampler DDIM-3'.split()
+
+
+def test_a_search_that_was_killed_goes_on(tmp_path):
+    from odebc.scores import BoundaryCondition
+    args = ['search', *SEARCH, '--strategy', 'exhaustive']
+    killed = start(*args, '--out', tmp_path/'killed', until=b'best=')
+    killed.kill(); killed.communicate()
+    before = BoundaryCondition.load(tmp_path/'killed')
+    assert 0 < before.solves < 48
+    for name in ('killed', 'whole'):
+        done = odebc(*args, '--out', tmp_path/name)
+        assert done.returncode == 0 and '48 solves, 144 network evaluations' in done.stdout, done.stderr
+    killed, whole = (BoundaryCondition.load(tmp_path/name) for name in ('killed', 'whole'))
+    assert (killed.scores - whole.scores).abs().max() < 1e-6 and killed.index == whole.index
+    refused(*args, '--out', tmp_path/'whole', '--seed', '1', says='holds a search with another')
+
+
+@pytest.mark.parametrize('args, says', [
+    (['--strategy', 'magic'], 'known are halving'), (['--strategy', 'multifidelity'], 'needs `coarse`'), (['--budget', '3'], 'budget of 3 solves is too small'), (['--sampler', 'DDPM-100'], 'draws noise in every step'),
+    (['--coarse', 'DDIM'], 'unknown sampler'), (['--distance', 'LPIP'], 'known are best'), (['--r', '100000'], 'cannot cut'), (['--images', 'no/such/folder'], 'there is no folder')])
+def test_bad_options_of_search(args, says, tmp_path):
+    refused('search', *SEARCH, *args, '--out', tmp_path/'x_T', says=says)
+    assert not (tmp_path/'x_T').exists()
+
+
+def test_upscale(tmp_path):
+    from odebc.scores import BoundaryCondition, candidate
+    from odebc.train import SR3
+    x_T, meta = tmp_path/'x_T', SR3.from_pretrained().solution_map('DDIM-2').meta
+    found = BoundaryCondition(candidate(0, (3, 64, 64)), 0, 0, torch.zeros(1, 1), 1, 2, 0., meta)
+    found.save(x_T)
+    sizes = dict(wide=(41, 19), tiny=(5, 3))
+    for name, size in sizes.items(): Image.fromarray(np.random.default_rng(0).integers(0, 255, (*size[::-1], 3), dtype=np.uint8)).save(tmp_path/f'{name}.png')
+    done = odebc('upscale', '--x-t', x_T, '--out', tmp_path/'out', *(tmp_path/f'{name}.png' for name in sizes))
+    assert done.returncode == 0 and 'another model' not in done.stderr, done.stderr
+    for name, (w, h) in sizes.items(): assert Image.open(tmp_path/'out'/f'{name}_x4.png').size == (4*w, 4*h)
+    found.meta['weights'] = 'else'
+    found.save(x_T)
+    assert 'was found with another model' in odebc('upscale', '--x-t', x_T, '--out', tmp_path/'out', tmp_path/'tiny.png').stderr
+    for args, says in [(['--x-t', tmp_path/'none', tmp_path/'tiny.png'], 'there is no boundary condition'), (['--x-t', tmp_path/'tiny.png', tmp_path/'tiny.png'], 'is not a boundary condition'),
+                       (['--x-t', x_T, x_T], 'as an image'), (['--x-t', x_T, tmp_path/'none.png'], 'there is no image file'), (['--x-t', x_T, tmp_path/'tiny.png', tmp_path/'tiny.png', '--sampler', 'DDPM-9'], 'draws noise')]:
+        refused('upscale', *args, says=says)
