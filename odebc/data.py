@@ -451,5 +451,5 @@ def digest(
 )->str: # 16 hexadecimal digits
     "A fingerprint of tensors: shapes, types and values"
     sha = hashlib.sha256()
-    for x in tensors: sha.update(f'{tuple(x.shape)} {x.dtype}'.encode() + x.detach().cpu().contiguous().numpy().tobytes())
+    for x in tensors: sha.update(f'{tuple(x.shape)} {x.dtype}'.encode() + x.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return sha.hexdigest()[:16]

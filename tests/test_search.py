@@ -14,7 +14,7 @@ import torch
 from hypothesis import given, settings, strategies as st
 from odebc.schedule import Schedule
 from odebc.scores import BoundaryCondition, Scores, best, candidates
-from odebc.search import STRATEGIES, Points, affordable_rounds, cost, halving, rounds, search
+from odebc.search import STRATEGIES, Points, SearchInterrupted, affordable_rounds, cost, halving, rounds, search
 from odebc.toy import ToySR
 
 Z = torch.rand(8, 3, 8, 8, generator=torch.Generator().manual_seed(0))*2 - 1
@@ -40,7 +40,7 @@ def coarse_for(strategy): return cheap if strategy in ('multifidelity', 'gradien
 
 class Known(Scores):
     "Scores that are known beforehand"
-    def __init__(self, D): self.D, self.known, self.R, self.solves = torch.full_like(D, torch.nan), D, D.shape[1], 0
+    def __init__(self, D): self.D, self.known, self.R, self.solves, self.facts = torch.full_like(D, torch.nan), D, D.shape[1], 0, {}
 
     def fill(self, rows, columns):
         rows, columns = torch.tensor(list(rows))[:, None], torch.tensor(list(columns))
@@ -66,7 +66,7 @@ def test_plans_keep_the_budget_and_end_where_they_should(K, R, budget):
     try: plan = affordable_rounds(K, R, budget)
     except ValueError: assert budget < cost(rounds(K, R, 1)); return
     assert cost(plan) <= budget and plan[0][0] == K
-    assert plan[-1][1] == R or plan[-1][0] == 1
+    assert plan[-1][1] == R and plan[-1][0] >= 1
     if budget >= K*R: assert plan == [(K, R)]
     seen = {(j, i) for k, r in plan for i in range(r) for j in range(k)}
     assert len(seen) == cost(plan)
@@ -150,7 +150,7 @@ def test_killed_at_random_moments_and_resumed(strategy, kills, tmp_path):
     log.touch()
     ends = [run(log, path, strategy, budget, .04, kill_after=moment) for moment in moments.tolist()]
     assert -signal.SIGKILL in ends
-    assert run(log, path, strategy, budget, 0) == 0
+    for _ in range(2): assert run(log, path, strategy, budget, 0) == 0      # the second time there is nothing left to do
     found = BoundaryCondition.load(path)
     assert found.index == whole.index and found.nfe == whole.nfe and found.solves == whole.solves
     assert torch.equal(found.x_T, whole.x_T)
@@ -200,7 +200,7 @@ def with_a_full_disk(path):
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
     try: search(h, Z, Z, 40, mse, 'exhaustive', path=path, batch=4)
     except OSError as e:
-        if 'cannot write' in str(e) and 'make room' in str(e): os._exit(3)
+        if 'cannot write' in str(e) and 'Make room' in str(e): os._exit(3)
 
 
 def test_a_full_disk_keeps_what_was_finished(tmp_path):
@@ -236,7 +236,8 @@ def test_a_failing_map_is_named_and_what_was_finished_is_kept(tmp_path):
     (dict(z=Z[:0], y=Z[:0]), 'at least one'), (dict(y=Z[:3]), 'as many HR as LR'), (dict(y=Z[..., :3]), 'do not belong'), (dict(z=Z.where(Z < .99, torch.nan)), 'holds NaN'),
     (dict(z=Z[0], y=Z[0]), 'need batches'), (dict(distance=lambda a, b: mse(a, b).mean()), 'one value per image'), (dict(distance=lambda a, b: mse(a, b)/0), 'is not finite'),
     (dict(K=0), 'K must be at least 1'), (dict(K=-3), 'K must be at least 1'), (dict(seed=-1), 'must not be negative'), (dict(strategy='magic'), 'known are halving'), (dict(budget=3), 'budget of 3'),
-    (dict(batch=0), 'at least one cell'), (dict(strategy='multifidelity'), 'needs `coarse`')])
+    (dict(batch=0), 'at least one cell'), (dict(strategy='multifidelity'), 'needs `coarse`'), (dict(coarse=cheap), 'no use for a cheaper map'),
+    (dict(h=lambda x_T, y: h(x_T, y)[:1]), 'must return images of shape'), (dict(h=lambda x_T, y: h(x_T, y).mean(1, True)), 'must return images of shape')])
 def test_bad_input(bad, says):
     with pytest.raises(ValueError, match=says): search(**(dict(h=h, z=Z, y=Z, K=20, distance=mse, budget=160) | bad))
 
@@ -248,14 +249,64 @@ def test_a_map_without_gradient_is_refused_by_the_gradient_strategy():
 def test_a_file_of_another_task_is_refused(tmp_path):
     path = tmp_path/'x_T.safetensors'
     search(h, Z, Z, 10, mse, path=path)
-    mae = lambda a, b: (a - b).abs().mean((1, 2, 3))
-    other = lambda x_T, y: h(x_T, y)
-    other.meta = dict(sampler='DDIM-7')
-    for changes, says in [(dict(distance=mae), 'another distance'), (dict(z=Z + .1), 'another pairs'), (dict(seed=1), 'another seed'), (dict(shape=(3, 4, 4)), 'another shape'), (dict(strategy='evolution'), 'another rows')]:
-        with pytest.raises(ValueError, match=says): search(**(dict(h=h, z=Z, y=Z, K=10, distance=mse, path=path, budget=80) | changes))
-    search(other, Z, Z, 10, mse, path=tmp_path/'other')
-    other.meta = dict(sampler='DDIM-8')
-    with pytest.raises(ValueError, match=r'another sampler \(DDIM-7, not DDIM-8\)'): search(other, Z, Z, 10, mse, path=tmp_path/'other')
+
+    def named(name):
+        other = lambda x_T, y: h(x_T, y)
+        other.meta = dict(sampler=name)
+        return other
+    changes = [(dict(distance=lambda a, b: (a - b).abs().mean((1, 2, 3))), 'another distance'), (dict(z=Z + .1), 'another pairs'), (dict(seed=1), 'another seed'), (dict(shape=(3, 4, 4)), 'another shape'),
+        (dict(strategy='evolution'), 'another rows'), (dict(h=named('DDIM-7')), r'another sampler \(None, not DDIM-7\)'), (dict(meta=dict(model='b')), 'another model')]
+    for change, says in changes:
+        with pytest.raises(ValueError, match=says): search(**(dict(h=h, z=Z, y=Z, K=10, distance=mse, path=path) | change))
+    search(named('DDIM-7'), Z, Z, 10, mse, path=tmp_path/'other', meta=dict(size=(8, 8), where=tmp_path))
+    search(named('DDIM-7'), Z, Z, 10, mse, path=tmp_path/'other', meta=dict(size=(8, 8), where=tmp_path))
+    with pytest.raises(ValueError, match=r'another sampler \(DDIM-7, not DDIM-8\)'): search(named('DDIM-8'), Z, Z, 10, mse, path=tmp_path/'other', meta=dict(size=(8, 8), where=tmp_path))
+    with pytest.raises(ValueError, match=r'another sampler \(DDIM-7, not None\)'): search(h, Z, Z, 10, mse, path=tmp_path/'other', meta=dict(size=(8, 8), where=tmp_path))
+
+
+def test_another_cheaper_map_does_not_use_the_scores_of_the_first(tmp_path):
+    path, upside_down = tmp_path/'x_T.safetensors', lambda x_T, y: h(-x_T.flip(0), y)
+    upside_down.nfe, upside_down.meta = 1, dict(sampler='other')
+    for coarse in (cheap, upside_down): found = search(h, Z, Z, 20, mse, 'multifidelity', 60, path=path, coarse=coarse)
+    assert len(found.kept) == 2 and not torch.equal(*found.kept.values())
+
+
+def test_drawing_strategies_share_a_file_and_the_winner_is_among_the_candidates(tmp_path):
+    path = tmp_path/'x_T.safetensors'
+    half = search(h, Z, Z, 40, mse, 'halving', 160, path=path)
+    full = search(h, Z, Z, 40, mse, 'exhaustive', path=path)
+    assert half.solves < full.solves == 320 and full.scores.isfinite().all()
+    few = search(h, Z, Z, 5, mse, 'exhaustive', path=path)
+    assert few.index == full.scores[:5].mean(1).argmin() and few.solves == 320
+
+
+def test_unseen_scores_survive_and_an_interrupt_while_they_are_made_keeps_the_search(tmp_path):
+    path, unseen = tmp_path/'x_T.safetensors', (Z + .01, Z + .01)
+    first = search(h, Z, Z, 10, mse, path=path, unseen=unseen)
+    assert torch.equal(search(h, Z, Z, 10, mse, path=path).unseen, first.unseen)
+    before = path.stat().st_mtime_ns
+    search(h, Z, Z, 10, mse, path=path)
+    assert path.stat().st_mtime_ns == before, 'a finished file is only read'
+
+    def stopped(x_T, y):
+        if y.max() > Z.max(): raise KeyboardInterrupt
+        return h(x_T, y)
+    stopped.nfe = h.nfe
+    with pytest.raises(SearchInterrupted) as error: search(stopped, Z, Z, 10, mse, unseen=unseen)
+    assert error.value.found.index == first.index
+
+
+def test_flat_pictures_and_flat_slopes_do_no_harm():
+    def flat(x_T, y): return torch.where(y.mean((1, 2, 3), keepdim=True) > 0, y, h(x_T, y))     # some pictures look the same from every start
+    assert search(flat, Z, Z, 30, mse).solves
+    with pytest.raises(ValueError, match='at least'): search(h, Z, Z, 30, mse, 'gradient', 17)
+    still = search(lambda x_T, y: y + 5*(x_T*0), Z, Z, 30, mse, 'gradient', 200)
+    assert still.x_T.isfinite().all()
+
+
+def test_low_precision_and_devices():
+    assert search(h, Z.bfloat16(), Z.bfloat16(), 10, lambda a, b: mse(a.float(), b.float())).x_T.dtype == torch.float32
+    with pytest.raises(ValueError, match='is on cpu and y on meta'): search(h, Z, Z.to('meta'), 10, mse)
 
 
 def test_memory_does_not_grow_with_the_candidates():

@@ -1,0 +1,120 @@
+"Results: the same numbers twice, nobody else's folder, no test image in training or among the references."
+import hashlib
+import os
+from dataclasses import replace
+from pathlib import Path
+import pytest
+import torch
+import torch.nn.functional as F
+from odebc.data import degrade, image_folder, photographs, split, tiles
+from odebc.results import Lab, Protocol, markdown, matrix, measure, report, table_1
+from odebc.train import SR3
+
+SHARED = Path(__file__).parents[2]/'shared/data'
+TINY = Protocol(K=6, R=2, n=4, ode=['DDIM-3', 'DPMS-3'], ddpm=['DDPM-5'], draws=2, matrix=(12, 3, 'DDIM-2'), blocks=2)
+
+
+def lab(folder, protocol=TINY, model='small'):
+    ours, theirs = split(photographs())
+    return Lab(model, protocol, list(ours.values()), dict(photographs=list(theirs.values())), folder)
+
+
+def without_times(folder):
+    lines = (folder/'results.csv').read_text().splitlines()
+    return [line.rsplit(',', 1)[0] for line in lines]
+
+
+def test_two_runs_give_the_same_numbers_and_all_files(tmp_path):
+    one, two = (report(lab(tmp_path/name), 'photographs') for name in ('one', 'two'))
+    assert without_times(tmp_path/'one') == without_times(tmp_path/'two')
+    # rows with times aside, the reports agree word for word
+    rows = lambda text: [line for line in text.splitlines() if not line.startswith('| D') and 'bicubic' not in line]
+    assert rows(one) == rows(two)
+    assert {path.name for path in (tmp_path/'one').glob('*.*')} >= {'results.md', 'results.csv', 'story.png', 'ablation.png', 'agreement.png', 'matrix.safetensors', 'x_T-DDIM-3.safetensors', 'lab.json'}
+
+
+def test_a_stopped_run_goes_on_and_ends_the_same(tmp_path, monkeypatch):
+    whole = table_1(lab(tmp_path/'whole'), 'photographs')
+    stopped, calls, h = lab(tmp_path/'stopped'), [], SR3.h
+
+    def failing(self, *args):
+        calls.append(1)
+        if len(calls) == 9: raise KeyboardInterrupt
+        return h(self, *args)
+    monkeypatch.setattr(SR3, 'h', failing)
+    with pytest.raises(KeyboardInterrupt): table_1(stopped, 'photographs')
+    again = table_1(lab(tmp_path/'stopped'), 'photographs')
+    for row in whole:
+        for metric in ('distance', 'PSNR', 'SSIM'): assert (whole[row][metric] - again[row][metric]).abs().max() < 1e-4
+
+
+def test_a_folder_belongs_to_one_laboratory(tmp_path):
+    lab(tmp_path)
+    with pytest.raises(ValueError, match='results with another protocol'): lab(tmp_path, replace(TINY, K=7))
+    model = SR3.from_pretrained()
+    with torch.no_grad(): model.net.F.last.bias.add_(.1)
+    model.save_pretrained(tmp_path/'other')
+    with pytest.raises(ValueError, match='results with another weights'): lab(tmp_path, model=tmp_path/'other')
+
+
+def test_a_changed_score_changes_the_table(tmp_path):
+    "What the table says is what was measured: nothing else supplies its numbers"
+    mine = lab(tmp_path)
+    before = markdown(table_1(mine, 'photographs'))
+    file = next((tmp_path/'scores'/'photographs').glob('DDPM*'))
+    file.write_text(file.read_text().replace('0.', '0.9', 1))
+    assert markdown(table_1(mine, 'photographs')) != before
+    (tmp_path/'matrix.safetensors').write_bytes(b'')
+    with pytest.raises(Exception): matrix(mine)
+
+
+def test_measure_scores_each_image_once(tmp_path):
+    z = tiles(list(photographs().values()), 5, 64, torch.Generator().manual_seed(0))
+    seen = []
+    row = measure(lambda y, numbers: (seen.extend(numbers), F.interpolate(y, scale_factor=4))[1], z, degrade(z), lambda a, b: (a - b).abs().mean((1, 2, 3)), batch=2)
+    assert seen == [0, 1, 2, 3, 4] and all(len(v) == 5 for v in row.values())
+
+
+# --- leaks
+
+def similarity(patches, image):
+    "Greatest normalised correlation (n,) of patches with any place of an image, on LR pixels"
+    kernel = patches - patches.mean((1, 2, 3), keepdim=True)
+    kernel = kernel/kernel.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+    ones = torch.ones(1, *kernel.shape[1:])
+    n = kernel[0].numel()
+    mean, square = F.conv2d(image, ones)/n, F.conv2d(image**2, ones)
+    return (F.conv2d(image, kernel)/(square - n*mean**2).clamp(min=.002*n).sqrt()).flatten(1).amax(1)
+
+
+def lr(image): return degrade(image[None, :, :image.shape[1]//4*4, :image.shape[2]//4*4])
+
+
+def textured(images, n):
+    "LR patches with enough contrast for a correlation to mean something"
+    y = degrade(tiles(images, 6*n, 64, torch.Generator().manual_seed(1)))
+    return y[y.flatten(1).std(1).argsort(descending=True)[:n]]
+
+
+def test_the_search_for_leaks_finds_one():
+    images = list(photographs().values())
+    shifted = images[0][:, 12:, 20:]
+    assert similarity(textured([shifted], 4), lr(images[0])).min() > .99        # another cut of the same photograph
+    assert similarity(textured([images[0]], 4), lr(images[3])).max() < .9
+
+
+def test_no_reference_photograph_is_a_test_photograph():
+    ours, theirs = split(photographs())
+    for image in ours.values(): assert similarity(textured(list(theirs.values()), 8), lr(image)).max() < .95
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason='the public test sets do not lie beside the project')
+def test_no_test_image_is_in_training():
+    sets = [folder for folder in (SHARED/'test').iterdir() if folder.is_dir()]
+    content = lambda path: hashlib.sha256(path.read_bytes()).hexdigest()
+    train = sorted((SHARED/'train').iterdir())
+    assert not {content(p) for p in train} & {content(p) for folder in sets for p in folder.iterdir()}
+    torch.set_num_threads(os.cpu_count())
+    patches = torch.cat([textured(list(image_folder(folder).values()), 6) for folder in sets])
+    closest = torch.stack([similarity(patches, lr(image)) for image in image_folder(SHARED/'train').values()]).amax(0)
+    assert closest.max() < .98, closest
