@@ -37,10 +37,10 @@ def test_a_stopped_run_goes_on_and_ends_the_same(tmp_path, monkeypatch):
     whole = table_1(lab(tmp_path/'whole'), 'photographs')
     stopped, calls, h = lab(tmp_path/'stopped'), [], SR3.h
 
-    def failing(self, *args):
+    def failing(self, *args, **how):
         calls.append(1)
         if len(calls) == 9: raise KeyboardInterrupt
-        return h(self, *args)
+        return h(self, *args, **how)
     monkeypatch.setattr(SR3, 'h', failing)
     with pytest.raises(KeyboardInterrupt): table_1(stopped, 'photographs')
     again = table_1(lab(tmp_path/'stopped'), 'photographs')
