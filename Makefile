@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test lab dev notebooks clean
+.PHONY: demo test lab app dev notebooks clean
 
 demo: .venv/lab
 	$(BIN)/odebc demo
@@ -15,6 +15,10 @@ test: .venv/test
 lab: .venv/lab
 	mkdir -p lab && cp -n nbs/*.ipynb nbs/*.json lab/
 	$(BIN)/jupyter lab lab/index.ipynb
+
+# the explorer's sliders as a page of their own, without code
+app: .venv/lab
+	$(BIN)/voila nbs/11_explore.ipynb
 
 dev: .venv/test
 	$(BIN)/jupyter lab nbs/index.ipynb

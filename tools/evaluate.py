@@ -1,20 +1,31 @@
 "A model on seeded crops of a folder that it was not trained on: LPIPS, PSNR and colour bias beside bicubic enlargement."
 import argparse
+import json
 import time
+from pathlib import Path
 import torch
 from tqdm import tqdm
-from odebc.data import crops, degrade, image_folder, upsample
+from odebc.data import crops, degrade, image_folder, upsample, write_atomically
 from odebc.metrics import lpips, psnr
 from odebc.search import candidates
 from odebc.train import SR3
 
 
-def row(name, x, z, bicubic, seconds=0.):
+def row(sampler, x, z, bicubic, seconds=0.):
     "LPIPS and its ratio to bicubic's, PSNR, and the rms over images and channels of the mean error (colour bias)"
     distance = torch.cat([lpips(a, b) for a, b in zip(x.split(16), z.split(16))])
-    ratio, bias = distance.mean()/bicubic if bicubic else 1., (x - z).mean((2, 3)).square().mean().sqrt()
-    print(f'| {name} | {distance.mean():.4f} ± {distance.std()/len(z)**.5:.4f} | {ratio:.3f} | {psnr(x, z).mean():.2f} | {bias:.4f} | {seconds/len(z):.2f} |', flush=True)
-    return distance.mean().item()
+    ratio, bias = distance.mean()/bicubic if bicubic else torch.tensor(1.), (x - z).mean((2, 3)).square().mean().sqrt()
+    values = dict(lpips=distance.mean(), error=distance.std()/len(z)**.5, ratio=ratio, psnr=psnr(x, z).mean(), bias=bias, seconds=torch.tensor(seconds/len(z)))
+    answer = dict(sampler=sampler, crops=len(z)) | {name: round(value.item(), 4) for name, value in values.items()}
+    print('| {sampler} | {lpips:.4f} ± {error:.4f} | {ratio:.3f} | {psnr:.2f} | {bias:.4f} | {seconds:.2f} |'.format(**answer), flush=True)
+    return answer
+
+
+def keep(path, rows):
+    "Add rows to a file, in place of earlier ones of the same measurement"
+    key = lambda r: (r['samples'], r['images'], r['crops'], r['sampler'])
+    old = json.loads(path.read_text()) if path.exists() else []
+    write_atomically(path, json.dumps([*(r for r in old if key(r) not in set(map(key, rows))), *rows], indent=0).encode())
 
 
 @torch.no_grad()
@@ -25,17 +36,19 @@ def main():
     parser.add_argument('--images', required=True, help='folder of photographs')
     parser.add_argument('--crops', type=int, default=256)
     parser.add_argument('--size', type=int, help='side of a crop; of the training by default')
+    parser.add_argument('--out', type=Path, help='.json file that the rows are added to')
     args = parser.parse_args()
     model = SR3.from_pretrained(args.model)
-    size = args.size or model.size
+    size, samples = args.size or model.size, model.record.get('samples')
     z = crops(list(image_folder(args.images, size).values()), args.crops, size, torch.Generator().manual_seed(0))
     y, x_T = degrade(z, model.scale), candidates(args.crops, z.shape[1:], seed=7)
-    print(f'{args.model}: {model.record.get("samples")} patches of training; {args.crops} crops of {size}×{size}\n\n| | LPIPS | of bicubic | PSNR | colour bias | s/image |\n| --- | --- | --- | --- | --- | --- |')
-    bicubic = row('bicubic', upsample(y, model.scale), z, None)
+    print(f'{args.model}: {samples} patches of training; {args.crops} crops of {size}×{size}\n\n| | LPIPS | of bicubic | PSNR | colour bias | s/image |\n| --- | --- | --- | --- | --- | --- |')
+    rows = [row('bicubic', upsample(y, model.scale), z, None)]
     for label in args.samplers:
         start = time.monotonic()
         parts = [model.h(x_T[i:i+16], y[i:i+16], label, torch.Generator().manual_seed(i)) for i in tqdm(range(0, args.crops, 16), desc=label)]
-        row(label, torch.cat(parts), z, bicubic, time.monotonic() - start)
+        rows.append(row(label, torch.cat(parts), z, rows[0]['lpips'], time.monotonic() - start))
+        if args.out: keep(args.out, [r | dict(samples=samples, images=Path(args.images).name) for r in rows])
 
 
 if __name__ == '__main__': main()
