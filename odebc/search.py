@@ -344,7 +344,7 @@ def search(
 )->BoundaryCondition:
     "The boundary condition that is best on the reference pairs (Eq. 20)"
     K, seed = int(K), int(seed)
-    if K < 1: raise ValueError(f"K must be at least 1, not {K}")
+    if not 1 <= K <= 10**7: raise ValueError(f"K must be at least 1, not {K}" if K < 1 else f"K = {K} candidates are more than a search can keep in order: draw fewer, ten million at most")
     if strategy not in STRATEGIES: raise ValueError(f"unknown strategy {strategy!r}, known are {', '.join(STRATEGIES)}")
     if coarse and strategy not in ('multifidelity', 'gradient'): raise ValueError(f"the strategy {strategy} has no use for a cheaper map; multifidelity and gradient have")
     for pairs in filter(None, ((z, y), unseen)): check_pairs(*pairs)

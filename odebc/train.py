@@ -64,7 +64,7 @@ class SR3:
         sampler:str='DDIM-50', # of the ODE
     )->Callable: # h(x_T, y) with its price `h.nfe` and its origin `h.meta`
         "`h` with one sampler, as the search takes it"
-        if not is_ode(sampler): raise ValueError(f"{sampler} draws noise in every step, its result is no function of x_T; take one of the ODE, such as DDIM-50")
+        if not is_ode(sampler): raise ValueError(f"{sampler} draws noise in every step, its result is no function of x_T; choose one of the ODE, such as DDIM-50")
         h = partial(self.h, sampler=sampler)
         h.nfe, h.meta = nfe(sampler), dict(sampler=sampler, weights=digest(*self.net.state_dict().values()))
         return h

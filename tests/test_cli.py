@@ -33,7 +33,7 @@ def test_demo_on_a_folder(photo_folder, tmp_path):
     done = odebc('demo', *QUICK, '--images', photo_folder, '--out', tmp_path)
     assert done.returncode == 0, done.stderr
     rows = (tmp_path/'table.md').read_text().splitlines()
-    assert [r.split('|')[1].strip() for r in rows[2:6]] == ['bicubic', 'DDIM-3, random x_T', 'DDIM-3, found x_T', 'DDPM-100']
+    assert [r.split('|')[1].strip() for r in rows[2:6]] == ['bicubic', 'DDPM-100', 'DDIM-3', 'DDIM-3 + x̃_T']
     with safe_open(tmp_path/'x_T.safetensors', 'pt') as f: assert f.get_tensor('x_T').shape == (3, 64, 64)
     assert Image.open(tmp_path/'picture.png').size[0] > 500
 
