@@ -245,7 +245,7 @@ def best(
     counts = (~D.isnan()).sum(1)
     return (D - D.nanmean(0)).nanmean(1).masked_fill(counts < counts.max(), torch.inf).argmin().item()
 
-OUTCOME = 'strategy', 'K', 'budget', 'rho', 'unseen' # of `meta`: what does not tell one task from another
+OUTCOME = 'strategy', 'K', 'rho', 'unseen' # of `meta`: what does not tell one task from another
 
 def stored(
     path:str|Path|None, # of a boundary condition, or of nothing yet

@@ -1,4 +1,5 @@
 "Execute pages in place. Widgets leave no state behind: a page must read without a kernel, and stay small."
+import os
 import sys
 from pathlib import Path
 import nbformat
@@ -15,6 +16,7 @@ def execute(path):
     nbformat.write(nb, path)
 
 if __name__ == '__main__':
+    os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')  # a page must not stand still where another process is busy
     for page in map(Path, sys.argv[1:]):
         print(page, flush=True)
         execute(page)
