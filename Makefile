@@ -2,14 +2,18 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test lab app dev notebooks clean
+.PHONY: demo test test-browser lab app dev notebooks clean
 
 demo: .venv/lab
 	$(BIN)/odebc demo
 
 test: .venv/test
 	OMP_NUM_THREADS=1 $(BIN)/nbdev_test --n_workers 2 --timing
-	$(BIN)/pytest tests
+	$(BIN)/pytest tests --ignore tests/test_browser.py
+
+# the explorer in JupyterLab and Voilà, clicked by a real browser; screenshots in runs/screenshots
+test-browser: .venv/browser
+	$(BIN)/pytest tests/test_browser.py
 
 # a working copy: playing never dirties the repository
 lab: .venv/lab
@@ -42,6 +46,11 @@ notebooks: .venv/test
 
 .venv/test: .venv/lab
 	$(PIP) -e '.[test]'
+	touch $@
+
+.venv/browser: .venv/test
+	$(PIP) -e '.[browser]'
+	command -v chromium chromium-browser google-chrome || { apt-get update -qq && apt-get install -qqy --no-install-recommends chromium; } || { echo "test-browser needs Chromium on the PATH: install it, on Debian by apt-get install chromium" && false; }
 	touch $@
 
 clean:

@@ -16,6 +16,6 @@ setup(
     # the shipped models and results stand in data/ and travel in the wheel as the package odebc.assets
     packages=['odebc', 'odebc.assets'], package_dir={'odebc.assets': 'data'}, package_data={'odebc.assets': ['**/*.safetensors', '**/*.json']},
     install_requires=words('requirements'),
-    extras_require=dict(lab=words('lab_requirements'), test=words('lab_requirements') + words('test_requirements')),
+    extras_require=dict(lab=words('lab_requirements'), test=words('lab_requirements') + words('test_requirements'), browser=words('browser_requirements')),
     entry_points=dict(console_scripts=words('console_scripts'), nbdev=['odebc=odebc._modidx:d']),
 )

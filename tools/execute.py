@@ -1,18 +1,31 @@
 "Execute pages in place. Widgets leave no state behind: a page must read without a kernel, and stay small."
+import base64
+import io
 import os
 import sys
 from pathlib import Path
 import nbformat
+from PIL import Image
 from nbclient import NotebookClient
 
 WIDGET = 'application/vnd.jupyter.widget-view+json'
+
+def at_rest(output):
+    "Of a widget what it shows without a kernel, if anything"
+    data = output.get('data', {})
+    if WIDGET not in data: return output
+    if 'image/png' not in data: return
+    buffer = io.BytesIO()
+    Image.open(io.BytesIO(base64.b64decode(data['image/png']))).save(buffer, 'JPEG', quality=70)
+    output.data = {'image/jpeg': base64.b64encode(buffer.getvalue()).decode()}
+    return output
 
 def execute(path):
     nb = nbformat.read(path, as_version=4)
     NotebookClient(nb, timeout=600, resources={'metadata': {'path': str(path.parent)}}).execute()
     nb.metadata.pop('widgets', None)
     for cell in nb.cells:
-        if cell.cell_type == 'code': cell.outputs = [o for o in cell.outputs if WIDGET not in o.get('data', {})]
+        if cell.cell_type == 'code': cell.outputs = [still for still in map(at_rest, cell.outputs) if still]
     nbformat.write(nb, path)
 
 if __name__ == '__main__':
