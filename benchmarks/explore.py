@@ -38,9 +38,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--n', type=int, default=100, help='moves')
     args = parser.parse_args()
-    app = search_app(); settle(app)
+    app = search_app(); settle(app); app.ahead.wait()
     choices = [app.sampler, app.distance]
-    print(line('search_app, sampler and distance, each first seen once', moves(app, choices, 20)))
+    print(line('search_app, sampler and distance, drawn ahead', moves(app, choices, 20)))
     print(line('search_app, R and K, nothing kept', moves(app, [app.R, app.K], args.n, clear=app.draw.cache_clear)), flush=True)
     print(line('search_app, R and K, pictures kept', moves(app, [app.R, app.K], args.n)), flush=True)
     settle(app)
