@@ -190,7 +190,7 @@ class SearchApp(App):
     "See `search_app`"
     def __init__(self, model, folder):
         super().__init__(model, folder)
-        self.figures, self.seed, self.found, self.live, self.draw = {}, 0, None, Job(self.fail, 0), lru_cache(500)(self.draw)
+        self.figures, self.seed, self.found, self.live, self.ahead, self.draw = {}, 0, None, Job(self.fail, 0), Job(self.fail, .5), lru_cache(500)(self.draw)
         K, R = (min(getattr(c, n) for c in self.caches.values()) for n in 'KR')
         self.R, self.K, self.sampler, self.distance = stops('R, pairs', log_steps(R)), stops('K, candidates', log_steps(K)), choices('sampler', list(self.caches)), choices('distance', list(DISTANCES))
         self.resample, self.go, self.cancel = button('resample', self.guarded(self.shuffle)), button('search live', self.guarded(self.begin)), button('cancel', self.live.cancel)
@@ -199,6 +199,12 @@ class SearchApp(App):
         self.still, right = self.curves, widgets.VBox([self.numbers, self.note, row(self.go, self.cancel), self.progress, self.status, self.best], layout=dict(width='410px'))
         self.children = [self.warning, row(self.R, self.K), row(self.sampler, self.distance, self.resample), self.curves, row(self.images, right), self.problem]
         self.when(self.redraw, self.R, self.K, self.sampler, self.distance)
+        self.ahead.start(self.prepare)
+
+    def prepare(self, check):
+        "Draw what the lists lead to, before they are used"
+        for label in self.caches:
+            for name in DISTANCES: check(); self.draw(label, name, self.K.value, self.R.value, self.seed)
 
     def redraw(self):
         "From the cached scores; pictures of the chosen start follow when they are there"

@@ -6,7 +6,7 @@
 __all__ = ['DRAWING', 'STRATEGIES', 'Points', 'exhaustive', 'rounds', 'cost', 'affordable_rounds', 'first_pairs', 'halve',
            'measured_correlation', 'halving', 'a_fifth', 'multifidelity', 'rotate', 'opening', 'refinement',
            'with_blocks', 'evolution', 'downhill', 'gradient', 'task', 'identity', 'Run', 'SearchInterrupted', 'search',
-           'unseen_scores']
+           'unseen_scores', 'standings']
 
 # %% ../nbs/09_search.ipynb #7a9ffbad
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 from .boundary import mean_correlation
 from .data import digest
 from .metrics import best_distance
-from .scores import BoundaryCondition, Scores, best, candidate, candidates, check_pairs, name_of, quiet, score_matrix, stored
+from .scores import BoundaryCondition, Scores, best, candidate, candidates, check_pairs, name_of, quiet, score_matrix, standard_error, stored
 
 # %% ../nbs/09_search.ipynb #197565b2
 class Points:
@@ -376,3 +376,18 @@ def unseen_scores(
     "Scores of the winner on unseen pairs; taken from an earlier run if it had the same winner and pairs"
     if old and old.unseen is not None and torch.equal(old.x_T, found.x_T) and old.meta['unseen'] == digest(z, y): return old.unseen
     return score_matrix(h, found.x_T[None], z, y, distance, batch)[0]
+
+# %% ../nbs/09_search.ipynb #e80a58af
+def standings(
+    result:dict, # what tools/strategies.py writes
+)->str: # Markdown
+    "Strategies side by side: means over the seeds, and the difference to a random x_T with its standard error over the unseen images"
+    random, runs = torch.tensor(result['random']), result['runs']
+    lines = ['| strategy | reference score | unseen score | unseen, against random | by seed | NFE | s |', '|---|---|---|---|---|---|---|']
+    for name in dict.fromkeys(r['name'] for r in runs):
+        mine = [r for r in runs if r['name'] == name]
+        score, nfe, seconds = (sum(r[key] for r in mine)/len(mine) for key in ('score', 'nfe', 'seconds'))
+        unseen = torch.tensor([r['unseen'] for r in mine])
+        gain, each = unseen.mean(0) - random, ', '.join(f'{v:.4f}' for v in unseen.mean(1).tolist())
+        lines.append(f'| {name} | {score:.4f} | {unseen.mean():.4f} | {gain.mean():+.4f} ± {standard_error(gain):.4f} | {each} | {nfe:,.0f} | {seconds:.0f} |')
+    return '\n'.join([*lines, f'| a random $x_T$ | | {random.mean():.4f} | | | 0 | 0 |'])

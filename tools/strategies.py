@@ -1,44 +1,34 @@
-"Every strategy of the search on one network, with the same budget: a table, and the course of each for the picture on the search page. Run again to resume."
+"Every strategy of the search on one network, with the same budget, and once all cells: the table and the picture on the search page. Run again to resume."
 import argparse
 import json
 from pathlib import Path
 import torch
+from odebc.boundary import mean_correlation
 from odebc.data import crops, degrade, image_folder, tiles, write_atomically
 from odebc.metrics import lpips_model
-from odebc.scores import candidates, score_matrix
-from odebc.search import STRATEGIES, search
+from odebc.scores import BoundaryCondition, candidates, score_matrix
+from odebc.search import STRATEGIES, search, standings
 from odebc.train import SR3
 
 
+def kept(path, make):
+    "What the file holds, or what is made now"
+    if not path.exists(): write_atomically(path, json.dumps(make()).encode())
+    return json.loads(path.read_text())
+
+
 def run(name, strategy, seed, args, h, pairs, unseen, coarse):
-    "One search with its course: (NFE, score of the best so far)"
-    folder, course, path = Path(args.out), [], Path(args.out)/f'{name}-{seed}.safetensors'
-    done = folder/f'{name}-{seed}.json'
-    if done.exists(): return json.loads(done.read_text())
+    "One search"
+    print(f'{name}, seed {seed}', flush=True)
     budget = args.k*args.r if name == 'all cells' else args.budget
-    found = search(h, *pairs, args.k, lpips_model(), strategy, budget, seed, path=path, unseen=unseen, coarse=coarse if strategy in ('multifidelity', 'gradient') else None,
-        watch=lambda found: course.append((found.nfe, round(found.score, 5))))
-    answer = dict(name=name, seed=seed, index=found.index, score=found.score, unseen=[round(v, 5) for v in found.unseen.tolist()], nfe=found.nfe, solves=found.solves, seconds=round(found.seconds, 1), course=course[::max(len(course)//100, 1)])
-    write_atomically(done, json.dumps(answer).encode())
-    return answer
+    found = search(h, *pairs, args.k, lpips_model(), strategy, budget, seed, path=Path(args.out)/f'{name}-{seed}.safetensors', unseen=unseen, coarse=coarse if strategy in ('multifidelity', 'gradient') else None)
+    return dict(name=name, seed=seed, index=found.index, score=found.score, unseen=[round(v, 5) for v in found.unseen.tolist()], nfe=found.nfe, solves=found.solves, seconds=round(found.seconds, 1))
 
 
-def line(name, runs, random):
-    "A row of the table: means over the seeds, and the standard error over the unseen images of their mean score and of its difference to a random x_T"
-    mean = lambda key: sum(r[key] for r in runs)/len(runs)
-    unseen = torch.tensor([r['unseen'] for r in runs]).mean(0)
-    gain = unseen - random
-    error = lambda v: v.std()/len(v)**.5
-    each = ', '.join(f"{sum(r['unseen'])/len(r['unseen']):.4f}" for r in runs)
-    return f"| {name} | {mean('score'):.4f} | {unseen.mean():.4f} ± {error(unseen):.4f} | {gain.mean():+.4f} ± {error(gain):.4f} | {each} | {mean('nfe'):.0f} | {mean('seconds'):.0f} |"
-
-
-def table(result):
-    "Markdown"
-    lines = ['| strategy | reference score | unseen score | unseen, against random | each seed | NFE | s |', '| --- | --- | --- | --- | --- | --- | --- |']
-    random = torch.tensor(result['random'])
-    for name in dict.fromkeys(r['name'] for r in result['runs']): lines.append(line(name, [r for r in result['runs'] if r['name'] == name], random))
-    return '\n'.join(lines + [f"| a random x_T | | {random.mean():.4f} ± {random.std()/len(random)**.5:.4f} | | | 0 | 0 |"])
+def agreement(D, coarse, pairs, points):
+    "What the shortcuts stand on: correlation between pairs, and between the cheaper map and the full one, over candidates"
+    cheap = score_matrix(coarse, points, *pairs, lpips_model()).mean(1)
+    return dict(pairs=round(mean_correlation(D), 4), cheap=round(torch.corrcoef(torch.stack([D[:len(cheap)].double().mean(1), cheap.double()]))[0, 1].item(), 4))
 
 
 def main():
@@ -50,8 +40,8 @@ def main():
     parser.add_argument('--r', type=int, default=16)
     parser.add_argument('--n', type=int, default=96, help='unseen patches')
     parser.add_argument('--budget', type=int, default=640, help='solves')
-    parser.add_argument('--sampler', default='DDIM-20')
-    parser.add_argument('--coarse', default='DDIM-5')
+    parser.add_argument('--sampler', default='DDIM-10')
+    parser.add_argument('--coarse', default='DDIM-4')
     parser.add_argument('--seeds', type=int, default=3)
     parser.add_argument('--out', default='runs/strategies')
     args = parser.parse_args()
@@ -60,14 +50,18 @@ def main():
     patches = lambda cut, folder, n: cut(list(image_folder(folder, model.size).values()), n, model.size, torch.Generator().manual_seed(0))
     z = patches(tiles, args.unseen, args.n)
     unseen = z, degrade(z, model.scale)
-    random = score_matrix(h, candidates(8, model.shape, 99), *unseen, lpips_model()).mean(0)
-    result = dict(model=args.model, weights=h.meta['weights'], sampler=args.sampler, coarse=args.coarse, K=args.k, R=args.r, budget=args.budget, random=[round(v, 5) for v in random.tolist()], runs=[])
+    random = kept(Path(args.out)/'random.json', lambda: score_matrix(h, candidates(8, model.shape, 99), *unseen, lpips_model()).mean(0).tolist())
+    result = dict(model=args.model, weights=h.meta['weights'], sampler=args.sampler, coarse=args.coarse, K=args.k, R=args.r, budget=args.budget, random=[round(v, 5) for v in random], runs=[])
     for seed in range(args.seeds):
         z = crops(list(image_folder(args.references, model.size).values()), args.r, model.size, torch.Generator().manual_seed(100 + seed))
-        for name, strategy in {**{s: s for s in STRATEGIES}, 'all cells': 'exhaustive'}.items():
-            result['runs'].append(run(name, strategy, seed, args, h, (z, degrade(z, model.scale)), unseen, coarse))
+        names = {s: s for s in STRATEGIES} | ({'all cells': 'exhaustive'} if seed == 0 else {})
+        for name, strategy in names.items():
+            result['runs'].append(kept(Path(args.out)/f'{name}-{seed}.json', lambda: run(name, strategy, seed, args, h, (z, degrade(z, model.scale)), unseen, coarse)))
             write_atomically(Path(args.out)/'strategies.json', json.dumps(result).encode())
-    print(table(result))
+        if seed: continue
+        D = BoundaryCondition.load(Path(args.out)/'all cells-0.safetensors').scores
+        result['agreement'] = agreement(D, coarse, (z, degrade(z, model.scale)), candidates(48, model.shape))
+    print(standings(result))
 
 
 if __name__ == '__main__': main()
