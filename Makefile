@@ -50,7 +50,7 @@ notebooks: .venv/test
 
 .venv/browser: .venv/test
 	$(PIP) -e '.[browser]'
-	command -v chromium chromium-browser google-chrome || { apt-get update -qq && apt-get install -qqy --no-install-recommends chromium; } || { echo "test-browser needs Chromium on the PATH: install it, on Debian by apt-get install chromium" && false; }
+	(for browser in chromium chromium-browser google-chrome; do command -v $$browser && exit; done; exit 1) || { apt-get update -qq && apt-get install -qqy --no-install-recommends chromium; } || { echo "test-browser needs Chromium on the PATH: install it, on Debian by apt-get install chromium" && false; }
 	touch $@
 
 clean:

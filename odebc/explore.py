@@ -41,22 +41,25 @@ class Job:
 
     def start(self,
         work:Callable, # work(check), in which check() raises Stopped when it is time
+        done:Callable=lambda: None, # called when it has ended, failed or been dropped, unless there is newer work
     ):
         "Replace what is waiting or running"
         self.cancel()
         self.stopped = threading.Event()
-        self.thread = threading.Thread(target=self.run, args=(work, self.stopped), daemon=True)
+        self.thread = threading.Thread(target=self.run, args=(work, self.stopped, done), daemon=True)
         self.thread.start()
 
-    def run(self, work, stopped):
+    def run(self, work, stopped, done):
         "After the pause, and after the one before has ended"
         def check():
             if stopped.is_set(): raise Stopped
-        if stopped.wait(self.pause): return
-        with self.busy:
-            try: check(); work(check)
-            except Stopped: pass
-            except BaseException as e: self.fail(e)
+        try:
+            if stopped.wait(self.pause): return
+            with self.busy: check(); work(check)
+        except Stopped: pass
+        except BaseException as e: self.fail(e)
+        finally:
+            if stopped is self.stopped: done()
 
     def cancel(self):
         "Drop what is waiting, stop what runs at its next check"
@@ -67,6 +70,7 @@ class Job:
     ):
         "Until nothing is under way"
         if self.thread: self.thread.join(seconds)
+        if self.busy.acquire(timeout=-1 if seconds is None else seconds): self.busy.release()
 
 jobs = weakref.WeakSet()
 
@@ -95,6 +99,7 @@ class App(widgets.VBox):
         folder:str|Path|None, # of cached scores
     ):
         super().__init__(layout=dict(width='100%', max_width='900px'))
+        self.turn = threading.RLock() # what is shown changes in one thread at a time
         self.still, self.model, self.caches, self.known, self.job = None, SR3.from_pretrained(model), caches(folder), {}, Job(self.fail)
         self.problem, self.warning, self.note = text('problem'), text('warning'), text('note')
         self.complaints, self.pairs = {label: c.complaint(self.model) for label, c in self.caches.items()}, cache(lambda label: self.caches[label].images(self.model))
@@ -134,13 +139,13 @@ class App(widgets.VBox):
         show:Callable, # show(made)
     ):
         "Show what was made before, or have it made by the job"
-        self.job.cancel()
-        if key in self.known: self.note.value = ''; return show(self.known[key])
-        self.note.value = 'solving …'
+        with self.turn:
+            self.job.cancel()
+            if key in self.known: self.note.value = ''; return show(self.known[key])
+            self.note.value = 'solving …'
         def work(check):
-            self.known[key] = make(Watched(self.model, lambda n: check()))
-            check()
-            self.note.value = ''; show(self.known[key])
+            made = make(Watched(self.model, lambda n: check()))
+            with self.turn: self.known[key] = made; check(); self.note.value = ''; show(made)
         self.job.start(work)
 
 def text(name:str)->widgets.HTML:
@@ -242,7 +247,12 @@ class SearchApp(App):
         budget = max(K*R//4, cost(rounds(K, R, 1)))
         self.found, self.progress.value, self.progress.max = None, 0, (cost(affordable_rounds(K, R, budget)) + len(self.pairs(label)[2]))*nfe(label)
         self.go.disabled, self.cancel.disabled, self.status.value, self.best.value = True, False, 'searching …', b''
-        self.live.start(lambda check: self.search(label, name, K, R, seed, budget, check))
+        self.live.start(lambda check: self.search(label, name, K, R, seed, budget, check), self.idle)
+
+    def idle(self):
+        "Ready for the next search"
+        self.go.disabled, self.cancel.disabled = False, True
+        if self.status.value == 'searching …': self.tell(None, '')
 
     def search(self, label, name, K, R, seed, budget, check):
         "The real search"
@@ -251,7 +261,6 @@ class SearchApp(App):
         those = order(len(z), seed)[:R]
         try: self.tell(search(model.solution_map(label), z[those], y[those], K, DISTANCES[name](), budget=budget, seed=self.caches[label].seed + seed, unseen=unseen, watch=lambda found: self.watch(label, found)), 'found')
         except SearchInterrupted as e: self.tell(e.found, 'cancelled; the best so far is')
-        finally: self.go.disabled, self.cancel.disabled = False, True
 
     def watch(self, label, found):
         "Show the best so far"
@@ -264,7 +273,7 @@ class SearchApp(App):
     def tell(self, found, what):
         "Where the search stands"
         self.found = found
-        if found is None: self.status.value = 'cancelled before anything was found'; return
+        if found is None: self.status.value = 'stopped before anything was found'; return
         pairs, unseen = (~found.scores[found.index].isnan()).sum(), '' if found.unseen is None else f', {found.unseen_score:.4f} ± {found.unseen_error:.4f} on unseen ones'
         self.status.value = f'{what} candidate {number("found", found.index)}, {found.score:.4f} on {pairs} pairs{unseen}; {found.solves} solves, {found.seconds:.0f} s'
 
@@ -290,15 +299,15 @@ class TrajectoryApp(App):
         best, seed = winner(D), self.first.seed
         self.view, self.pair, self.process = None, choices('image', [(f'unseen image {i}', i) for i in telling(D_new)]), choices('process', [('ODE, DDIM-20', 'DDIM-20'), ('ODE, DPMS-20', 'DPMS-20'), ('SDE, DDPM-50', 'DDPM-50')])
         self.start = choices('start', [(f'found x_T, candidate {best}', (best, seed)), ('a random x_T', (0, seed + 1)), ('another', (1, seed + 1))])
-        self.t = control(widgets.SelectionSlider, 't', options=[(f'{1000 - 50*i}', i) for i in range(21)], value=12, layout=dict(width='600px'))
+        self.t = control(widgets.SelectionSlider, 't', options=range(1000, -1, -20), value=400, layout=dict(width='600px'))
         self.still = self.picture = Picture('x_t, the guess of the result, points of the toy, and the log-SNR')
         self.children = [self.warning, row(self.pair, self.process, self.start), self.t, self.picture, self.note, self.problem]
         self.t.observe(self.guarded(self.redraw), 'value')
         self.when(self.prepare, self.pair, self.process, self.start)
 
     def redraw(self):
-        "Go to time t"
-        if self.view: self.picture.value = render(self.view.update, self.t.value)
+        "Go to the step that is nearest to time t"
+        if view := self.view: self.picture.value = render(view.update, min(range(len(view.way)), key=lambda i: abs(view.way[i].t - self.t.value)))
 
     def prepare(self):
         "Solve, if this way is not known yet"
@@ -312,10 +321,8 @@ class TrajectoryApp(App):
         return TrajectoryFigure(way, toy_way(label, sched), sched)
 
     def show(self, view):
-        "At about the time where the slider stands"
-        at = self.t.index/(len(self.t.options) - 1)
-        self.view, options = view, tuple((f'{s.t:.0f}', i) for i, s in enumerate(view.way))
-        if options != self.t.options: self.t.options = options; self.t.index = round(at*(len(options) - 1))
+        "At the time where the slider stands"
+        self.view = view
         self.redraw()
 
 def trajectory_app(
@@ -372,7 +379,7 @@ class UpscaleApp(App):
         self.examples = {name: degrade(x[None, :, 60:220, 110:270])[0] for name, x in photographs().items()}
         self.upload, self.example, self.start = control(widgets.FileUpload, 'upload', accept='image/*'), choices('image', list(self.examples)), choices('start', list(self.starts))
         self.family, self.n = choices('sampler', ['DDIM', 'DPMS', 'DPM++-2M']), control(widgets.IntSlider, 'steps', min=2, max=50, value=10)
-        self.go, self.cancel, self.progress = button('enlarge', self.guarded(self.begin)), button('cancel', self.job.cancel), control(widgets.FloatProgress, 'progress')
+        self.go, self.cancel, self.progress = button('enlarge', self.guarded(self.begin)), button('cancel', self.stop), control(widgets.FloatProgress, 'progress')
         self.cancel.disabled, self.download = True, text('download')
         self.before, self.after = (Picture(f'enlargement, {how}', width='430px') for how in ('bicubic', 'by the network'))
         self.still = self.after
@@ -390,7 +397,7 @@ class UpscaleApp(App):
 
     def take(self, name, image):
         "Show what will be enlarged, and what it will cost"
-        self.job.cancel()
+        with self.turn: self.job.cancel()
         self.name, self.image, self.download.value, self.after.value = name, image, '', b''
         self.before.value = image_png(to_image(upsample(image[None], self.model.scale)[0]))
         self.note.value = f'{escape(name)}: {image.shape[2]}×{image.shape[1]} pixels, {calls_for(image, self.model, "DDIM-1")} tiles'
@@ -400,19 +407,28 @@ class UpscaleApp(App):
         label, x_T = f'{self.family.value}-{self.n.value}', self.starts[self.start.value]
         self.progress.value, self.progress.max = 0, calls_for(self.image, self.model, label)
         self.go.disabled, self.cancel.disabled = True, False
-        self.job.start(lambda check: self.enlarge(self.name, self.image, x_T, label, check))
+        self.job.start(lambda check: self.enlarge(self.name, self.image, x_T, label, check), self.idle)
+
+    def idle(self):
+        "Ready for the next one"
+        self.go.disabled, self.cancel.disabled = False, True
+
+    def stop(self):
+        "Cancel"
+        self.job.cancel()
+        self.note.value = 'cancelled'
 
     def enlarge(self, name, image, x_T, label, check):
         "Tile by tile"
         def report(n): check(); self.progress.value += n
         start, lines = time.monotonic(), [seam_lines(n, self.model) for n in image.shape[1:]]
-        try: x = Watched(self.model, report).upscale(image, x_T, label)
-        except Stopped: self.note.value = 'cancelled'; raise
-        finally: self.go.disabled, self.cancel.disabled = False, True
-        ratio = lambda x: seams(x, *lines)
-        self.after.value = image_png(to_image(x))
-        self.note.value = f"{escape(name)}: {x.shape[2]}×{x.shape[1]} pixels in {time.monotonic() - start:.0f} s; steps across the seams of the tiles over steps elsewhere {number('seams', f'{ratio(x):.3f}')} (bicubic {ratio(upsample(image[None], self.model.scale)[0]):.3f})"
-        self.download.value = f'<a style="text-decoration:underline" download="{escape(name)}_x{self.model.scale}.png" href="data:image/png;base64,{base64.b64encode(self.after.value).decode()}">download the result</a>'
+        x, small = Watched(self.model, report).upscale(image, x_T, label), upsample(image[None], self.model.scale)[0]
+        picture, seconds = image_png(to_image(x)), time.monotonic() - start
+        seen = f"; steps across the seams of the tiles over steps elsewhere {number('seams', f'{seams(x, *lines):.3f}')} (bicubic {seams(small, *lines):.3f})" if any(lines) else ''
+        with self.turn:
+            check()
+            self.after.value, self.note.value = picture, f'{escape(name)}: {x.shape[2]}×{x.shape[1]} pixels in {seconds:.0f} s{seen}'
+            self.download.value = f'<a style="text-decoration:underline" download="{escape(name)}_x{self.model.scale}.png" href="data:image/png;base64,{base64.b64encode(picture).decode()}">download the result</a>'
 
 def upscale_app(
     model:str='small', # a shipped model, or a folder

@@ -377,7 +377,7 @@ def unseen_scores(
     if old and old.unseen is not None and torch.equal(old.x_T, found.x_T) and old.meta['unseen'] == digest(z, y): return old.unseen
     return score_matrix(h, found.x_T[None], z, y, distance, batch)[0]
 
-# %% ../nbs/09_search.ipynb #e80a58af
+# %% ../nbs/09_search.ipynb #6ea46c72
 def standings(
     result:dict, # what tools/strategies.py writes
 )->str: # Markdown

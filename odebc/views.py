@@ -8,7 +8,7 @@ __all__ = ['BLUE', 'ORANGE', 'GREEN', 'drawing', 'judge', 'DISTANCES', 'Cache', 
            'noise_image', 'SearchFigure', 'telling', 'strip', 'Step', 'trajectory', 'toy_way', 'TrajectoryFigure',
            'mixed', 'details', 'NoiseFigure', 'seam_lines', 'seams', 'calls_for', 'decoded']
 
-# %% ../nbs/11_views.ipynb #534aef1e
+# %% ../nbs/11_views.ipynb #b730c011
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -344,7 +344,7 @@ def mixed(
     b:Tensor, # (C, H, W)
     share:float=0., # of the way from a to b
     tau:float=1., # length of the result in units of √n
-    grid:int=0, # take out the means of grid×grid blocks; 0: none
+    grid:int=0, # blocks on each side whose means are taken out; 1: channel means, 0: none
 )->Tensor: # (C, H, W)
     "A noise on the great circle through two others"
     angle = torch.acos((a*b).sum()/(a.norm()*b.norm())).item()
@@ -426,8 +426,11 @@ def calls_for(
     return nfe(label)*math.prod(len(tile_starts(max(n, side), side, 4)) for n in image.shape[1:])
 
 def decoded(
-    data:bytes, # content of an image file
+    data:bytes, # content of an image file, of at most 512² pixels
 )->Tensor: # (3, h, w) in [-1, 1]
     "An image that somebody uploaded"
-    try: return to_tensor(Image.open(io.BytesIO(data)))
+    try:
+        image = Image.open(io.BytesIO(data))
+        if math.prod(image.size) <= 512**2: return to_tensor(image)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e: raise ValueError(f"this file cannot be read as an image: {e}") from None
+    raise ValueError(f"this image has {image.width}×{image.height} pixels, and the app takes as many as 512×512: crop it, or use `odebc upscale`")

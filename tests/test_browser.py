@@ -39,6 +39,7 @@ def server(folder, *command, path='/'):
             assert process.poll() is None, log.read_text()
             try: urlopen(f'http://127.0.0.1:{port}{path}', timeout=300).close(); break
             except (URLError, ConnectionError): time.sleep(.5)
+        else: raise AssertionError(log.read_text())
         yield f'http://127.0.0.1:{port}'
     finally: process.terminate(); process.wait(30)
 
@@ -179,7 +180,9 @@ def test_keys_move_a_slider(lab):
     before = slider(box, 'K, candidates').locator('.widget-readout').inner_text()
     slider(box, 'K, candidates').locator('.noUi-handle').focus()
     page.keyboard.press('ArrowRight')
-    expect(slider(box, 'K, candidates').locator('.widget-readout')).not_to_have_text(before)
+    readout = slider(box, 'K, candidates').locator('.widget-readout')
+    expect(readout).not_to_have_text(before)
+    expect(box.locator('.odebc-numbers')).to_contain_text(f'of {readout.inner_text()}:')
 
 
 def test_live_search_is_cancelled_and_keeps_its_best(lab):
@@ -191,7 +194,9 @@ def test_live_search_is_cancelled_and_keeps_its_best(lab):
     expect(status).to_contain_text('best so far', timeout=2*MINUTE)
     expect(box.get_by_role('button', name='search live')).to_be_disabled()
     assert run_cell(page, 'print(6*7)').strip() == '42'                    # the page is not blocked
-    drag(box, 'R, pairs', .5)                                             # nor are its sliders
+    R = int(drag(box, 'R, pairs', .5))                                    # nor are its sliders
+    expect(box.locator('.odebc-numbers')).to_contain_text(f'on {R} reference pairs')
+    expect(box.get_by_title('best noise so far')).to_be_visible()
     width = box.locator('.progress-bar').evaluate('b => parseFloat(b.style.width)')
     assert 0 < width < 100
     shot(box, 'search_live')
@@ -210,8 +215,9 @@ def test_trajectory_and_noise(lab):
         box = app(page, control)
         picture = box.locator('img').first
         before = picture.get_attribute('src')
-        drag(box, control, .3)
+        value = drag(box, control, .3)
         expect(picture).not_to_have_attribute('src', before)
+        if name == 'noise': expect(box.locator('.odebc-norm')).to_have_text(f'{value:.2f}')
         shot(box, name)
     no_errors(page)
 
@@ -254,3 +260,4 @@ def test_voila_serves_the_page(browser, tmp_path):
         expect(box.locator('.odebc-candidate')).to_have_text(str(means.argmin().item()))
         shot(box, 'voila')
         assert page.locator('.jp-InputArea-editor').count() == 0 and not errors
+        no_errors(page)
