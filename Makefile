@@ -22,7 +22,7 @@ lab: .venv/lab
 
 # the explorer's sliders as a page of their own, without code
 app: .venv/lab
-	$(BIN)/voila nbs/11_explore.ipynb
+	$(BIN)/voila nbs/11_explore.ipynb $(OPTIONS)
 
 dev: .venv/test
 	$(BIN)/jupyter lab nbs/index.ipynb

@@ -24,7 +24,7 @@ from .samplers import nfe
 from .scores import candidate
 from .search import SearchInterrupted, affordable_rounds, cost, rounds, search
 from .train import SR3
-from .views import DISTANCES, NoiseFigure, SearchFigure, TrajectoryFigure, caches, calls_for, choose, decoded, details, expected_gain, image_png, judge, log_steps, mixed, order, render, seam_lines, seams, strip, telling, toy_way, trajectory
+from .views import DISTANCES, NoiseFigure, SearchFigure, TrajectoryFigure, caches, calls_for, captions, choose, decoded, details, expected_gain, image_png, judge, log_steps, mixed, order, render, seam_lines, seams, strip, telling, toy_way, trajectory
 
 # %% ../nbs/11_explore.ipynb #11e0a022
 class Stopped(KeyboardInterrupt):
@@ -234,7 +234,8 @@ class SearchApp(App):
         seed, (z, y) = self.caches[label].seed, self.shown(label)
         h = lambda x_T: model.h(x_T[None], y, label)
         if label not in self.known: self.known[label] = h(candidate(0, model.shape, seed + 1))
-        return render(strip, {'LR': y, 'random $x_T$': self.known[label], r'$\tilde x_T$': h(candidate(index, model.shape, seed)), 'HR': z}, z)
+        columns = {'LR': y, 'random $x_T$': self.known[label], r'$\tilde x_T$': h(candidate(index, model.shape, seed)), 'HR': z}
+        return render(strip, columns, captions(columns, z))
 
     def shuffle(self):
         "Other pairs, other candidates"
@@ -258,7 +259,7 @@ class SearchApp(App):
         "The real search"
         def report(n): check(); self.progress.value += n
         model, (z, y, *unseen) = Watched(self.model, report), self.pairs(label)
-        those = order(len(z), seed)[:R]
+        those, self.measure = order(len(z), seed)[:R], judge()[0] if name == 'LPIPS' else name
         try: self.tell(search(model.solution_map(label), z[those], y[those], K, DISTANCES[name](), budget=budget, seed=self.caches[label].seed + seed, unseen=unseen, watch=lambda found: self.watch(label, found)), 'found')
         except SearchInterrupted as e: self.tell(e.found, 'cancelled; the best so far is')
 
@@ -268,14 +269,15 @@ class SearchApp(App):
         self.tell(found, 'best so far:')
         if old and old.index == found.index: return
         z, y = self.shown(label, 1)
-        self.best.value = render(strip, {'LR': y, 'best so far': self.model.h(found.x_T[None], y, label), 'HR': z}, z)
+        columns = {'LR': y, 'best so far': self.model.h(found.x_T[None], y, label), 'HR': z}
+        self.best.value = render(strip, columns, captions(columns, z))
 
     def tell(self, found, what):
         "Where the search stands"
         self.found = found
         if found is None: self.status.value = 'stopped before anything was found'; return
         pairs, unseen = (~found.scores[found.index].isnan()).sum(), '' if found.unseen is None else f', {found.unseen_score:.4f} ± {found.unseen_error:.4f} on unseen ones'
-        self.status.value = f'{what} candidate {number("found", found.index)}, {found.score:.4f} on {pairs} pairs{unseen}; {found.solves} solves, {found.seconds:.0f} s'
+        self.status.value = f'{what} candidate {number("found", found.index)} of seed {found.seed}, {self.measure} {found.score:.4f} on {pairs} pair{"s"*(pairs > 1)}{unseen}; {found.solves} solves, {found.seconds:.0f} s'
 
 def numbers(choice, R, name, D_new, gain, error):
     "The message beside the pictures"
@@ -400,7 +402,7 @@ class UpscaleApp(App):
         with self.turn: self.job.cancel()
         self.name, self.image, self.download.value, self.after.value = name, image, '', b''
         self.before.value = image_png(to_image(upsample(image[None], self.model.scale)[0]))
-        self.note.value = f'{escape(name)}: {image.shape[2]}×{image.shape[1]} pixels, {calls_for(image, self.model, "DDIM-1")} tiles'
+        self.note.value = f'{escape(name)}: {image.shape[2]}×{image.shape[1]} pixels, in {calls_for(image, self.model, "DDIM-1")} tile(s)'
 
     def begin(self):
         "Start"

@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['BLUE', 'ORANGE', 'GREEN', 'drawing', 'judge', 'DISTANCES', 'Cache', 'caches', 'order', 'Choice', 'choose',
            'all_winners', 'Outlook', 'outlook', 'expected_gain', 'figure', 'render', 'image_png', 'log_steps',
-           'noise_image', 'SearchFigure', 'telling', 'strip', 'Step', 'trajectory', 'toy_way', 'TrajectoryFigure',
-           'mixed', 'details', 'NoiseFigure', 'seam_lines', 'seams', 'calls_for', 'decoded']
+           'noise_image', 'SearchFigure', 'telling', 'captions', 'strip', 'Step', 'trajectory', 'toy_way',
+           'TrajectoryFigure', 'mixed', 'details', 'NoiseFigure', 'seam_lines', 'seams', 'calls_for', 'decoded']
 
-# %% ../nbs/11_views.ipynb #b730c011
+# %% ../nbs/11_views.ipynb #c8800dff
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -258,18 +258,25 @@ def telling(
     "The pairs on which the candidates differ most"
     return D_new.std(0).topk(min(n, D_new.shape[1])).indices.sort().values.tolist()
 
-def strip(
-    columns:dict[str, Tensor], # title -> images (n, 3, H, W); all but LR and HR get numbers
+def captions(
+    columns:dict[str, Tensor], # title -> images (n, 3, H, W)
     z:Tensor, # HR images (n, 3, H, W)
-)->Figure:
-    "Images side by side, with LPIPS (or its stand-in) and PSNR"
-    fig, axes = figure((1.12*len(columns), 1.3*len(z) + .25), nrows=len(z), ncols=len(columns), squeeze=False)
+)->dict[str, list[str]]: # title -> a text for each image
+    "LPIPS (or its stand-in) and PSNR of all but LR and HR"
     name, distance, _ = judge()
+    numbers = {title: [f'{d:.3f}, {p:.1f} dB' for d, p in zip(distance(x, z), psnr(x, z))] for title, x in columns.items() if title not in ('LR', 'HR')}
+    return numbers | {'LR': ['']*(len(z) - 1) + [f'{name}, PSNR:']}
+
+def strip(
+    columns:dict[str, Tensor], # title -> images (n, 3, H, W)
+    texts:dict[str, list[str]], # of `captions`
+)->Figure:
+    "Images side by side"
+    n = len(columns['LR'])
+    fig, axes = figure((1.12*len(columns), 1.3*n + .25), nrows=n, ncols=len(columns), squeeze=False)
     for column, (title, images) in zip(axes.T, columns.items()):
         column[0].set_title(title, fontsize=9)
-        numbers = [''] * len(z) if title in ('LR', 'HR') else [f'{d:.3f}, {p:.1f} dB' for d, p in zip(distance(images, z), psnr(images, z))]
-        for ax, image, text in zip(column, images, numbers): ax.imshow(to_image(image)); ax.set(xticks=[], yticks=[]); ax.set_xlabel(text, fontsize=7)
-    axes[-1, 0].set_xlabel(f'{name}, PSNR:', fontsize=7)
+        for ax, image, text in zip(column, images, texts.get(title, ['']*n)): ax.imshow(to_image(image)); ax.set(xticks=[], yticks=[]); ax.set_xlabel(text, fontsize=7)
     return fig
 
 # %% ../nbs/11_views.ipynb #11e0a031

@@ -1,5 +1,9 @@
+import signal
 import pytest
 from odebc.data import photographs, to_image
+
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that starts the tests in the background has it ignored, and processes inherit that
 
 
 @pytest.fixture(scope='session')

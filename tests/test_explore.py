@@ -158,6 +158,9 @@ def test_every_place_of_the_sliders_shows_what_the_file_says(shelf):
         assert found_in(app.numbers.value, 'score') == f'{D[best, :r].mean():.4f}'
         assert found_in(app.numbers.value, 'unseen') == f'{D[best, R:].mean():.4f}'
         assert found_in(app.numbers.value, 'random') == f'{D[:, R:].mean():.4f}'
+        old, new = caches(shelf)[label].split(name)
+        gain, error = expected_gain(new, outlook(old, new).winners[:, k - 1, r - 1])
+        assert found_in(app.numbers.value, 'gain') == f'{gain:.4f} ± {error:.4f}'
         assert Image.open(io.BytesIO(app.curves.value)).size == (880, 230)
     healthy(app)
 
