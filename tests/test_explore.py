@@ -302,7 +302,7 @@ def test_a_bad_upload_is_told_and_the_next_is_fine(shelf):
     upload(app, b'no image')
     assert 'cannot be read as an image' in app.problem.value
     upload(app, explore.image_png(Image.new('L', (5, 3), 99)))
-    assert healthy(app).note.value.startswith('my &lt;photo&gt;: 5×3 pixels, 1 tiles')
+    assert healthy(app).note.value.startswith('my &lt;photo&gt;: 5×3 pixels, in 1 tile(s)')
 
 
 def test_upscaling_is_cancelled(shelf):
