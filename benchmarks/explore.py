@@ -45,7 +45,9 @@ def main():
     print(line('search_app, R and K, pictures kept', moves(app, [app.R, app.K], args.n)), flush=True)
     settle(app)
     app.go.click()
-    while app.found is None: time.sleep(.1)
+    while app.found is None:
+        if app.problem.value: raise SystemExit(app.problem.value)
+        time.sleep(.1)
     print(line('search_app, R and K, nothing kept, during a live search', moves(app, [app.R, app.K], args.n, clear=app.draw.cache_clear)), flush=True)
     app.cancel.click(); app.live.wait(); settle(app)
     app = trajectory_app(); settle(app)

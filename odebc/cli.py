@@ -44,7 +44,8 @@ def demo(
     "Search x_T on reference patches and compare it on unseen ones."
     from tqdm import tqdm
     from odebc.data import image_folder, photographs
-    from odebc.results import markdown, mean_over, measure, methods, picture, reference_and_test
+    from odebc.lab import markdown, mean_over, measure, methods, reference_and_test
+    from odebc.results import picture
     from odebc.search import SearchInterrupted, search as find
     from odebc.train import SR3
     sr3 = SR3.from_pretrained(model)
@@ -72,7 +73,7 @@ def demo(
 @app.command()
 def train(
     images: Annotated[Path, typer.Option(help="folder of photographs")],
-    config: Annotated[str, typer.Option(help="small (16 → 64), small-mid (the same as plain SR3), base (64 → 256) or paper (Table 3)")]='small',
+    config: Annotated[str, typer.Option(help="small (16 → 64), small-mid (plain SR3 for the same), base (64 → 256) or paper (Table 3)")]='small',
     out: Annotated[Path|None, typer.Option(help="folder for checkpoint, model and log; runs/<config> by default")]=None,
     start: Annotated[str|None, typer.Option(help="model to start from: a shipped one, or a folder")]=None,
     steps: Annotated[int|None, typer.Option(min=1, help="of the whole run; of the configuration by default, as what follows")]=None,
@@ -80,14 +81,15 @@ def train(
     lr: Annotated[float|None, typer.Option(min=0, help="learning rate")]=None,
     size: Annotated[int|None, typer.Option(min=16, help="side of a patch, pixels")]=None,
     seed: Annotated[int|None, typer.Option(min=0, help="of weights and examples")]=None,
-    bf16: Annotated[bool|None, typer.Option(help="bfloat16 in the network: for GPUs and CPUs with AMX")]=None,
+    bf16: Annotated[bool|None, typer.Option(help="bfloat16 in the network: for GPUs, and CPUs with AMX or AVX512-BF16")]=None,
     about: Annotated[str, typer.Option(help="what the photographs are, for the record")]='',
 ):
-    "Train SR3 on a folder of photographs; run again to resume. For several processes: torchrun --nproc-per-node N $(which odebc) train …"
+    "Train SR3 on a folder of photographs; run again to resume. For several processes: torchrun --nproc-per-node N -- $(which odebc) train …"
     from odebc.data import training_images
-    from odebc.train import SR3, configured
+    from odebc.train import CONFIGS, SR3, Recipe, configured
+    least = size or (CONFIGS[config][1] if config in CONFIGS else Recipe()).size
     changes = dict(steps=steps, batch=batch, lr=lr, size=size, seed=seed, bf16=bf16)
-    run = configured(config, training_images(images, size or 64), SR3.from_pretrained(start).net if start else None, **{k: v for k, v in changes.items() if v is not None})
+    run = configured(config, training_images(images, least), SR3.from_pretrained(start) if start else None, **{k: v for k, v in changes.items() if v is not None})
     out = out or Path('runs')/config
     model = run.fit(out, data=about or images.name)
     if run.accelerator.is_main_process: print(f"{model.record['steps']} steps, {model.record['samples']} patches, loss {model.record['loss'][-1][1]}; the model is in {out}")
@@ -108,9 +110,9 @@ def search(
     model: Annotated[str, typer.Option(help="a shipped model, or a folder with one")]='small',
     seed: Annotated[int, typer.Option(min=0, help="of patches and candidates")]=0,
 ):
-    "Search x_T on reference patches; run again to resume. For several processes: torchrun --nproc-per-node N $(which odebc) search …"
+    "Search x_T on reference patches; run again to resume. For several processes: torchrun --nproc-per-node N -- $(which odebc) search …"
     from odebc.data import image_folder, photographs
-    from odebc.results import reference_and_test
+    from odebc.lab import reference_and_test
     from odebc.scores import processes
     from odebc.search import search as find
     from odebc.train import SR3
@@ -153,24 +155,30 @@ def upscale(
 @app.command()
 def results(
     quick: Annotated[bool, typer.Option('--quick', help="a look in minutes; the same as --protocol quick")]=False,
-    protocol: Annotated[str, typer.Option(help="quick, full or paper")]='full',
+    protocol: Annotated[str, typer.Option(help="quick, mid, full or paper")]='full',
     references: Annotated[Path|None, typer.Option(help="folder of photographs for the searches; half of those inside scikit-image and scikit-learn by default")]=None,
     tests: Annotated[Path|None, typer.Option(help="folder with a sub-folder of photographs for each test set; the other half of those photographs by default")]=None,
     main_set: Annotated[str|None, typer.Option(help="test set of the side experiments; the largest by default")]=None,
     model: Annotated[str, typer.Option(help="a shipped model, or a folder with one")]='small',
+    others: Annotated[list[str], typer.Option(help="another model, for the transfer between networks; may be given several times")]=[],
+    bf16: Annotated[bool, typer.Option('--bf16', help="bfloat16 in the network: faster where the hardware has it")]=False,
     out: Annotated[Path, typer.Option(help="folder for results.md, results.csv and the figures")]=Path('results'),
 ):
     "Measure the paper's tables and figures; run again to resume."
     from odebc.data import image_folder, photographs, split
-    from odebc.results import PROTOCOLS, Lab, report
+    from odebc.lab import PROTOCOLS, Lab
+    from odebc.results import report
+    from odebc.train import SR3
     if protocol not in PROTOCOLS: raise ValueError(f"unknown protocol {protocol!r}, known are {', '.join(PROTOCOLS)}")
     ours, theirs = split(photographs())
     sets = {} if tests is None else {folder.name: list(image_folder(folder).values()) for folder in sorted(tests.iterdir()) if folder.is_dir()}
-    lab = Lab(model, PROTOCOLS['quick' if quick else protocol], list((ours if references is None else image_folder(references)).values()), sets | dict(photographs=list(theirs.values())), out)
+    pairs, sets = list((ours if references is None else image_folder(references)).values()), sets | dict(photographs=list(theirs.values()))
+    make = lambda model, folder: Lab(SR3.from_pretrained(model, bf16), PROTOCOLS['quick' if quick else protocol], pairs, sets, folder)
+    lab, others = make(model, out), {Path(other).name: make(other, out/'networks'/Path(other).name) for other in others}
     if lab.why: print(f"NOTE: real LPIPS is not at hand, the distance is {lab.distance_name} instead.\n      {lab.why}\n")
     main_set = main_set or max(lab.tests, key=lambda name: len(lab.tests[name]))
     if main_set not in lab.tests: raise ValueError(f"there is no test set {main_set!r}, only {', '.join(lab.tests)}")
-    print(report(lab, main_set))
+    print(report(lab, main_set, others))
     print(f"wrote results.md, results.csv and the figures into {out}")
 
 # %% ../nbs/12_cli.ipynb #f94e3954

@@ -169,7 +169,7 @@ def augment(
     generator:torch.Generator, # the only source of chance
 )->Tensor: # (B, 3, S, S)
     "Each patch in one of the eight symmetries of the square"
-    if z.shape[-1] != z.shape[-2]: raise ValueError(f"only squares can be turned, not {tuple(z.shape[-2:])}")
+    if z.ndim != 4 or z.shape[-1] != z.shape[-2]: raise ValueError(f"only squares (B, 3, S, S) can be turned, not {tuple(z.shape)}")
     def turn(patch, k): return torch.rot90(patch.flip(-1) if k > 3 else patch, k % 4, (-2, -1))
     return torch.stack([turn(patch, k) for patch, k in zip(z, torch.randint(8, (len(z),), generator=generator).tolist())])
 

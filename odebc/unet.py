@@ -19,6 +19,7 @@ def time_embedding(
     max_period:float=10_000., # of the slowest wave
 )->Tensor: # (B, dim)
     "Sinusoidal embedding of time (Vaswani et al., 2017)"
+    if dim % 2: raise ValueError(f"the embedding has a cosine and a sine for each wave: its length must be even, not {dim}")
     freqs = torch.exp(-math.log(max_period)*torch.arange(dim//2, device=t.device)/(dim//2))
     angles = t[:, None].float()*freqs
     return torch.cat([angles.cos(), angles.sin()], -1)
@@ -60,6 +61,7 @@ class Attention(nn.Module):
         groups:int=32, # of the normalisation
     ):
         super().__init__()
+        if channels % heads: raise ValueError(f"{channels} channels are not divisible by {heads} heads")
         self.heads, self.norm = heads, nn.GroupNorm(groups, channels)
         self.qkv, self.out = nn.Conv2d(channels, 3*channels, 1), zero(nn.Conv2d(channels, channels, 1))
 
@@ -80,11 +82,12 @@ class Stage(nn.Module):
         for block in self.blocks: x = block(x, emb)
         return x
 
-def check_layout(channels, mults, attention, heads, groups):
+def check_layout(channels, mults, attention, heads, groups, unshuffle):
     "Refuse what cannot be built"
     odd = [c for c in (channels, *(m*channels for m in mults)) if c < 1 or c % groups or c % heads]
     if odd: raise ValueError(f"{odd[0]} channels are not divisible by {groups} groups and {heads} heads")
     if not mults or set(attention) - set(range(len(mults))): raise ValueError(f"attention on levels {sorted(attention)} of a network with {len(mults)} levels")
+    if unshuffle < 1: raise ValueError(f"unshuffle must be at least 1, not {unshuffle}")
 
 class Backbone(nn.Module):
     "The UNet of guided-diffusion, with y stacked onto the image (Table 3)"
@@ -98,7 +101,7 @@ class Backbone(nn.Module):
         unshuffle:int=1, # pixels folded into channels, per side
     ):
         super().__init__()
-        check_layout(channels, mults, attention, heads, groups)
+        check_layout(channels, mults, attention, heads, groups, unshuffle)
         self.config = dict(channels=channels, mults=list(mults), blocks=blocks, attention=list(attention), heads=heads, groups=groups, unshuffle=unshuffle)
         emb = 4*channels
         res = lambda c_in, c_out, **kw: ResBlock(c_in, c_out, emb, groups, **kw)

@@ -26,7 +26,8 @@ from torch import Tensor
 from .boundary import winner
 from .data import blur, digest, gaussian_kernel, photographs, to_image, to_tensor, upsample
 from .metrics import best_distance, dssim, psnr
-from .results import reference_and_test, without_blocks
+from .lab import reference_and_test
+from .results import without_blocks
 from .samplers import Point, nfe, predict_x0, sampler as named_sampler
 from .schedule import Schedule
 from .scores import candidate, standard_error

@@ -22,7 +22,7 @@ from odebc.boundary import winner
 from odebc.data import digest, photographs, to_bytes, to_image, to_tensor
 from odebc.explore import Job, Watched, noise_app, search_app, trajectory_app, upscale_app
 from odebc.metrics import ALEX_VARIABLE, dssim
-from odebc.results import reference_and_test
+from odebc.lab import reference_and_test
 from odebc.scores import BoundaryCondition, candidate
 from odebc.search import search
 from odebc.train import SR3

@@ -7,16 +7,17 @@ import pytest
 import torch
 import torch.nn.functional as F
 from odebc.data import degrade, image_folder, photographs, split, tiles
-from odebc.results import Lab, Protocol, markdown, matrix, measure, report, table_1
+from odebc.lab import Lab, Protocol, markdown, measure, table_1
+from odebc.results import matrix, report
 from odebc.train import SR3
 
 SHARED = Path(__file__).parents[2]/'shared/data'
-TINY = Protocol(K=6, R=2, n=4, ode=['DDIM-3', 'DPMS-3'], ddpm=['DDPM-5'], draws=2, matrix=(12, 3, 'DDIM-2'), blocks=2)
+TINY = Protocol(K=6, R=2, n=4, per_photo=10, ode=['DDIM-3', 'DPMS-3'], ddpm=['DDPM-5'], draws=2, matrix=(12, 3, 'DDIM-2'), blocks=2)
 
 
 def lab(folder, protocol=TINY, model='small'):
     ours, theirs = split(photographs())
-    return Lab(model, protocol, list(ours.values()), dict(photographs=list(theirs.values())), folder)
+    return Lab(SR3.from_pretrained(model), protocol, list(ours.values()), dict(photographs=list(theirs.values())), folder)
 
 
 def without_times(folder):
@@ -54,7 +55,7 @@ def test_a_folder_belongs_to_one_laboratory(tmp_path):
     model = SR3.from_pretrained()
     with torch.no_grad(): model.net.F.last.bias.add_(.1)
     model.save_pretrained(tmp_path/'other')
-    with pytest.raises(ValueError, match='results with another weights'): lab(tmp_path, model=tmp_path/'other')
+    with pytest.raises(ValueError, match='results with another network'): lab(tmp_path, model=tmp_path/'other')
 
 
 def test_a_changed_score_changes_the_table(tmp_path):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from odebc.data import training_images
-from odebc.train import CHECKPOINT, CONFIGS, Recipe, Run, configured, residual_std, Examples
+from odebc.train import CHECKPOINT, CONFIGS, SR3, Examples, Recipe, Run, configured, residual_std
 from odebc.unet import UNet
 
 SCRIPT = '''
@@ -22,6 +22,7 @@ run = Run(UNet(.13, channels=32, mults=(1, 2), blocks=1, groups=8, unshuffle=2),
 KILLED = SCRIPT + 'run.fit(sys.argv[2], minutes=0)'
 GRADIENT = SCRIPT + '''
 run.optimizer.step = lambda: None
+assert run.accelerator.num_processes == int(sys.argv[3])
 loss = next(iter(run))
 if run.accelerator.is_main_process: torch.save(dict(loss=loss, grad=[p.grad for p in run.net.parameters()]), sys.argv[2])
 '''
@@ -32,8 +33,9 @@ ENV = dict(os.environ, OMP_NUM_THREADS='1')
 def images(photo_folder): return training_images(photo_folder)
 
 
-def test_killed_and_resumed_is_the_same_run(photo_folder, tmp_path):
-    "kill -9 at whatever moment, three times"
+@pytest.mark.parametrize('how', ['SIGKILL', 'SIGINT'])
+def test_killed_and_resumed_is_the_same_run(how, photo_folder, tmp_path):
+    "kill -9, or Ctrl-C, at whatever moment, three times"
     command = lambda folder: [sys.executable, '-c', KILLED, photo_folder, folder]
     subprocess.run(command(tmp_path/'straight'), check=True, capture_output=True, env=ENV)
     for seconds in (0, .35, .8):
@@ -41,7 +43,7 @@ def test_killed_and_resumed_is_the_same_run(photo_folder, tmp_path):
         process = subprocess.Popen(command(tmp_path/'killed'), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=ENV)
         while not (tmp_path/'killed'/CHECKPOINT).exists() or (tmp_path/'killed'/CHECKPOINT).stat().st_mtime_ns == before: time.sleep(.02)
         time.sleep(seconds)
-        process.send_signal(signal.SIGKILL)
+        process.send_signal(getattr(signal, how))
         process.wait()
     subprocess.run(command(tmp_path/'killed'), check=True, capture_output=True, env=ENV)
     straight, killed = (torch.load(tmp_path/f/CHECKPOINT, weights_only=True) for f in ('straight', 'killed'))
@@ -53,34 +55,52 @@ def test_killed_and_resumed_is_the_same_run(photo_folder, tmp_path):
 def test_two_processes_have_the_gradient_of_the_joint_batch(photo_folder, tmp_path):
     launch = dict(one=[sys.executable], two=[sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2'])
     (tmp_path/'script.py').write_text(GRADIENT)
-    for name, command in launch.items(): subprocess.run([*command, tmp_path/'script.py', photo_folder, tmp_path/name], check=True, capture_output=True, env=ENV)
+    for name, command in launch.items(): subprocess.run([*command, tmp_path/'script.py', photo_folder, tmp_path/name, dict(one='1', two='2')[name]], check=True, capture_output=True, env=ENV)
     one, two = (torch.load(tmp_path/name, weights_only=True) for name in launch)
     assert one['loss'] == pytest.approx(two['loss'], rel=1e-5)
     assert max(g.abs().max() for g in one['grad']) > .01
     for a, b in zip(one['grad'], two['grad']): torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-4)
 
 
+def test_the_command_in_two_processes(photo_folder, tmp_path):
+    launch = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2', '--', Path(sys.executable).with_name('odebc')]
+    subprocess.run([*launch, 'train', '--start', 'small', '--steps', '1', '--batch', '2', '--size', '32', '--images', photo_folder, '--out', tmp_path], check=True, capture_output=True, env=ENV)
+    model = SR3.from_pretrained(tmp_path)
+    assert model.record['processes'] == 2 and model.samples == SR3.from_pretrained('small').samples + 2
+
+
 def test_resuming_another_run_is_refused(images, tmp_path):
     small = lambda **changes: Run(UNet(.13, channels=32, mults=(1,), blocks=1, groups=8, unshuffle=4), images, Recipe(**{**dict(steps=2, batch=2, size=32), **changes}))
     small().fit(tmp_path)
     with pytest.raises(ValueError, match='the batch was 2 and is 4'): small(batch=4).fit(tmp_path)
-    with pytest.raises(ValueError, match='cannot resume'): configured('small', images, steps=2, batch=2, size=32).fit(tmp_path)
+    with pytest.raises(ValueError, match='the s was 0.13 and is'): configured('small', images, steps=2, batch=2, size=32).fit(tmp_path)
+    other = Run(UNet(None, channels=32, mults=(1,), blocks=1, groups=8, unshuffle=4), images, Recipe(steps=2, batch=2, size=32))
+    with pytest.raises(ValueError, match='the s was 0.13 and is None'): other.fit(tmp_path)    # plain SR3: the same tensors, another network
     assert len(small(steps=3).fit(tmp_path).record['loss']) == 3
     with pytest.raises(ValueError, match='unknown configuration'): configured('huge', images)
+
+
+def test_the_origin_survives_a_resume(images, tmp_path):
+    make = lambda steps, start: Run(UNet(.13, channels=32, mults=(1,), blocks=1, groups=8, unshuffle=4), images, Recipe(steps, batch=2, size=32), start)
+    make(1, dict(samples=100)).fit(tmp_path)
+    assert make(3, None).fit(tmp_path).samples == 106
 
 
 @pytest.mark.parametrize('name', CONFIGS)
 def test_configurations(name, images):
     run = configured(name, images, size=64)
     assert run.net.s == (None if name in ('small-mid', 'paper') else residual_std(Examples(images, 64))[0])
-    assert run.recipe.size == 64 and run.net.config['unshuffle'] == (1 if name == 'paper' else 2)
+    assert run.recipe.size == 64 and run.net.config['unshuffle'] == (1 if name in ('small-mid', 'paper') else 2)
 
 
 def test_base_starts_from_small(images):
     small = UNet.small()
     for p in small.parameters(): torch.nn.init.normal_(p, std=.05)
-    base = configured('base', images, small, size=64).net
-    for k, v in small.state_dict().items(): assert torch.equal(v, base.state_dict()[k])
+    run = configured('base', images, SR3(small, record=dict(samples=100)), size=64, batch=2)
+    for k, v in small.state_dict().items(): assert torch.equal(v, run.net.state_dict()[k])
+    run.losses = [1.]
+    assert run.model().samples == 102 and run.model().record['samples'] == 2
+    base = run.net
     with pytest.raises(ValueError, match='cannot start'): small.take(base)
 
 

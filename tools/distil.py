@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from PIL import Image
 from safetensors.torch import load_file, save
 from scipy.stats import spearmanr
-from torch import nn, Tensor
+from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 from odebc.data import augment, crops, degrade, image_folder, to_bytes, to_image, to_tensor, upsample, write_atomically
@@ -177,7 +177,9 @@ def train(samples, images, steps, work):
         optimizer.step(); schedule.step()
         history.append([round(t.item(), 4) for t in terms])
         if len(history) % 50 == 0: bar.set_postfix_str(' '.join(f'{sum(t)/len(t):.3f}' for t in zip(*history[-50:])))
-        if len(history) % 500 == 0: torch.save({k: v.state_dict() for k, v in state.items()} | dict(history=history, seconds=time.monotonic() - start), work/'checkpoint.pt')
+        if len(history) % 500 == 0:
+            torch.save({k: v.state_dict() for k, v in state.items()} | dict(history=history, seconds=time.monotonic() - start), buffer := io.BytesIO())
+            write_atomically(work/'checkpoint.pt', buffer.getvalue())
     return student.eval().requires_grad_(False), history, time.monotonic() - start
 
 

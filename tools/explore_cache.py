@@ -7,7 +7,7 @@ from safetensors.torch import save
 from tqdm import tqdm
 from odebc.data import digest, photographs, write_atomically
 from odebc.metrics import dssim, lpips_model
-from odebc.results import reference_and_test
+from odebc.lab import reference_and_test
 from odebc.scores import candidate
 from odebc.train import SR3
 
