@@ -93,7 +93,7 @@ class Protocol:
     K:int # candidates of each search
     R:int # reference pairs of each search
     n:int # patches of each test set, at most
-    per_photo:int # and so many for each of its photographs
+    few:int # patches of a test set of fewer than 20 photographs, at most
     ode:list # labels of the samplers that x_T is searched for; the first serves all side experiments
     ddpm:list # labels to compare with
     draws:int # random x_T of each image, whose mean is called random
@@ -101,10 +101,10 @@ class Protocol:
     blocks:int # disjoint sets of candidates in it, the repeats of Figure 3
 
 PROTOCOLS = dict(
-    quick=Protocol(40, 16, 16, 10, ['DDIM-10'], ['DDPM-50'], 2, (80, 12, 'DDIM-5'), 4),
-    mid=Protocol(200, 32, 64, 10, ['DDIM-20', 'DDIM-50'], ['DDPM-1000', 'DDPM-250', 'DDPM-100'], 2, (320, 20, 'DDIM-10'), 4),
-    full=Protocol(200, 32, 200, 10, ['DDIM-20', 'DPMS-20', 'DDIM-50', 'DDIM-100'], ['DDPM-1000', 'DDPM-250', 'DDPM-100'], 2, (1280, 20, 'DDIM-10'), 8),
-    paper=Protocol(1000, 300, 1000, 1000, ['DDIM-50', 'DPMS-20', 'DDIM-100'], ['DDPM-1000', 'DDPM-250', 'DDPM-100'], 8, (1600, 20, 'DDIM-50'), 8))
+    quick=Protocol(40, 16, 16, 16, ['DDIM-10'], ['DDPM-50'], 2, (80, 12, 'DDIM-5'), 4),
+    mid=Protocol(200, 32, 64, 32, ['DDIM-20', 'DDIM-50'], ['DDPM-1000', 'DDPM-250', 'DDPM-100'], 2, (320, 20, 'DDIM-10'), 4),
+    full=Protocol(200, 32, 200, 48, ['DDIM-20', 'DPMS-20', 'DDIM-50', 'DDIM-100'], ['DDPM-1000', 'DDPM-250', 'DDPM-100'], 2, (1280, 20, 'DDIM-10'), 8),
+    paper=Protocol(1000, 300, 1000, 200, ['DDIM-50', 'DPMS-20', 'DDIM-100'], ['DDPM-1000', 'DDPM-250', 'DDPM-100'], 8, (1600, 20, 'DDIM-50'), 8))
 
 class Lab:
     "One network, its references and test sets, and a folder for all that is measured"
@@ -117,7 +117,7 @@ class Lab:
     ):
         self.model, self.p, self.folder, (self.distance_name, self.distance, self.why) = model, protocol, Path(folder), best_distance()
         cut = lambda images, n: tiles(images, min(n, places(images, self.model.size)), self.model.size, torch.Generator().manual_seed(0))
-        self.z, self.tests = cut(references, max(protocol.R, protocol.matrix[1])), {name: cut(images, min(protocol.n, protocol.per_photo*len(images))) for name, images in tests.items()}
+        self.z, self.tests = cut(references, max(protocol.R, protocol.matrix[1])), {name: cut(images, protocol.n if len(images) >= 20 else protocol.few) for name, images in tests.items()}
         self.y, self.y_tests = degrade(self.z, self.model.scale), {name: degrade(z, self.model.scale) for name, z in self.tests.items()}
         self.searches = {}
         self.claim()

@@ -12,7 +12,7 @@ from odebc.results import matrix, report
 from odebc.train import SR3
 
 SHARED = Path(__file__).parents[2]/'shared/data'
-TINY = Protocol(K=6, R=2, n=4, per_photo=10, ode=['DDIM-3', 'DPMS-3'], ddpm=['DDPM-5'], draws=2, matrix=(12, 3, 'DDIM-2'), blocks=2)
+TINY = Protocol(K=6, R=2, n=4, few=4, ode=['DDIM-3', 'DPMS-3'], ddpm=['DDPM-5'], draws=2, matrix=(12, 3, 'DDIM-2'), blocks=2)
 
 
 def lab(folder, protocol=TINY, model='small'):
