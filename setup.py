@@ -14,7 +14,7 @@ setup(
     long_description=(Path(__file__).parent/'README.md').read_text(encoding='utf8'), long_description_content_type='text/markdown',
     python_requires=f">={cfg['min_python']}",
     # the shipped models and results stand in data/ and travel in the wheel as the package odebc.assets
-    packages=['odebc', 'odebc.assets'], package_dir={'odebc.assets': 'data'}, package_data={'odebc.assets': ['**/*.safetensors', '**/*.json']},
+    packages=['odebc', 'odebc.assets'], package_dir={'odebc.assets': 'data'}, package_data={'odebc.assets': [f'**/*.{kind}' for kind in ('safetensors', 'json', 'csv', 'md', 'png', 'jpg')]},
     install_requires=words('requirements'),
     extras_require=dict(lab=words('lab_requirements'), test=words('lab_requirements') + words('test_requirements'), browser=words('browser_requirements')),
     entry_points=dict(console_scripts=words('console_scripts'), nbdev=['odebc=odebc._modidx:d']),

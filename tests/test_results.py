@@ -31,7 +31,7 @@ def test_two_runs_give_the_same_numbers_and_all_files(tmp_path):
     # rows with times aside, the reports agree word for word
     rows = lambda text: [line for line in text.splitlines() if not line.startswith('| D') and 'bicubic' not in line]
     assert rows(one) == rows(two)
-    assert {path.name for path in (tmp_path/'one').glob('*.*')} >= {'results.md', 'results.csv', 'story.png', 'ablation.png', 'agreement.png', 'matrix.safetensors', 'x_T-DDIM-3.safetensors', 'lab.json'}
+    assert {path.name for path in (tmp_path/'one').glob('*.*')} >= {'results.md', 'results.csv', 'story.jpg', 'ablation.png', 'agreement.png', 'matrix.safetensors', 'x_T-DDIM-3.safetensors', 'lab.json'}
 
 
 def test_a_stopped_run_goes_on_and_ends_the_same(tmp_path, monkeypatch):
