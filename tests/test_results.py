@@ -1,16 +1,19 @@
 "Results: the same numbers twice, nobody else's folder, no test image in training or among the references."
 import hashlib
+import json
 import os
 from dataclasses import replace
 from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from odebc.data import degrade, image_folder, photographs, split, tiles
-from odebc.lab import Lab, Protocol, markdown, measure, table_1
-from odebc.results import matrix, report
+from odebc.data import degrade, digest, image_folder, photographs, split, tiles
+from odebc.lab import Lab, Protocol, markdown, measure, methods, table_1
+from odebc.results import matrix, report, table
+from odebc.scores import BoundaryCondition
 from odebc.train import SR3
 
+RESULTS = Path(__file__).parents[1]/'data/results'
 SHARED = Path(__file__).parents[2]/'shared/data'
 TINY = Protocol(K=6, R=2, n=4, few=4, ode=['DDIM-3', 'DPMS-3'], ddpm=['DDPM-5'], draws=2, matrix=(12, 3, 'DDIM-2'), blocks=2)
 
@@ -74,6 +77,42 @@ def test_measure_scores_each_image_once(tmp_path):
     seen = []
     row = measure(lambda y, numbers: (seen.extend(numbers), F.interpolate(y, scale_factor=4))[1], z, degrade(z), lambda a, b: (a - b).abs().mean((1, 2, 3)), batch=2)
     assert seen == [0, 1, 2, 3, 4] and all(len(v) == 5 for v in row.values())
+
+
+# --- the shipped results
+
+@pytest.fixture(params=sorted(path.parent.name for path in RESULTS.glob('*/results.csv')))
+def shipped(request, tmp_path):
+    "A shipped folder, and a laboratory with the same network (in float32) and the photographs that travel with the packages"
+    theirs = json.loads((RESULTS/request.param/'lab.json').read_text())
+    mine = lab(tmp_path, Protocol(**theirs['protocol']), request.param)
+    assert digest(mine.tests['photographs']) == theirs['tests']['photographs']
+    return RESULTS/request.param, mine
+
+
+def scores(folder, test, name): return {metric: torch.tensor(v) for metric, v in json.loads((folder/'scores'/test/f'{name}.json').read_text()).items()}
+
+
+def test_the_shipped_table_is_the_mean_of_the_shipped_scores(shipped):
+    folder, mine = shipped
+    rows, lines = methods(mine.model, mine.p.ddpm, dict.fromkeys(mine.p.ode), mine.p.draws), table(folder.name)
+    for line in lines:
+        if line['metric'] not in ('LPIPS', 'PSNR', 'SSIM'): continue
+        kept = torch.stack([scores(folder, line['set'], name)[line['metric'].replace('LPIPS', 'distance')] for name in rows[line['method']]]).mean(0)
+        assert len(kept) == int(line['images']) and abs(kept.mean() - float(line['mean'])) < 1e-5 and abs(kept.std()/len(kept)**.5 - float(line['standard error'])) < 1e-5
+    assert {(line['method'], line['set']) for line in lines} == {(method, test) for method in rows for test in json.loads((folder/'lab.json').read_text())['tests']}
+
+
+def test_a_sample_of_the_shipped_scores_is_measured_again(shipped):
+    folder, mine = shipped
+    label = mine.p.ode[0]
+    rows = methods(mine.model, mine.p.ddpm, {label: BoundaryCondition.load(folder/f'x_T-{label}.safetensors').x_T}, mine.p.draws)
+    for method in ('bicubic', label, f'{label} + x̃_T'):
+        for name, solve in rows[method].items():
+            kept, again = scores(folder, 'photographs', name), measure(solve, mine.tests['photographs'][:8], mine.y_tests['photographs'][:8], mine.distance)
+            # the shipped ones were computed in bfloat16
+            for metric, close in dict(PSNR=.1, SSIM=.005, distance=.005).items():
+                if metric != 'distance' or mine.distance_name == 'LPIPS': assert (kept[metric][:8] - again[metric]).abs().max() < close, (name, metric)
 
 
 # --- leaks
