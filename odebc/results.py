@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['ROWS', 'PAPER', 'section', 'table', 'crossed', 'beside', 'certainty', 'matrix', 'agreement', 'winners', 'powers',
            'ablation', 'without_blocks', 'tricks', 'predictors', 'overfitting', 'transfer', 'transfer_networks',
-           'choice_by', 'picture', 'story', 'plot_ablation', 'plot_agreement', 'table_lines', 'listing', 'kept',
-           'experiments', 'write', 'report']
+           'choice_by', 'picture', 'story', 'plot_ablation', 'plot_agreement', 'plot_predictors', 'table_lines',
+           'listing', 'kept', 'experiments', 'write', 'report']
 
 # %% ../nbs/10_results.ipynb #9c20c1fd
 from collections.abc import Callable, Iterator
@@ -20,7 +20,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from .boundary import correlation, winner
 from .data import to_image, write_atomically
-from .lab import Lab, calls, drawn, fixed, markdown, mean_over, paired, pm, table_1
+from .lab import Lab, calls, drawn, fixed, markdown, mean_over, paired, pm, stats, table_1
 from .metrics import dssim
 from .scores import candidate
 
@@ -277,13 +277,24 @@ def plot_agreement(
     ax.set(xlabel='image $i$', ylabel='image $j$')
     return fig
 
+def plot_predictors(
+    told:dict[str, float], # of `predictors`
+    K:int, # candidates that they were measured on
+)->plt.Figure:
+    "The correlations, and in grey what chance alone reaches in 95 of 100 cases"
+    told = {name: v for name, v in told.items() if name != 'together'}
+    fig, ax = plt.subplots(figsize=(5, 2.4), layout='constrained')
+    ax.axvspan(-2/K**.5, 2/K**.5, color='.9'); ax.barh(list(told), list(told.values())); ax.invert_yaxis()
+    ax.set(xlabel='correlation with the mean score')
+    return fig
+
 # %% ../nbs/10_results.ipynb #1204e3f4
 def table_lines(lab, rows, test):
     "For results.csv: set, method, metric, mean, standard error, images, calls, seconds per image"
     for method, row in rows.items():
         values = {lab.distance_name: row['distance'], 'PSNR': row['PSNR'], 'SSIM': row['SSIM'], 'x̃_T − random': paired(rows, method)}
         for metric, v in values.items():
-            if v is not None: yield test, method, metric, f'{v.mean():.5f}', f'{v.std()/len(v)**.5:.5f}', len(v), calls(method), f"{row['seconds'].mean():.4f}"
+            if v is not None: yield test, method, metric, *(f'{s:.5f}' for s in stats(v)), len(v), calls(method), f"{row['seconds'].mean():.4f}"
 
 def listing(
     rows:dict, # name -> text
@@ -315,7 +326,8 @@ def experiments(
     seen = agreement(D, name)
     yield 'Table 6', kept(lab, plot_agreement(seen['C']), 'agreement.png') + '\n\n' + listing({k: f'{v:.3f}' for k, v in seen.items() if k != 'C'}, ('correlation', ''))
     yield 'Simple tricks', f'{main}, {p.ode[0]}.\n\n' + listing({k: pm(row['distance']) for k, row in tricks(lab, main, n).items()}, ('start', name))
-    yield 'What tells a score?', listing({k: f'{v:+.3f}' for k, v in predictors(D[name], lab.model.shape).items()}, ('property of x_T', 'correlation with the mean score; together: share of the variance'))
+    told = predictors(D[name], lab.model.shape)
+    yield 'What tells a score?', kept(lab, plot_predictors(told, len(D[name])), 'predictors.png') + '\n\n' + listing({k: f'{v:+.3f}' for k, v in told.items()}, ('property of x_T', 'correlation with the mean score; together: share of the variance'))
     yield 'Over-fitting to the references', listing({f'R = {r}': f'{100*own:.1f} % on these pairs, {100*other:.1f} % on others' for r, (own, other) in overfitting(D[name], p.blocks).items()}, ('chosen on', f'{name} of the winner below the mean of all candidates'))
     yield 'Transfer between distances', listing({f'{a} → {b}': f'{v:.2f}' for (a, b), v in choice_by(D, p.blocks).items()}, ('chosen by → judged by', 'standard deviations below the mean, on other pairs'))
     yield 'Transfer between samplers', f'{main}.\n\n' + listing({f'{a} → {b}': pm(v) for (a, b), v in transfer(lab, main, n).items()}, ('found for → used by', f'{name} minus that of a random x_T'))
