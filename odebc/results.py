@@ -242,7 +242,7 @@ def picture(
 def story(
     lab:Lab,
     test:str, # name of the set
-    n:int=4, # images
+    n:int=3, # images
 )->plt.Figure:
     "Figures 1, 2 and 4: images under some random x_T, under the worst and the best candidate, and by DDPM"
     label, z, y, model = lab.p.ode[0], lab.tests[test][:n], lab.y_tests[test][:n], lab.model
@@ -309,7 +309,7 @@ def kept(
     file:str, # its name
 )->str: # markdown that shows it
     "Save a figure in the folder"
-    figure.savefig(lab.folder/file, dpi=120); plt.close(figure)
+    figure.savefig(lab.folder/file, dpi=100); plt.close(figure)
     return f'![]({file})'
 
 def experiments(
