@@ -1,7 +1,11 @@
 "Metrics against independent implementations, their refusals, kept features, and the stand-in against real LPIPS."
+import functools
 import os
+import threading
+from http.server import HTTPServer, SimpleHTTPRequestHandler
 from importlib.resources import files
 from pathlib import Path
+from urllib.request import urlopen
 import numpy as np
 import pytest
 import torch
@@ -165,6 +169,32 @@ def test_weights_that_cannot_be_used_are_refused(net, content, suffix, tmp_path,
     for metric in [lambda a, b: lpips(a, b, net)] + [dists]*(net == 'vgg'):
         with pytest.raises(ValueError, match=TRUNKS[net][0]): metric(*torch.zeros(2, 1, 3, 64, 64))
     lpips_model.cache_clear()
+
+
+def test_weights_in_torchvisions_cache_are_used(vgg, tmp_path, monkeypatch):
+    monkeypatch.delenv('ODEBC_LPIPS_VGG', raising=False)
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path))
+    (tmp_path/'hub/checkpoints').mkdir(parents=True)
+    (tmp_path/'hub/checkpoints'/TRUNKS['vgg'][1]).symlink_to(vgg[1])
+    weights = trunk_weights('vgg')
+    assert all(torch.equal(weights[k], v) for k, v in vgg[0].state_dict().items() if k.startswith('features'))
+
+
+def test_a_download_of_other_weights_is_refused_and_leaves_nothing_behind(vgg, tmp_path, monkeypatch):
+    monkeypatch.delenv('ODEBC_LPIPS_VGG', raising=False)
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path/'home'))
+    (tmp_path/TRUNKS['vgg'][1]).symlink_to(vgg[1])
+    server = HTTPServer(('127.0.0.1', 0), functools.partial(SimpleHTTPRequestHandler, directory=tmp_path))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    there, asked = 'https://download.pytorch.org/models', []
+
+    def local(request):
+        asked.append(request.full_url)
+        return urlopen(request.full_url.replace(there, f'http://127.0.0.1:{server.server_port}'))
+    monkeypatch.setattr(torch.hub, 'urlopen', local)
+    with pytest.raises(ValueError, match='invalid hash value'): trunk_weights('vgg')
+    server.shutdown()
+    assert asked == [f"{there}/{TRUNKS['vgg'][1]}"] and not [path for path in (tmp_path/'home').rglob('*') if path.is_file()]
 
 
 def test_unknown_network(): pytest.raises(ValueError, trunk_weights, 'resnet').match('there are alex, vgg, squeeze')
