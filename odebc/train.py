@@ -354,7 +354,7 @@ class Run:
 # %% ../nbs/08_train.ipynb #cf255c6c
 CONFIGS = { # name -> network, made with the measured s and s_no_y, and recipe
     'small': (UNet.small, Recipe()),
-    'small-mid': (lambda *s: UNet(channels=32, mults=(1, 2, 4), blocks=1, attention=(2,), groups=8), Recipe(lr=3e-4)),
+    'small-mid': (lambda *s: UNet(channels=32, mults=(1, 2, 4), blocks=1, attention=(2,), groups=1), Recipe(batch=4, steps=20_000)),
     'base': (UNet.base, Recipe(batch=4, size=256)),
     'paper': (lambda *s: UNet.paper(), Recipe(steps=3_000_000, lr=1e-4, size=256, decay=.9999, bf16=True))}
 
