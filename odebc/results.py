@@ -262,7 +262,7 @@ def plot_ablation(
     most = max(k for k, _ in means), max(r for _, r in means)
     fig, axes = plt.subplots(1, 2, figsize=(7, 2.8), layout='constrained', sharey=True)
     for ax, symbol, other, place in zip(axes, 'RK', 'KR', (1, 0)):
-        line = {setting[place]: v for setting, v in means.items() if setting[1 - place] == most[1 - place]}
+        line = {setting[place]: v for setting, v in sorted(means.items()) if setting[1 - place] == most[1 - place]}
         ax.errorbar(list(line), [v.mean().item() for v in line.values()], [v.std().item() for v in line.values()], fmt='o-', capsize=3)
         ax.set(xscale='log', xlabel=f'${symbol}$', title=f'${other} = {most[1 - place]}$'); ax.set_xticks(list(line), list(map(str, line)), minor=False); ax.minorticks_off()
     axes[0].set_ylabel(f'{name} on unseen images')

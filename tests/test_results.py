@@ -2,14 +2,16 @@
 import hashlib
 import json
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from odebc.data import degrade, digest, image_folder, photographs, split, tiles
 from odebc.lab import Lab, Protocol, markdown, measure, methods, stats, table_1
-from odebc.results import matrix, report, table
+from odebc.results import agreement, choice_by, matrix, report, section, table, winners
 from odebc.scores import BoundaryCondition
 from odebc.train import SR3
 
@@ -100,7 +102,7 @@ def test_the_shipped_table_is_the_mean_of_the_shipped_scores(shipped):
         if line['metric'] not in ('LPIPS', 'PSNR', 'SSIM'): continue
         kept = torch.stack([scores(folder, line['set'], name)[line['metric'].replace('LPIPS', 'distance')] for name in rows[line['method']]]).mean(0)
         assert len(kept) == int(line['images']) and torch.allclose(torch.tensor(stats(kept)), torch.tensor([float(line['mean']), float(line['standard error'])]), rtol=0, atol=2e-5)
-    assert {(line['method'], line['set']) for line in lines} == {(method, test) for method in rows for test in {line['set'] for line in lines}}
+    assert {(line['method'], line['set']) for line in lines} == {(method, test) for method in rows for test in json.loads((folder/'lab.json').read_text())['tests']}
 
 
 def test_a_sample_of_the_shipped_scores_is_measured_again(shipped):
@@ -113,6 +115,25 @@ def test_a_sample_of_the_shipped_scores_is_measured_again(shipped):
             # the shipped ones were computed in bfloat16
             for metric, close in dict(PSNR=.1, SSIM=.005, distance=.005).items():
                 if metric != 'distance' or mine.distance_name == 'LPIPS': assert (kept[metric][:8] - again[metric]).abs().max() < close, (name, metric)
+
+
+@pytest.mark.parametrize('title', ['Searches', 'Figures 1, 2 and 4', 'Figure 3', 'Table 6', 'Simple tricks', 'What tells a score?', 'Over-fitting to the references', 'Transfer between distances', 'Transfer between samplers'])
+def test_the_shipped_report_is_whole(shipped, title):
+    text = section(title, shipped[0].name)
+    assert all((shipped[0]/file).stat().st_size > 5000 for file in re.findall(r'\((\S+\.(?:png|jpg))\)', text)) and len(text) > 10
+
+
+def test_the_shipped_matrix_and_scores_give_the_shipped_tables(shipped):
+    folder, mine = shipped
+    D = load_file(folder/'matrix.safetensors')
+    K, R, label = mine.p.matrix
+    assert all(d.shape == (100 if name == 'unconditional' else K, R) for name, d in D.items())
+    for name, v in agreement(D).items():
+        if name != 'C': assert f'| {name} | {v:.3f} |' in section('Table 6', folder.name)
+    for (a, b), v in choice_by(D, mine.p.blocks).items(): assert f'| {a} → {b} | {v:.2f} |' in section('Transfer between distances', folder.name)
+    for (k, r), chosen in winners(D['LPIPS'], mine.p.blocks).items():
+        means = torch.stack([scores(folder, 'BSD100', f'{label} candidate {i}')['distance'].mean() for i in chosen])
+        assert f'| K = {k}, R = {r} | {means.mean():.4f} ± {means.std():.4f} ' in section('Figure 3', folder.name)
 
 
 # --- leaks
