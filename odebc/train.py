@@ -170,12 +170,18 @@ def training_times(
     return net.sched.t_of_lam(lam.clamp(net.sched.lam(net.sched.T).item(), 12)).to(v)
 
 class Objective(nn.Module):
-    "What training makes small: Eq. B.1 in units of what is unknown of the noise"
-    def __init__(self, net:UNet): super().__init__(); self.net = net
+    "What training makes small: Eq. B.1 in units of what is unknown of the noise, or the logarithm of this for each image"
+    def __init__(self,
+        net:UNet, # noise estimator
+        relative:bool=False, # the logarithm
+    ):
+        super().__init__()
+        self.net, self.relative = net, relative
 
     def forward(self, z, y_up, v, eps, drop):
         t = training_times(self.net, v, drop)
-        return (sr3_loss(self.net, z, y_up, t, eps, drop)/self.net.spread(t, drop.to(z)).square()).mean()
+        loss = sr3_loss(self.net, z, y_up, t, eps, drop)/self.net.spread(t, drop.to(z)).square()
+        return (loss.log() if self.relative else loss).mean()
 
 # %% ../nbs/08_train.ipynb #79ac09fd
 class Examples(Dataset):
@@ -216,6 +222,7 @@ class Recipe:
     scale:int = 4 # of the LR images
     seed:int = 0 # of the examples
     decay:float = .999 # of the EMA
+    relative:bool = False # the logarithm of each image's loss in place of the loss
     bf16:bool = False # bfloat16 in the network: faster on GPUs and on CPUs with AMX or AVX512-BF16, slower on others
 
 def trapezoid(
@@ -249,7 +256,7 @@ class Run:
         r, self.start, self.recipe, self.net, self.examples = recipe, start, recipe, net.to(memory_format=torch.channels_last), Examples(images, recipe.size, recipe.scale, recipe.seed)
         self.accelerator = Accelerator(cpu=not torch.cuda.is_available(), dataloader_config=DataLoaderConfiguration(split_batches=True))
         if r.batch % self.accelerator.num_processes: raise ValueError(f"a batch of {r.batch} cannot be shared between {self.accelerator.num_processes} processes")
-        self.objective, self.optimizer = self.accelerator.prepare(Objective(net), torch.optim.AdamW(net.parameters(), lr=r.lr, weight_decay=1e-4))
+        self.objective, self.optimizer = self.accelerator.prepare(Objective(net, r.relative), torch.optim.AdamW(net.parameters(), lr=r.lr, weight_decay=1e-4))
         self.ema = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(r.decay))
         self.losses, self.seconds = [], 0.
 
@@ -354,7 +361,7 @@ class Run:
 # %% ../nbs/08_train.ipynb #cf255c6c
 CONFIGS = { # name -> network, made with the measured s and s_no_y, and recipe
     'small': (UNet.small, Recipe()),
-    'small-mid': (lambda *s: UNet(channels=32, mults=(1, 2, 4), blocks=1, attention=(2,), groups=1), Recipe(batch=4, steps=20_000)),
+    'small-mid': (lambda *s: UNet(channels=32, mults=(1, 2, 4), blocks=1, attention=(2,), groups=1), Recipe(batch=4, steps=20_000, relative=True)),
     'base': (UNet.base, Recipe(batch=4, size=256)),
     'paper': (lambda *s: UNet.paper(), Recipe(steps=3_000_000, lr=1e-4, size=256, decay=.9999, bf16=True))}
 
@@ -392,7 +399,7 @@ def watch(
         if now - last < every and now < seconds: continue
         with torch.no_grad(): x_0 = SR3(run.net, run.recipe.scale).h(x_T.to(device), y.to(device), 'DDIM-10').cpu()
         for ax in axes: ax.clear()
-        axes[0].loglog(range(1, len(run.losses) + 1), run.losses, lw=.8); axes[0].set(xlabel='step', ylabel='loss')
+        axes[0].plot(range(1, len(run.losses) + 1), run.losses, lw=.8); axes[0].set(xlabel='step', ylabel='loss', xscale='log', yscale='linear' if run.recipe.relative else 'log')
         axes[1].imshow(to_image(torch.cat([torch.cat([*p], -1) for p in (upsample(y, run.recipe.scale), x_0, z)], -2))); axes[1].set(xticks=[], yticks=[], title=f'bicubic, $h(x_T, y)$, $z$ after {len(run.losses)} steps')
         shown.update(fig)
         last = now
