@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 from odebc.data import degrade, digest, image_folder, photographs, split, tiles
-from odebc.lab import Lab, Protocol, markdown, measure, methods, stats, table_1
+from odebc.lab import Lab, Protocol, markdown, measure, methods, pm, stats, table_1
 from odebc.results import agreement, choice_by, matrix, report, section, table, winners
 from odebc.scores import BoundaryCondition
 from odebc.train import SR3
@@ -138,6 +138,15 @@ def test_the_shipped_matrix_and_scores_give_the_shipped_tables(shipped):
     for (k, r), chosen in winners(D['LPIPS'], mine.p.blocks).items():
         means = torch.stack([scores(folder, 'BSD100', f'{label} candidate {i}')['distance'].mean() for i in chosen])
         assert f'| K = {k}, R = {r} | {means.mean():.4f} ± {means.std():.4f} ' in section('Figure 3', folder.name)
+
+
+def test_the_kept_scores_give_the_transfer_between_networks():
+    folder, text = RESULTS/'small-mid', section('Transfer between networks', 'small-mid')
+    places = {'this': folder} | {path.name: path for path in (folder/'networks').iterdir()}
+    of = lambda b, name: scores(places[b], 'BSD100', f'DDIM-20 {name}')['distance']
+    for a in places:
+        for b in places: assert f"| {a} → {b} | {pm(of(b, 'found' if a == b else f'with x_T of {a}') - (of(b, 'random 0') + of(b, 'random 1'))/2)} |" in text
+    assert len(places) == 3
 
 
 # --- leaks
