@@ -105,9 +105,9 @@ def test_the_shipped_table_is_the_mean_of_the_shipped_scores(shipped):
     assert {(line['method'], line['set']) for line in lines} == {(method, test) for method in rows for test in json.loads((folder/'lab.json').read_text())['tests']}
 
 
-# The shipped scores were computed in bfloat16. Plain SR3 divides the error of its noise estimate by α_t, and so magnifies the rounding;
-# what x̃_T gains there, .17, is still several times what is allowed here.
-CLOSE = {'small': dict(PSNR=.02, SSIM=.002, distance=.002), 'small-mid': dict(PSNR=1, SSIM=.05, distance=.03)}
+# How far the mean of eight images, and a single one, may be from the shipped score, which was computed in bfloat16. Plain SR3 divides
+# the error of its noise estimate by α_t, and so magnifies the rounding; what x̃_T gains there, .17 in the mean, is far more than is allowed.
+CLOSE = {'small': dict(PSNR=(.02, .1), SSIM=(.002, .005), distance=(.002, .005)), 'small-mid': dict(PSNR=(1, 2.5), SSIM=(.05, .15), distance=(.03, .15))}
 
 
 def test_a_sample_of_the_shipped_scores_is_measured_again(shipped):
@@ -117,8 +117,10 @@ def test_a_sample_of_the_shipped_scores_is_measured_again(shipped):
     for method in ('bicubic', label, f'{label} + x̃_T'):
         for name, solve in rows[method].items():
             kept, again = scores(folder, 'photographs', name), measure(solve, mine.tests['photographs'][:8], mine.y_tests['photographs'][:8], mine.distance)
-            for metric, close in CLOSE[folder.name].items():
-                if metric != 'distance' or mine.distance_name == 'LPIPS': assert (kept[metric][:8] - again[metric]).mean().abs() < close, (name, metric)
+            for metric, (mean, single) in CLOSE[folder.name].items():
+                if metric == 'distance' and mine.distance_name != 'LPIPS': continue
+                error = kept[metric][:8] - again[metric]
+                assert error.mean().abs() < mean and error.abs().max() < single, (name, metric)
 
 
 @pytest.mark.parametrize('title', ['Searches', 'Figures 1, 2 and 4', 'Figure 3', 'Table 6', 'Simple tricks', 'What tells a score?', 'Over-fitting to the references', 'Transfer between distances', 'Transfer between samplers'])
