@@ -42,6 +42,7 @@ def to_image(
     x:Tensor, # (3, H, W) in [-1, 1]; values outside are clipped
 )->Image.Image:
     "8-bit RGB picture of a tensor"
+    if x.dim() != 3 or len(x) != 3: raise ValueError(f"a picture has the shape (3, H, W), not {tuple(x.shape)}")
     return Image.fromarray(to_bytes(x.detach()).permute(1, 2, 0).cpu().numpy())
 
 def to_bytes(
