@@ -163,6 +163,7 @@ def test_killed_at_random_moments_and_resumed(strategy, kills, tmp_path):
 
 SCRIPT = '''
 import sys, torch
+from odebc.scores import processes
 from odebc.search import search
 from tests.test_search import Z, cheap, coarse_for, h, mse
 strategy, path, stop = sys.argv[1], sys.argv[2], int(sys.argv[3])
@@ -171,6 +172,7 @@ def watch(found):
     if stop and found.solves >= stop: raise Stop
 try: search(h, Z, Z, 40, mse, strategy, 240, path=path, coarse=coarse_for(strategy), batch=4, watch=watch)
 except Stop: pass
+processes().destroy_process_group()
 '''
 
 

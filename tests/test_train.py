@@ -25,6 +25,7 @@ run.optimizer.step = lambda: None
 assert run.accelerator.num_processes == int(sys.argv[3])
 loss = next(iter(run))
 if run.accelerator.is_main_process: torch.save(dict(loss=loss, grad=[p.grad for p in run.net.parameters()]), sys.argv[2])
+run.accelerator.end_training()
 '''
 ENV = dict(os.environ, OMP_NUM_THREADS='1')
 
