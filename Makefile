@@ -17,8 +17,8 @@ test-browser: .venv/browser
 
 # a working copy: playing never dirties the repository
 lab: .venv/lab
-	mkdir -p lab && cp -n nbs/*.ipynb nbs/*.json lab/
-	$(BIN)/jupyter lab lab/index.ipynb
+	mkdir -p lab && { cp -n nbs/*.ipynb nbs/*.json lab/ || test -f lab/index.ipynb; }
+	$(BIN)/jupyter lab lab/index.ipynb $(OPTIONS)
 
 # the explorer's sliders as a page of their own, without code
 app: .venv/lab
@@ -36,7 +36,7 @@ notebooks: .venv/test
 
 .venv/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13) and "odebc needs Python 3.11 to 3.13, this is %d.%d; try make PYTHON=python3.12" % sys.version_info[:2])'
-	$(PYTHON) -m venv .venv
+	$(PYTHON) -m venv .venv || { rm -rf .venv; false; }
 
 .venv/lab: .venv/bin/python constraints.txt settings.ini setup.py
 	@echo "installing into .venv (once, a few minutes)"
@@ -54,4 +54,4 @@ notebooks: .venv/test
 	touch $@
 
 clean:
-	rm -rf .venv build dist demo lab runs *.egg-info
+	rm -rf .venv build dist demo *.egg-info
