@@ -139,8 +139,8 @@ def load_trunk(
     weights:dict, # from `trunk_weights`
 ):
     "Give a trunk its weights"
-    try: module.load_state_dict({k: weights['features.' + re.sub(r'^slice\d\.', '', k)] for k in module.state_dict()}, assign=True)
-    except (KeyError, RuntimeError) as e:
+    try: module.load_state_dict({k: weights['features.' + re.sub(r'^slice\d\.', '', k)].float() for k in module.state_dict()}, assign=True)
+    except (KeyError, IndexError, TypeError, AttributeError, RuntimeError) as e:
         raise ValueError(f"the weights found for LPIPS are not torchvision's {TRUNKS[net][0]} ({' '.join(str(e).split())[:150]})") from None
 
 @cache

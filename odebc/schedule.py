@@ -73,7 +73,7 @@ class Schedule:
         if (l < self.lam(self.T) - 1e-9).any(): raise ValueError(f"λ must not be below λ_T = {self.lam(self.T):.4f}")
         table, log_alpha = self.table.to(l.device), -torch.nn.functional.softplus(-2*l)/2
         i = (torch.searchsorted(-table, -log_alpha) - 1).clamp(0, self.T - 1)
-        return i + (log_alpha - table[i])/(table[i+1] - table[i])
+        return (i + (log_alpha - table[i])/(table[i+1] - table[i])).clamp(max=self.T)
 
     def f(self, t)->Tensor:
         "Drift f(t) = d log α / dt of the forward SDE (Eq. 3)"

@@ -16,7 +16,7 @@ from .schedule import Schedule
 def time_embedding(
     t:Tensor, # times, (B,)
     dim:int, # length of the embedding, even
-    max_period:float=10_000., # of the slowest wave
+    max_period:float=10_000., # the frequencies fall from 1 towards its inverse
 )->Tensor: # (B, dim)
     "Sinusoidal embedding of time (Vaswani et al., 2017)"
     if dim % 2: raise ValueError(f"the embedding has a cosine and a sine for each wave: its length must be even, not {dim}")
