@@ -28,10 +28,12 @@ from tqdm import tqdm
 def to_tensor(
     image:Image.Image, # any PIL mode
 )->Tensor: # (3, H, W) in [-1, 1]
-    "RGB tensor of a picture: greyscale is repeated, transparency is laid over white, 16 bits are kept"
+    "RGB tensor of a picture: greyscale is repeated, and its 16 bits are kept; transparency is laid over white"
     image = ImageOps.exif_transpose(image)
+    if image.mode == 'F': raise ValueError("a picture of floating-point numbers has no agreed white: convert it to 8 or 16 bits")
     if image.mode.startswith('I'):
         grey = torch.from_numpy(np.array(image, dtype=np.float32)/65535)
+        if grey.max() > 1 or grey.min() < 0: raise ValueError("a picture of 32 bits has no agreed white: convert it to 8 or 16 bits")
         return grey.expand(3, -1, -1)*2 - 1
     if 'A' in image.getbands() or 'transparency' in image.info:
         image = image.convert('RGBA')
@@ -59,7 +61,7 @@ def load_image(
     if not path.is_file(): raise ValueError(f"there is no image file {path}")
     try:
         with Image.open(path) as image: return to_tensor(image)
-    except (OSError, SyntaxError, Image.DecompressionBombError) as e: raise ValueError(f"cannot read {path} as an image: {e}") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e: raise ValueError(f"cannot read {path} as an image: {e}") from None
 
 # %% ../nbs/05_data.ipynb #bdf02318
 def photographs()->dict[str, Tensor]: # name -> (3, H, W) in [-1, 1]
@@ -196,7 +198,7 @@ def upsample(
     y:Tensor, # (B, 3, h, w) in [-1, 1]
     scale:int=4, # enlargement
 )->Tensor: # (B, 3, h·scale, w·scale) in [-1, 1]
-    "Bicubic enlargement"
+    "Bicubic enlargement, with torch's cubic (a = −¾)"
     if not scale > 0: raise ValueError(f"cannot enlarge {scale} times")
     return F.interpolate(y, scale_factor=scale, mode='bicubic').clamp(-1, 1)
 
@@ -369,7 +371,7 @@ def realistic(
     return torch.cat([[*history(x[None], scale, generator).values()][-1] for x in z])
 
 # %% ../nbs/05_data.ipynb #133671a4
-Dataset = namedtuple('Dataset', 'url sum folders count') # address of an archive, its sum, where its HR images are, how many
+Dataset = namedtuple('Dataset', 'url sum folders count without', defaults=[()]) # address of an archive, its sum, where its HR images are, how many, names left out
 _div2k = 'https://data.vision.ee.ethz.ch/cvl/DIV2K/'
 _bsds = 'https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/BSR/BSR_bsds500.tgz', 'sha256:97e49d31764f3912f0c4122707d53062ac9e783ba0f095e447a4d53c1a41af8e'
 _edsr = 'https://cv.snu.ac.kr/research/EDSR/benchmark.tar', 'md5:4ace41d33c2384b97e6b320cd0afd6ba'
@@ -377,7 +379,7 @@ DATASETS = {
     'DIV2K': Dataset(_div2k + 'DIV2K_train_HR.zip', 'sha256:9d0b9c463f6e35b6c62cc6a930ee2224f670b34c1df841a57670f9acf0f6c335', ['DIV2K_train_HR'], 800),
     'DIV2K-valid': Dataset(_div2k + 'DIV2K_valid_HR.zip', 'sha256:20dd31fd84d777bc1cf5d6b7654a3f569c0aec74458ae094122ad1d0489900fc', ['DIV2K_valid_HR'], 100),
     'Flickr2K': Dataset('https://cv.snu.ac.kr/research/EDSR/Flickr2K.tar', 'md5:5d3f39443d5e9489bff8963f8f26cb03', ['Flickr2K/Flickr2K_HR'], 2650),
-    'BSDS500': Dataset(*_bsds, ['BSR/BSDS500/data/images/train', 'BSR/BSDS500/data/images/test'], 400),
+    'BSDS500': Dataset(*_bsds, ['BSR/BSDS500/data/images/train', 'BSR/BSDS500/data/images/test'], 399, ('302003',)),
     'BSD100': Dataset(*_bsds, ['BSR/BSDS500/data/images/val'], 100),
     'Set5': Dataset(*_edsr, ['benchmark/Set5/HR'], 5), 'Set14': Dataset(*_edsr, ['benchmark/Set14/HR'], 14), 'Urban100': Dataset(*_edsr, ['benchmark/Urban100/HR'], 100)}
 
@@ -404,13 +406,14 @@ def unpack(
     folders:list, # whose images are wanted
     target:Path, # new folder
     count:int, # how many images there must be
+    without:tuple=(), # names that are left out
 ):
     "Write the images of some folders of an archive into one: all of them or nothing"
     with tempfile.TemporaryDirectory(dir=target.parent) as temporary:
         part = Path(temporary, target.name)
         part.mkdir()
         for name, file in tqdm(archived(archive), desc=f'unpack {target.name}', unit='file'):
-            if is_image(name) and str(Path(name).parent) in folders: (part/Path(name).name).write_bytes(file.read())
+            if is_image(name) and str(Path(name).parent) in folders and Path(name).stem not in without: (part/Path(name).name).write_bytes(file.read())
         if (found := len(os.listdir(part))) != count: raise ValueError(f"{Path(archive).name} holds {found} images in {', '.join(folders)}, not {count}")
         if target.is_dir(): target.rmdir()  # an empty one
         part.rename(target)
@@ -427,7 +430,7 @@ def download(
     file = known.url.rsplit('/', 1)[-1]
     try:
         archive = Path(pooch.create(folder, '', registry={file: known.sum}, urls={file: known.url}, retry_if_failed=2).fetch(file, progressbar=True))
-        unpack(archive, known.folders, target, known.count)
+        unpack(archive, known.folders, target, known.count, known.without)
     except (OSError, ValueError, tarfile.TarError, zipfile.BadZipFile) as e:
         if has_images(target): return target  # another process was faster
         raise ValueError(f"cannot get {name} from {known.url}: {' '.join(str(e).split())[:200]}. You can fill the folder {target} with its images yourself") from None

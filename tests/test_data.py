@@ -99,7 +99,7 @@ def test_the_real_table():
     for known in data.DATASETS.values():
         kind, digits = known.sum.split(':')
         assert known.url.startswith('https://') and len(bytes.fromhex(digits)) == hashlib.new(kind).digest_size and known.count > 0
-    assert not set(data.DATASETS['BSDS500'].folders) & set(data.DATASETS['BSD100'].folders)
+    assert not set(data.DATASETS['BSDS500'].folders) & set(data.DATASETS['BSD100'].folders) and data.DATASETS['BSDS500'].without == ('302003',)
 
 
 def test_an_address_that_is_gone(server, tmp_path):
@@ -148,6 +148,18 @@ def test_another_process_may_be_faster(server, tmp_path, monkeypatch):
         real(*args)                                                      # the second cannot replace a folder that is in use
     monkeypatch.setattr(data, 'unpack', overtaken)
     assert len(image_folder(download('Right', tmp_path))) == 2
+
+
+def test_images_of_other_sets_are_left_out(server, tmp_path, monkeypatch):
+    "The woman of Set5 is a photograph of BSDS500"
+    monkeypatch.setitem(data.DATASETS, 'Right', data.DATASETS['Right']._replace(count=1, without=('astronaut',)))
+    assert list(image_folder(download('Right', tmp_path))) == [f'{list(photographs())[1]}.png']
+
+
+@pytest.mark.parametrize('mode, value', [('F', .5), ('I', 70_000), ('I', -1)])
+def test_pictures_without_an_agreed_white_are_refused(mode, value, tmp_path):
+    Image.new(mode, (8, 8), value).save(tmp_path/'x.tif')
+    with pytest.raises(ValueError, match='x.tif as an image.*no agreed white'): load_image(tmp_path/'x.tif')
 
 
 def test_an_archive_without_all_images_is_refused(server, tmp_path):
