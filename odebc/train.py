@@ -54,7 +54,7 @@ class SR3:
         y:Tensor|None, # LR images (B, 3, h, w) in [-1, 1]; None: unconditional
     )->Callable: # eps_fn(x, t)
         "The noise estimate ε_θ(x, y, t) with y closed over; for a gradient in x it keeps no inner values, and computes them again"
-        if y is not None and y.abs().max() > 1 + 1e-3: raise ValueError(f"y must lie in [-1, 1], not in [{y.min():.3g}, {y.max():.3g}]")
+        if y is not None and not y.abs().max() <= 1 + 1e-3: raise ValueError(f"y must lie in [-1, 1], not in [{y.min():.3g}, {y.max():.3g}]")
         y_up = None if y is None else upsample(y, self.scale)
         def eps_fn(x, t):
             with torch.autocast(x.device.type, torch.bfloat16, enabled=self.bf16): return self.net(x, y_up, t)
@@ -75,6 +75,7 @@ class SR3:
     )->Callable: # h(x_T, y) with its price `h.nfe` and its origin `h.meta`
         "`h` with one sampler, as the search takes it"
         if not is_ode(sampler): raise ValueError(f"{sampler} draws noise in every step, its result is no function of x_T; choose one of the ODE, such as DDIM-50")
+        named_sampler(sampler, self.sched, clip=True)  # refuses an impossible one now, not at the first solve
         h = partial(self.h, sampler=sampler)
         h.nfe, h.meta = nfe(sampler), dict(sampler=sampler, weights=digest(*self.net.state_dict().values()), bf16=self.bf16)
         return h
@@ -111,20 +112,20 @@ class SR3:
 
     @classmethod
     def from_pretrained(cls,
-        name_or_path:str|Path='small', # a shipped model, or a folder written by `save_pretrained`
+        name_or_path:str|Path='small', # a shipped model, or a folder written by `save_pretrained`; ./small is always a folder
         bf16:bool=False, # bfloat16 in the network: faster where the hardware has it
     ):
         "Load a model, ready for use: weights in float32, without gradients, in the memory format that is faster on a CPU"
         shipped = {folder.name: Path(str(folder)) for folder in files('odebc.assets').iterdir() if (folder/WEIGHTS).is_file()}
-        folder = Path(name_or_path) if Path(name_or_path).is_dir() else shipped.get(str(name_or_path))
-        if not folder: raise ValueError(f"no model {name_or_path}: there is no such folder, and the package ships {', '.join(sorted(shipped))}")
+        folder = shipped.get(name_or_path) or Path(name_or_path)
+        if not folder.is_dir(): raise ValueError(f"no model {name_or_path}: there is no such folder, and the package ships {', '.join(sorted(shipped))}")
         missing = [f for f in (CONFIG, RECORD, WEIGHTS) if not (folder/f).is_file()]
         if missing: raise ValueError(f"no model in {folder}: {', '.join(missing)} is missing")
         try:
             config, record = (json.loads((folder/f).read_text()) for f in (CONFIG, RECORD))
             net, scale, size = UNet(**config['net']), config['scale'], config['size']
             net.load_state_dict({k: v.float() for k, v in load_file(folder/WEIGHTS).items()})
-        except (SafetensorError, KeyError, TypeError, RuntimeError, json.JSONDecodeError) as e:
+        except (SafetensorError, KeyError, TypeError, RuntimeError, ValueError) as e:
             raise ValueError(f"the checkpoint in {folder} is damaged or of another version: {' '.join(str(e).split())[:200]}") from None
         return cls(net.eval().requires_grad_(False).to(memory_format=torch.channels_last), scale, size, record, bf16)
 
@@ -284,11 +285,17 @@ class Run:
         self.ema.update_parameters(self.net)
         return loss
 
+    @property
+    def task(self)->dict:
+        "What a run must have in common with the checkpoint that it resumes"
+        images = self.examples.images
+        return asdict(self.recipe) | self.net.config | {'number of photographs': len(images), 'number of their pixels': sum(image[0].numel() for image in images)}
+
     def save(self,
         path:str|Path, # of the checkpoint
     ):
         "Write all that changes during the run"
-        state, buffer = dict(net=self.net.state_dict(), ema=self.ema.state_dict(), optimizer=self.optimizer.state_dict(), losses=self.losses, seconds=self.seconds, recipe=asdict(self.recipe), config=self.net.config, start=self.start), io.BytesIO()
+        state, buffer = dict(net=self.net.state_dict(), ema=self.ema.state_dict(), optimizer=self.optimizer.state_dict(), losses=self.losses, seconds=self.seconds, task=self.task, start=self.start), io.BytesIO()
         torch.save(state, buffer)
         write_atomically(path, buffer.getvalue())
 
@@ -296,10 +303,10 @@ class Run:
         path:str|Path, # written by `save`
     ):
         "Go on where the checkpoint was written; steps, learning rate and precision may differ"
-        free, mine = ('steps', 'lr', 'bf16'), asdict(self.recipe)
+        free, mine = ('steps', 'lr', 'bf16'), self.task
         try:
             state = torch.load(path, weights_only=True, map_location=self.accelerator.device)
-            was, mine = state['recipe'] | state['config'], mine | self.net.config
+            was = state['task']
             differ = [k for k in mine if k not in free and mine[k] != was.get(k)]
             if differ: raise ValueError(f"the {differ[0]} was {was.get(differ[0])} and is {mine[differ[0]]}")
             for part in ('net', 'ema', 'optimizer'): getattr(self, part).load_state_dict(state[part])
@@ -342,7 +349,8 @@ class Run:
             for loss in self:
                 bar.set_postfix(loss=f'{loss:.4f}', refresh=False); bar.update()
                 if main and len(self.losses) % 50 == 0: self.log(folder)
-                if asked: break
+                if asked: self.accelerator.set_trigger()
+                if self.accelerator.check_trigger(): asked.append('by some process'); break
                 if time.monotonic() - saved > 60*minutes: self.keep(folder, data); saved = time.monotonic()
         self.keep(folder, data)
         if asked: raise KeyboardInterrupt
@@ -352,11 +360,10 @@ class Run:
         folder:Path, # of log.csv
     ):
         "Add a line to the log: the last 50 steps"
-        n, path = len(self.losses), folder/'log.csv'
-        folder.mkdir(parents=True, exist_ok=True)
-        with path.open('a') as f:
-            if not f.tell(): f.write('step,samples,minutes,loss\n')
-            f.write(f'{n},{n*self.recipe.batch},{self.seconds/60:.2f},{sum(self.losses[-50:])/50:.5f}\n')
+        n, path, head = len(self.losses), folder/'log.csv', 'step,samples,minutes,loss'
+        rows = path.read_text().splitlines()[1:] if path.exists() else []
+        before = [row for row in rows if int(row.split(',')[0]) < n]  # what came after the checkpoint is trained anew
+        write_atomically(path, '\n'.join([head, *before, f'{n},{n*self.recipe.batch},{self.seconds/60:.2f},{sum(self.losses[-50:])/50:.5f}', '']).encode())
 
 # %% ../nbs/08_train.ipynb #cf255c6c
 CONFIGS = { # name -> network, made with the measured s and s_no_y, and recipe

@@ -75,6 +75,7 @@ def test_resuming_another_run_is_refused(images, tmp_path):
     small().fit(tmp_path)
     with pytest.raises(ValueError, match='the batch was 2 and is 4'): small(batch=4).fit(tmp_path)
     with pytest.raises(ValueError, match='the s was 0.13 and is'): configured('small', images, steps=2, batch=2, size=32).fit(tmp_path)
+    with pytest.raises(ValueError, match='the number of photographs was 3 and is 2'): Run(small().net, images[1:], small().recipe).fit(tmp_path)
     other = Run(UNet(None, channels=32, mults=(1,), blocks=1, groups=8, unshuffle=4), images, Recipe(steps=2, batch=2, size=32))
     with pytest.raises(ValueError, match='the s was 0.13 and is None'): other.fit(tmp_path)    # plain SR3: the same tensors, another network
     assert len(small(steps=3).fit(tmp_path).record['loss']) == 3
@@ -98,7 +99,7 @@ def test_base_starts_from_small(images):
     small = UNet.small()
     for p in small.parameters(): torch.nn.init.normal_(p, std=.05)
     run = configured('base', images, SR3(small, record=dict(samples=100)), size=64, batch=2)
-    for k, v in small.state_dict().items(): assert torch.equal(v, run.net.state_dict()[k])
+    for k, v in small.state_dict().items(): assert torch.equal(v, run.net.state_dict()[k].cpu())
     run.losses = [1.]
     assert run.model().samples == 102 and run.model().record['samples'] == 2
     base = run.net
@@ -112,7 +113,20 @@ def test_an_ema_is_its_closed_form(images):
     torch.testing.assert_close(run.ema.module.F.first.weight, closed, atol=1e-7, rtol=1e-5)
 
 
-def test_the_log_grows_with_the_run(images, tmp_path):
-    Run(UNet(.13, channels=32, mults=(1,), blocks=1, groups=8, unshuffle=4), images, Recipe(steps=100, batch=2, size=16)).fit(tmp_path)
-    lines = (tmp_path/'log.csv').read_text().split()
+def test_the_log_grows_with_the_run_and_has_each_step_once(images, tmp_path):
+    run = Run(UNet(.13, channels=32, mults=(1,), blocks=1, groups=8, unshuffle=4), images, Recipe(steps=100, batch=2, size=16))
+    (tmp_path/'log.csv').write_text('step,samples,minutes,loss\n50,100,0.01,1.\n100,200,0.02,1.\n150,300,0.03,1.\n')    # of a run that was killed after its last checkpoint
+    run.fit(tmp_path)
+    lines = (tmp_path/'log.csv').read_text().splitlines()
     assert lines[0] == 'step,samples,minutes,loss' and [line.split(',')[:2] for line in lines[1:]] == [['50', '100'], ['100', '200']]
+    assert float(lines[2].split(',')[3]) == pytest.approx(sum(run.losses[50:])/50, abs=1e-5)
+
+
+def test_a_shipped_name_is_not_a_folder_of_that_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path/'small').mkdir()
+    assert SR3.from_pretrained('small').size == 64
+    with pytest.raises(ValueError, match='is missing'): SR3.from_pretrained('./small')
+    SR3.from_pretrained('small').save_pretrained('./small')
+    (tmp_path/'small'/'config.json').write_bytes(b'\xff')
+    with pytest.raises(ValueError, match='damaged or of another version'): SR3.from_pretrained('./small')
