@@ -7,9 +7,10 @@ __all__ = ['TO_EPS', 'schedule_of', 'eps_of', 'SolutionMap', 'UNetMap', 'LatentM
 
 # %% ../nbs/13_adapters.ipynb #306eb3b5
 from collections.abc import Callable
+from functools import cached_property
 import torch
 from torch import Tensor
-from .data import upsample
+from .data import digest, upsample
 from .samplers import is_ode, level, nfe, sampler as named_sampler
 from .schedule import Schedule
 
@@ -65,6 +66,11 @@ class SolutionMap:
     def nfe(self)->int:
         "Network calls of one solve"
         return self.calls*nfe(self.sampler)
+
+    @cached_property
+    def meta(self)->dict:
+        "What tells this map from another; a search writes it down, and resumes no other"
+        return dict(map=type(self).__name__, sampler=self.sampler, clip=self.clip, prediction=self.prediction_type, schedule=digest(self.sched.table), weights=digest(*self.unet.state_dict().values()))
 
     def shape(self,
         y:Tensor, # LR images (B, 3, h, w)
@@ -134,6 +140,9 @@ class LatentMap(SolutionMap):
         super().__init__(pipeline.unet, pipeline.scheduler, sampler)
         self.vae, self.latent_std, self.stride = pipeline.vqvae, 1., 2**(len(pipeline.unet.config.block_out_channels) - 1)
 
+    @cached_property
+    def meta(self)->dict: return super().meta | dict(decoder=digest(*self.vae.state_dict().values()))
+
     def decode(self,
         x:Tensor, # latents (B, C, h, w)
     )->Tensor: # images (B, 3, H, W)
@@ -161,6 +170,9 @@ class UpscalerMap(LatentMap):
         with torch.no_grad(): text, empty = pipeline.encode_prompt(prompt, pipeline.device, 1, guidance > 1)
         self.texts, self.guidance = [empty, text] if guidance > 1 else [text], guidance
         self.calls, self.noise_level, self.seed, self.add_noise = len(self.texts), noise_level, seed, pipeline.low_res_scheduler.add_noise
+
+    @cached_property
+    def meta(self)->dict: return super().meta | dict(text=digest(*self.texts), guidance=self.guidance, noise_level=self.noise_level, noise_seed=self.seed)
 
     def condition(self,
         y:Tensor, # LR images (B, 3, h, w)

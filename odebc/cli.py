@@ -12,7 +12,7 @@ import signal, sys, warnings
 import typer
 
 # %% ../nbs/12_cli.ipynb #a3e27825
-app = typer.Typer(help="Diffusion ODEs for super-resolution, and the search for their best starting noise.", add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
+app = typer.Typer(help="Diffusion ODEs for super-resolution, and the search for their best starting noise.", add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 def leave(result):
     "End the connection to other processes after a command: torch may otherwise abort one of them at exit"
@@ -55,6 +55,7 @@ def demo(
     from odebc.train import SR3
     sr3 = SR3.from_pretrained(model)
     h, (name, distance, why) = sr3.solution_map(sampler), distance_named('best')
+    out.mkdir(parents=True, exist_ok=True)
     photos = photographs() if images is None else image_folder(images, sr3.size)
     z_ref, y_ref, z, y = reference_and_test(photos, r, tests, sr3.size, sr3.scale, seed)
     print(f"{len(photos)} photographs, {r} reference and {tests} test patches of {sr3.size}×{sr3.size}, K = {k}, {sampler}, distance {name}")
@@ -162,7 +163,7 @@ def results(
     quick: Annotated[bool, typer.Option('--quick', help="a look in minutes; the same as --protocol quick")]=False,
     protocol: Annotated[str, typer.Option(help="quick, mid, full or paper")]='full',
     references: Annotated[Path|None, typer.Option(help="folder of photographs for the searches; half of those inside scikit-image and scikit-learn by default")]=None,
-    tests: Annotated[Path|None, typer.Option(help="folder with a sub-folder of photographs for each test set; the other half of those photographs by default")]=None,
+    tests: Annotated[Path|None, typer.Option(help="folder with a sub-folder of photographs for each test set; the other half of those photographs is one more")]=None,
     main_set: Annotated[str|None, typer.Option(help="test set of the side experiments; the largest by default")]=None,
     model: Annotated[str, typer.Option(help="a shipped model, or a folder with one")]='small',
     others: Annotated[list[str], typer.Option(help="another model, for the transfer between networks; may be given several times")]=[],
@@ -176,10 +177,14 @@ def results(
     from odebc.train import SR3
     if protocol not in PROTOCOLS: raise ValueError(f"unknown protocol {protocol!r}, known are {', '.join(PROTOCOLS)}")
     ours, theirs = split(photographs())
-    sets = {} if tests is None else {folder.name: list(image_folder(folder).values()) for folder in sorted(tests.iterdir()) if folder.is_dir()}
-    pairs, sets = list((ours if references is None else image_folder(references)).values()), sets | dict(photographs=list(theirs.values()))
-    make = lambda model, folder: Lab(SR3.from_pretrained(model, bf16), PROTOCOLS['quick' if quick else protocol], pairs, sets, folder)
-    lab, others = make(model, out), {Path(other).name: make(other, out/'networks'/Path(other).name) for other in others}
+    sets = {} if tests is None else {folder.name: list(image_folder(folder).values()) for folder in sorted(tests.iterdir()) if folder.is_dir() and folder.name[0] != '.'}
+    if tests and not sets: raise ValueError(f"{tests} holds no folders: it needs one of photographs for each test set")
+    pairs, sets = list((ours if references is None else image_folder(references)).values()), dict(photographs=list(theirs.values())) | sets
+    network, networks = SR3.from_pretrained(model, bf16), {Path(other).name: SR3.from_pretrained(other, bf16) for other in others}
+    for name, other in networks.items():
+        if other.shape != network.shape: raise ValueError(f"{name} starts from an x_T of shape {other.shape}, {model} from one of {network.shape}: neither can use the other's")
+    make = lambda network, folder: Lab(network, PROTOCOLS['quick' if quick else protocol], pairs, sets, folder)
+    lab, others = make(network, out), {name: make(other, out/'networks'/name) for name, other in networks.items()}
     if lab.why: print(f"NOTE: real LPIPS is not at hand, the distance is {lab.distance_name} instead.\n      {lab.why}\n")
     main_set = main_set or max(lab.tests, key=lambda name: len(lab.tests[name]))
     if main_set not in lab.tests: raise ValueError(f"there is no test set {main_set!r}, only {', '.join(lab.tests)}")
@@ -191,7 +196,7 @@ def main():
     "Entry point of the `odebc` command"
     warnings.showwarning = lambda message, *args, **kwargs: print(f'odebc: {message}', file=sys.stderr)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try: status = app(standalone_mode=False)
+    try: status = app(sys.argv[1:] or ['--help'], standalone_mode=False)
     except KeyboardInterrupt: status = 130
     except (ValueError, OSError) as e: status = f'odebc: {e}'
     except typer._click.ClickException as e: status = f'odebc: {e.format_message()}'

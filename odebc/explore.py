@@ -146,7 +146,9 @@ class App(widgets.VBox):
         def work(check):
             made = make(Watched(self.model, lambda n: check()))
             with self.turn: self.known[key] = made; check(); self.note.value = ''; show(made)
-        self.job.start(work)
+        def end():
+            if self.note.value == 'solving …': self.note.value = ''
+        self.job.start(work, end)
 
 def text(name:str)->widgets.HTML:
     "A place for a message, with a class by which style sheets and tests find it"
@@ -391,11 +393,15 @@ class UpscaleApp(App):
 
     def choose(self):
         "An image of the list"
+        if self.example.value is None: return
+        self.upload.value = ()
         self.take(self.example.value, self.examples[self.example.value])
 
     def receive(self):
         "An image that was uploaded"
-        if self.upload.value: self.take(Path(self.upload.value[-1]['name']).stem, decoded(bytes(self.upload.value[-1]['content'])))
+        if not self.upload.value: return
+        self.example.value = None  # so that every entry of the list is a change
+        self.take(Path(self.upload.value[-1]['name']).stem, decoded(bytes(self.upload.value[-1]['content'])))
 
     def take(self, name, image):
         "Show what will be enlarged, and what it will cost"

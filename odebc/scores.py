@@ -153,7 +153,7 @@ class Scores:
         rows, place = k.unique(return_inverse=True)
         x_T = torch.stack([self.points(row) for row in rows.tolist()]).to(self.y)[place]
         try:
-            with torch.no_grad(): x_0 = self.h(x_T, self.y[i])
+            with torch.no_grad(): x_0 = self.h(x_T, self.y[i]).to(self.y.device)
         except Exception as e: raise RuntimeError(f"the solution map failed on candidates {rows.tolist()} and pairs {i.unique().tolist()}: {type(e).__name__}: {e}") from e
         if x_0.shape != (len(cells), *self.image): raise ValueError(f"the solution map must return images of shape {(len(cells), *self.image)}, not {tuple(x_0.shape)}")
         with torch.no_grad(): scores = self.distance(x_0, i)

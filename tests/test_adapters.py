@@ -1,6 +1,8 @@
 "diffusers' models as solution maps: the same pictures as diffusers' own loops and pipelines, batches, precision, bad input."
+import json
 import subprocess
 import sys
+from copy import deepcopy
 import pytest
 import torch
 import odebc.metrics  # torchvision must be imported through it, and transformers imports torchvision
@@ -10,7 +12,7 @@ from diffusers.schedulers.scheduling_ddim_cogvideox import CogVideoXDDIMSchedule
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from odebc.adapters import TO_EPS, LatentMap, UNetMap, UpscalerMap, eps_of, schedule_of
 from odebc.data import upsample
-from odebc.search import candidates
+from odebc.search import candidates, search
 from odebc.schedule import Schedule
 
 pytestmark = pytest.mark.filterwarnings('ignore::FutureWarning:diffusers', 'ignore::DeprecationWarning')
@@ -18,6 +20,7 @@ g = lambda seed=0: torch.Generator().manual_seed(seed)
 normal = lambda *shape, seed=0: torch.randn(*shape, generator=g(seed))
 lr = lambda n, side=8, seed=0: torch.rand(n, 3, side, side, generator=g(seed))*2 - 1
 gap = lambda a, b: (a - b).abs().max().item()
+mse = lambda a, b: (a - b).square().mean((1, 2, 3))
 BLOCKS = dict(block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=4)
 PLAIN = dict(BLOCKS, down_block_types=2*('DownBlock2D',), up_block_types=2*('UpBlock2D',))
 CODER = dict(block_out_channels=3*(8,), down_block_types=3*('DownEncoderBlock2D',), up_block_types=3*('UpDecoderBlock2D',), norm_num_groups=4)
@@ -201,6 +204,24 @@ def test_calls_are_counted(make, label):
     with torch.no_grad(): x0 = h(candidates(1, h.shape(y)), y)
     hook.remove()
     assert len(calls) == h.nfe and x0.isfinite().all()
+
+
+def test_a_search_file_belongs_to_one_map(make, tmp_path):
+    "Another sampler is another map, and so is another network"
+    h, y = make('DDIM-2'), lr(2)
+    how = lambda h: dict(z=torch.zeros_like(h(candidates(1, h.shape(y)), y)), y=y, K=2, distance=mse, strategy='exhaustive', shape=h.shape(y), path=tmp_path/'x_T.safetensors')
+    with torch.no_grad(): search(h, **how(h))
+    with torch.no_grad(), pytest.raises(ValueError, match='another sampler'): search(make('DDIM-3'), **how(h))
+    other = make('DDIM-2')
+    other.unet = deepcopy(other.unet)
+    with torch.no_grad(): next(other.unet.parameters()).add_(1)
+    with torch.no_grad(), pytest.raises(ValueError, match='another weights'): search(other, **how(h))
+
+
+def test_guidance_prompt_and_noise_tell_maps_apart(upscaler):
+    maps = [UpscalerMap(upscaler, 'DDIM-2', **how) for how in ({}, dict(prompt='a cat'), dict(guidance=2.), dict(noise_level=7), dict(seed=1))]
+    assert len({json.dumps(h.meta, sort_keys=True) for h in maps}) == 5
+    assert UpscalerMap(upscaler, 'DDIM-2').meta == maps[0].meta
 
 
 def test_gradients_reach_x_T(make):

@@ -58,6 +58,8 @@ def test_without_alexnet_the_demo_says_so(photo_folder, tmp_path):
     (['--tests', '100000'], 'cannot cut 100000 patches of 64×64 without overlap'),
     (['--sampler', 'DDMI-20'], 'DDIM-20?'),
     (['--sampler', 'DDPM-100'], 'choose one of the ODE'),
+    (['--sampler', 'DDIM-2000'], 'no more than 1000'),
+    (['--out', __file__], 'File exists'),
     (['--model', 'smal'], 'no model smal'),
     (['--nonsense'], '--nonsense'),
 ])
@@ -69,6 +71,12 @@ def test_a_bad_alexnet_file_that_was_named_is_refused(tmp_path, content):
     path = tmp_path/'alex.safetensors'
     if content: path.write_bytes(content)
     refused('demo', says="LPIPS needs AlexNet's weights", ODEBC_LPIPS_ALEX=str(path))
+
+
+def test_bad_sets_and_networks_for_the_results(photo_folder, tmp_path):
+    refused('results', '--quick', '--tests', photo_folder, '--out', tmp_path/'out', says='needs one of photographs for each test set')
+    refused('results', '--quick', '--others', 'base', '--out', tmp_path/'out', says='base starts from an x_T of shape (3, 256, 256)')
+    assert not (tmp_path/'out').exists()
 
 
 def test_empty_folder(tmp_path): refused('demo', '--images', tmp_path, says='no usable image')

@@ -191,7 +191,7 @@ def test_scores_of_another_network_are_flagged(tmp_path, model):
     assert 'another network (0123456789abcdef)' in app.warning.value
     app = trajectory_app(folder=scores_file(tmp_path, model, 'DDIM-2', pairs='0123456789abcdef'))
     app.job.wait(60)
-    assert 'photographs here are not those' in app.problem.value
+    assert 'photographs here are not those' in app.problem.value and app.note.value == ''
 
 
 def test_an_error_in_a_callback_is_told(shelf, monkeypatch):
@@ -303,6 +303,17 @@ def test_a_bad_upload_is_told_and_the_next_is_fine(shelf):
     assert 'cannot be read as an image' in app.problem.value
     upload(app, explore.image_png(Image.new('L', (5, 3), 99)))
     assert healthy(app).note.value.startswith('my &lt;photo&gt;: 5×3 pixels, in 1 tile(s)')
+
+
+def test_after_an_upload_every_image_of_the_list_can_be_chosen(shelf):
+    app, photo = healthy(upscale_app(folder=shelf)), explore.image_png(Image.new('RGB', (8, 8)))
+    first, listed = app.example.value, app.note.value
+    upload(app, photo)
+    assert healthy(app).note.value != listed
+    app.example.value = first
+    assert healthy(app).note.value == listed
+    upload(app, photo)              # the same file once more
+    assert healthy(app).note.value != listed
 
 
 def test_upscaling_is_cancelled(shelf):
