@@ -179,7 +179,8 @@ def results(
     ours, theirs = split(photographs())
     sets = {} if tests is None else {folder.name: list(image_folder(folder).values()) for folder in sorted(tests.iterdir()) if folder.is_dir() and folder.name[0] != '.'}
     if tests and not sets: raise ValueError(f"{tests} holds no folders: it needs one of photographs for each test set")
-    pairs, sets = list((ours if references is None else image_folder(references)).values()), dict(photographs=list(theirs.values())) | sets
+    sets.setdefault('photographs', list(theirs.values()))
+    pairs = list((ours if references is None else image_folder(references)).values())
     network, networks = SR3.from_pretrained(model, bf16), {Path(other).name: SR3.from_pretrained(other, bf16) for other in others}
     for name, other in networks.items():
         if other.shape != network.shape: raise ValueError(f"{name} starts from an x_T of shape {other.shape}, {model} from one of {network.shape}: neither can use the other's")
