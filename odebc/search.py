@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['DRAWING', 'STRATEGIES', 'Points', 'exhaustive', 'rounds', 'cost', 'affordable_rounds', 'first_pairs', 'halve',
            'measured_correlation', 'halving', 'a_fifth', 'multifidelity', 'rotate', 'opening', 'refinement',
-           'with_blocks', 'evolution', 'downhill', 'gradient', 'task', 'identity', 'Run', 'SearchInterrupted', 'search',
-           'unseen_scores', 'standings']
+           'with_blocks', 'evolution', 'summed_gradient', 'downhill', 'gradient', 'task', 'identity', 'Run',
+           'SearchInterrupted', 'search', 'unseen_scores', 'standings']
 
 # %% ../nbs/09_search.ipynb #7a9ffbad
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 from .boundary import mean_correlation
 from .data import digest
 from .metrics import best_distance
-from .scores import BoundaryCondition, Scores, best, candidate, candidates, check_pairs, name_of, quiet, score_matrix, standard_error, stored
+from .scores import BoundaryCondition, Scores, best, candidate, candidates, check_pairs, fitting_batch, name_of, quiet, score_matrix, standard_error, stored
 
 # %% ../nbs/09_search.ipynb #197565b2
 class Points:
@@ -215,19 +215,27 @@ def evolution(
     s.fill([last], range(s.R))
 
 # %% ../nbs/09_search.ipynb #91471003
+def summed_gradient(
+    s:Scores, # whose map and distance are differentiated
+    x:Tensor, # (C, H, W)
+    columns:list, # pairs, all at once
+)->Tensor: # (C, H, W)
+    "Gradient of the summed distance"
+    x, i = x.to(s.y).clone().requires_grad_(), torch.tensor(columns, device=s.y.device)
+    loss = s.distance(s.h(x.expand(len(i), -1, -1, -1), s.y[i]), i).sum()
+    if not loss.requires_grad: raise ValueError("the solution map or the distance has no gradient: choose another strategy")
+    return torch.autograd.grad(loss, x)[0]
+
 def downhill(
     s:Scores, # whose map and distance are differentiated
     x:Tensor, # (C, H, W)
     columns:list, # pairs
+    batch:int, # pairs at a time
 )->Tensor: # (C, H, W)
     "Gradient of the mean distance on some pairs, a batch at a time; each process takes a part of them"
-    mine = columns[s.state.process_index::s.state.num_processes]
-    x, gradient = x.to(s.y).clone().requires_grad_(), torch.zeros(x.shape, device=s.state.device)
-    for i in (torch.tensor(mine[j:j+s.batch], device=s.y.device) for j in range(0, len(mine), s.batch)):
-        loss = s.distance(s.h(x.expand(len(i), -1, -1, -1), s.y[i]), i).sum()/len(columns)
-        if not loss.requires_grad: raise ValueError("the solution map or the distance has no gradient: choose another strategy")
-        gradient += torch.autograd.grad(loss, x)[0].to(gradient)
-    gradient = reduce(gradient, 'sum').cpu()
+    mine, gradient = columns[s.state.process_index::s.state.num_processes], torch.zeros(x.shape, device=s.state.device)
+    for j in range(0, len(mine), batch): gradient += summed_gradient(s, x, mine[j:j+batch]).to(gradient)
+    gradient = reduce(gradient, 'sum').cpu()/len(columns)
     if not gradient.isfinite().all(): raise ValueError("the gradient holds NaN or infinite values: choose another strategy")
     return gradient
 
@@ -242,12 +250,13 @@ def gradient(
     s.expected = budget = a_fifth(s, K, 4 + math.ceil(8*part*source.price/s.price/s.R)) if budget is None else budget
     now, left = opening(s, K, budget)
     steps = (left - s.R)*s.price//(4*part*source.price)
+    batch = source.batch if source.y.device.type == 'cpu' else fitting_batch(lambda B: summed_gradient(source, source.points(now), [0]*B), source.batch)  # a gradient needs more memory than a score
     if steps < 1: raise ValueError(f"a budget of {budget} solves is too small for a gradient on {part} pairs")
     path = list(s.kept.get('path', []))
     for n in range(len(path), steps):
         x = path[-1] if path else s.points(now)
         columns = [(n*part + j) % s.R for j in range(part)]
-        path.append(rotate(x, -downhill(source, x, columns), angle*(1 - n/steps)))
+        path.append(rotate(x, -downhill(source, x, columns, batch), angle*(1 - n/steps)))
         s.kept['path'] = torch.stack(path)
         s.spend(0, 4*part*source.price)
     s.points.made[K] = path[-1].clone()
