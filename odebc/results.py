@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['ROWS', 'PAPER', 'section', 'table', 'crossed', 'beside', 'certainty', 'matrix', 'agreement', 'winners', 'powers',
-           'ablation', 'without_blocks', 'tricks', 'predictors', 'overfitting', 'transfer', 'transfer_networks',
-           'choice_by', 'picture', 'story', 'plot_ablation', 'plot_agreement', 'plot_predictors', 'table_lines',
-           'listing', 'kept', 'experiments', 'write', 'report']
+           'ablation', 'without_blocks', 'worst', 'tricks', 'predictors', 'overfitting', 'transfer',
+           'transfer_networks', 'choice_by', 'picture', 'story', 'plot_ablation', 'plot_agreement', 'plot_predictors',
+           'table_lines', 'listing', 'kept', 'experiments', 'write', 'report']
 
 # %% ../nbs/10_results.ipynb #9c20c1fd
 from collections.abc import Callable, Iterator
@@ -22,7 +22,7 @@ from .boundary import correlation, winner
 from .data import to_image, write_atomically
 from .lab import Lab, calls, drawn, fixed, markdown, mean_over, paired, pm, stats, table_1
 from .metrics import dssim
-from .scores import candidate
+from .scores import BoundaryCondition, candidate
 
 # %% ../nbs/10_results.ipynb #b3823579
 def section(
@@ -100,7 +100,7 @@ def agreement(
     D:dict[str, Tensor], # of `matrix`
     distance:str='LPIPS', # which
 )->dict: # correlation matrix (R, R), its mean, least and greatest element off the diagonal, and the correlation of the conditional and unconditional means
-    "Table 6, and the ranking with and without y"
+    "Table 6, and the ranking with y, in this distance, and without, always in the first"
     C = correlation(D[distance][:100, :10])
     off, n = C[~torch.eye(len(C), dtype=bool)], len(D['unconditional'])
     both = torch.stack([D[distance][:n].mean(1), D['unconditional'].mean(1)])
@@ -143,6 +143,12 @@ def without_blocks(
     "Noise whose block means are taken out"
     return x - F.interpolate(F.adaptive_avg_pool2d(x, grid)[None], x.shape[-2:])[0]
 
+def worst(
+    found:BoundaryCondition, # of a search by halving
+)->int: # candidate
+    "The worst on the pairs that all candidates were judged on"
+    return found.scores[:, found.scores.isfinite().all(0)].mean(1).argmax().item()
+
 def tricks(
     lab:Lab,
     test:str, # name of the set
@@ -151,11 +157,11 @@ def tricks(
     "Random, found and worst x_T beside simple changes of a random one, for the first sampler"
     label, found = lab.p.ode[0], lab.found(lab.p.ode[0])
     change = lambda name, f: mean_over([lab.scores(test, f'{label} {name} {k}', drawn(lab.model, label, 100 + k, f), n) for k in range(lab.p.draws)])
-    worst = found.scores.nanmean(1).masked_fill(found.scores[:, 0].isnan(), -torch.inf).argmax().item()
     rows = {'random x_T': lab.random(test, label, n), 'x̃_T': lab.scores(test, f'{label} found', fixed(lab.model, found.x_T, label))}
-    rows['worst candidate'] = lab.scores(test, f'{label} worst', fixed(lab.model, candidate(worst, lab.model.shape), label), n)
+    rows['worst candidate'] = lab.scores(test, f'{label} worst', fixed(lab.model, candidate(worst(found), lab.model.shape), label), n)
     rows['x_T = 0'] = lab.scores(test, f'{label} zero', fixed(lab.model, torch.zeros(lab.model.shape), label), n)
-    for tau in (.25, .5, .75, .9): rows[f'{tau}·x_T'] = change(f'times {tau}', lambda x: tau*x)
+    for tau in (.25, .5, .75, .9, 1.02, 1.05, 1.1): rows[f'{tau}·x_T'] = change(f'times {tau}', lambda x: tau*x)
+    rows['1.02·x̃_T'] = lab.scores(test, f'{label} found times 1.02', fixed(lab.model, 1.02*found.x_T, label), n)
     for name, grid in (('channel means', 1), ('8×8 block means', 8)): rows[f'{name} removed'] = change(f'without {grid}', lambda x: without_blocks(x, grid))
     rows['x̃_T, 8×8 block means removed'] = lab.scores(test, f'{label} found without 8', fixed(lab.model, without_blocks(found.x_T, 8), label), n)
     for eta in ('0.5', '1') if label.startswith('DDIM') else (): rows[f'η = {eta}'] = lab.scores(test, f'{label} eta {eta}', drawn(lab.model, label.replace('DDIM', f'DDIM({eta})')), n)
@@ -247,8 +253,7 @@ def story(
     "Figures 1, 2 and 4: images under some random x_T, under the worst and the best candidate, and by DDPM"
     label, z, y, model = lab.p.ode[0], lab.tests[test][:n], lab.y_tests[test][:n], lab.model
     found = lab.found(label)
-    worst = found.scores.nanmean(1).masked_fill(found.scores.isnan().all(1), -torch.inf).argmax().item()
-    starts = {f'$x_T^{{({k})}}$': candidate(k, model.shape, 1) for k in range(3)} | {'worst candidate': candidate(worst, model.shape), r'$\tilde x_T$': found.x_T}
+    starts = {f'$x_T^{{({k})}}$': candidate(k, model.shape, 1) for k in range(3)} | {'worst candidate': candidate(worst(found), model.shape), r'$\tilde x_T$': found.x_T}
     with torch.no_grad():
         columns = dict(LR=y) | {title: model.h(x_T[None], y, label) for title, x_T in starts.items()} | {lab.p.ddpm[-1]: drawn(model, lab.p.ddpm[-1])(y, range(len(y)))}
     return picture(columns | dict(HR=z), z, lab.distance, lab.distance_name)
@@ -319,7 +324,7 @@ def experiments(
 )->Iterator[tuple[str, str]]: # title and markdown
     "All that Table 1 leaves open, one after the other"
     p, name, n = lab.p, lab.distance_name, min(100, lab.p.n)
-    yield 'Searches', listing({label: f'candidate {f.index} of {p.K}, {f.score:.4f} ± {f.error:.4f} on {f.scores.shape[1]} pairs, {f.solves} solves, {f.nfe} calls, {f.seconds:.0f} s' for label, f in ((label, lab.found(label)) for label in p.ode)}, ('sampler', 'found'))
+    yield 'Searches', listing({label: f'candidate {f.index} of {p.K}, {f.score:.4f} ± {f.error:.4f} on {f.scores.shape[1]} pairs, {f.solves} solves, {f.nfe} calls, {f.seconds:.0f} s; correlation of pairs {f.meta["rho"]:.2f}' for label, f in ((label, lab.found(label)) for label in p.ode)}, ('sampler', 'found'))
     yield 'Figures 1, 2 and 4', kept(lab, story(lab, main), 'story.jpg')
     D, means = matrix(lab), ablation(lab, main, n)
     yield 'Figure 3', kept(lab, plot_ablation(means, name), 'ablation.png') + '\n\n' + listing({f'K = {k}, R = {r}': f'{v.mean():.4f} ± {v.std():.4f} (standard deviation over {len(v)} blocks)' for (k, r), v in means.items()}, ('choice', f'{name} on unseen images'))

@@ -4,6 +4,7 @@ import json
 import os
 import re
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 import pytest
 import torch
@@ -140,6 +141,16 @@ def test_the_shipped_matrix_and_scores_give_the_shipped_tables(shipped):
     for (k, r), chosen in winners(D['LPIPS'], mine.p.blocks).items():
         means = torch.stack([scores(folder, 'BSD100', f'{label} candidate {i}')['distance'].mean() for i in chosen])
         assert f'| K = {k}, R = {r} | {means.mean():.4f} ± {means.std():.4f} ' in section('Figure 3', folder.name)
+
+
+def test_the_searches_tell_which_samplers_are_alike():
+    "The figures of page 10: correlations of the candidates' mean scores on the pairs that every search has judged them on"
+    means = {label: BoundaryCondition.load(RESULTS/'small'/f'x_T-{label}.safetensors').scores[:, :8].mean(1) for label in ('DDIM-20', 'DPMS-20', 'DDIM-50', 'DDIM-100')}
+    means['DDIM-10'] = load_file(RESULTS/'small'/'matrix.safetensors')['LPIPS'][:200, :8].mean(1)
+    alike = lambda a, b: round(torch.corrcoef(torch.stack([means[a].double(), means[b].double()]))[0, 1].item(), 2)
+    accurate = ('DDIM-50', 'DDIM-100', 'DPMS-20')
+    assert sorted(alike(a, b) for a, b in combinations(accurate, 2)) == [.83, .95, .96]
+    assert alike('DDIM-20', 'DPMS-20') == .44 and alike('DDIM-10', 'DPMS-20') == -.03
 
 
 def test_the_kept_scores_give_the_transfer_between_networks():
