@@ -250,7 +250,7 @@ def gradient(
     s.expected = budget = a_fifth(s, K, 4 + math.ceil(8*part*source.price/s.price/s.R)) if budget is None else budget
     now, left = opening(s, K, budget)
     steps = (left - s.R)*s.price//(4*part*source.price)
-    batch = source.batch if source.y.device.type == 'cpu' else fitting_batch(lambda B: summed_gradient(source, source.points(now), [0]*B), source.batch)  # a gradient needs more memory than a score
+    batch = source.batch if source.y.device.type == 'cpu' else fitting_batch(lambda B: summed_gradient(source, s.points(now), [0]*B), source.batch)  # a gradient needs more memory than a score
     if steps < 1: raise ValueError(f"a budget of {budget} solves is too small for a gradient on {part} pairs")
     path = list(s.kept.get('path', []))
     for n in range(len(path), steps):

@@ -63,6 +63,27 @@ def test_two_processes_have_the_gradient_of_the_joint_batch(photo_folder, tmp_pa
     for a, b in zip(one['grad'], two['grad']): torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-4)
 
 
+ONE_IS_ASKED = SCRIPT + '''
+import os, signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+real = run.step
+def step(batch):
+    if run.accelerator.process_index == 1 and len(run.losses) == 5: os.kill(os.getpid(), signal.SIGINT)
+    return real(batch)
+run.step = step
+try: run.fit(sys.argv[2])
+except KeyboardInterrupt: open(f'{sys.argv[2]}/{run.accelerator.process_index}', 'w').write(str(len(run.losses)))
+run.accelerator.end_training()
+'''
+
+
+def test_when_one_process_is_interrupted_all_stop_and_the_work_is_kept(photo_folder, tmp_path):
+    (tmp_path/'script.py').write_text(ONE_IS_ASKED)
+    subprocess.run([sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2', tmp_path/'script.py', photo_folder, tmp_path], check=True, capture_output=True, env=ENV, timeout=120)
+    assert [(tmp_path/name).read_text() for name in '01'] == ['6', '6']
+    assert len(torch.load(tmp_path/CHECKPOINT, weights_only=True)['losses']) == 6
+
+
 def test_the_command_in_two_processes(photo_folder, tmp_path):
     launch = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2', '--', Path(sys.executable).with_name('odebc')]
     subprocess.run([*launch, 'train', '--start', 'small', '--steps', '1', '--batch', '2', '--size', '32', '--images', photo_folder, '--out', tmp_path], check=True, capture_output=True, env=ENV)
