@@ -160,7 +160,7 @@ def tricks(
     rows = {'random x_T': lab.random(test, label, n), 'x̃_T': lab.scores(test, f'{label} found', fixed(lab.model, found.x_T, label))}
     rows['worst candidate'] = lab.scores(test, f'{label} worst', fixed(lab.model, candidate(worst(found), lab.model.shape), label), n)
     rows['x_T = 0'] = lab.scores(test, f'{label} zero', fixed(lab.model, torch.zeros(lab.model.shape), label), n)
-    for tau in (.25, .5, .75, .9, 1.02, 1.05, 1.1): rows[f'{tau}·x_T'] = change(f'times {tau}', lambda x: tau*x)
+    for tau in (.25, .5, .75, .9, .98, 1.02, 1.05, 1.1): rows[f'{tau}·x_T'] = change(f'times {tau}', lambda x: tau*x)
     rows['1.02·x̃_T'] = lab.scores(test, f'{label} found times 1.02', fixed(lab.model, 1.02*found.x_T, label), n)
     for name, grid in (('channel means', 1), ('8×8 block means', 8)): rows[f'{name} removed'] = change(f'without {grid}', lambda x: without_blocks(x, grid))
     rows['x̃_T, 8×8 block means removed'] = lab.scores(test, f'{label} found without 8', fixed(lab.model, without_blocks(found.x_T, 8), label), n)
