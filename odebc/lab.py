@@ -104,7 +104,7 @@ class Protocol:
 
 PROTOCOLS = dict(
     quick=Protocol(40, 16, 16, 16, ['DDIM-10'], ['DDPM-50'], 2, (80, 12, 'DDIM-5'), 4),
-    mid=Protocol(100, 16, 48, 16, ['DDIM-20', 'DDIM-50'], ['DDPM-1000', 'DDPM-250', 'DDPM-100'], 2, (320, 20, 'DDIM-10'), 4),
+    mid=Protocol(100, 16, 200, 16, ['DDIM-20', 'DDIM-50'], ['DDPM-1000', 'DDPM-250', 'DDPM-100'], 2, (320, 20, 'DDIM-10'), 4),
     full=Protocol(200, 32, 200, 48, ['DDIM-20', 'DPMS-20', 'DDIM-50', 'DDIM-100'], ['DDPM-1000', 'DDPM-250', 'DDPM-100'], 2, (1280, 20, 'DDIM-10'), 8),
     paper=Protocol(1000, 300, 1000, 200, ['DDIM-50', 'DPMS-20', 'DDIM-100'], ['DDPM-1000', 'DDPM-250', 'DDPM-100'], 8, (1600, 20, 'DDIM-50'), 8))
 
