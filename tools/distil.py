@@ -12,7 +12,7 @@ from PIL import Image
 from safetensors.torch import load_file, save
 from scipy.stats import spearmanr
 from torch import nn
-from torch.utils.data import DataLoader, Dataset
+from torch.nn.utils import parametrize
 from tqdm import tqdm
 from odebc.data import augment, crops, degrade, image_folder, to_bytes, to_image, to_tensor, upsample, write_atomically
 from odebc.metrics import LPIPS, LowRankAlexNet, dssim, lpips_model, psnr
@@ -20,7 +20,6 @@ from odebc.search import candidates
 from odebc.train import SR3
 from torchvision.transforms.functional import gaussian_blur
 
-ALONE = 1760   # steps in which each layer learns by itself
 LABELS = 'DDIM-4 DDIM-5 DDIM-6 DDIM-8 DDIM-10 DDIM-14 DDIM-20 DPMS-8 DPMS-12'.split()
 
 def from_bytes(x): return x.float()/127.5 - 1
@@ -102,7 +101,7 @@ def worsen(images, size, g):
     return torch.stack([z] + [distort(distort(z, SEEN, g), SEEN, g) for _ in range(8)], 1)
 
 def batch(groups, images, g):
-    "(n, m + 5, 3, H, W), versions of n photographs: the photograph, model outputs or the like, their blends, and 5 distortions; and m"
+    "(n, m, 3, H, W), versions of n photographs: the photograph, model outputs or the like, their blends, and 5 distortions"
     size, chance = groups.shape[-1], torch.rand((), generator=g)
     x = (from_bytes(groups[torch.randint(len(groups), (2 if size == 64 else 1,), generator=g)]) if chance < .4
         else borrow(groups, images, g) if chance < .85 else worsen(images, size, g))
@@ -110,76 +109,67 @@ def batch(groups, images, g):
     x = (x[:, :, torch.randperm(3, generator=g)]*uniform(g, .5, 1.1) + uniform(g, -.2, .2)).clamp(-1, 1)
     x = torch.cat([x, blend(x[:, 1:], g)], 1)
     worse = lambda: distort(x[:, pick(g, (0, 0, 1, 2, 3, 4))], SEEN, g)
-    return torch.cat([x] + [worse()[:, None] for _ in range(5)], 1), x.shape[1]
+    return torch.cat([x] + [worse()[:, None] for _ in range(5)], 1)
 
 
 # Training
 
-def distances(features, n):
-    "Squared feature differences of all pairs within each of n groups, at each place of each layer: [(n, places, m, m)]"
-    def pairs(f):
-        f = f.unflatten(0, (n, -1)).flatten(3).permute(0, 3, 1, 2)
-        square = f.square().sum(-1)
-        return (square[..., None] + square[..., None, :] - 2*f @ f.mT).clamp(min=0)
-    return [pairs(f) for f in features]
+class Whiten(nn.Module):
+    "Weights, times the inverse root of the patches' second moments: where patches are round, descent is quick"
+    def __init__(self, moments):
+        super().__init__()
+        values, axes = torch.linalg.eigh(moments/moments.diag().mean())
+        self.register_buffer('root', axes/(values + 1e-4).sqrt()@axes.T)
 
-def losses(student, teacher, m):
-    "How far the pairs' distances are from the teacher's: in total, by layer, by place, and in rank among the outputs for one photograph"
-    log = lambda d: (d + 1e-3).log()
-    i, j = torch.triu_indices(*teacher[0].shape[-2:], 1)
-    layers, aims = (torch.stack([d.sum(1)[:, i, j] for d in ds]) for ds in (student, teacher))
-    yield (log(layers.sum(0)) - log(aims.sum(0))).square().mean()
-    yield .2*(log(layers) - log(aims)).square().mean()
-    yield .2*sum(((s + 1e-6).sqrt() - (t + 1e-6).sqrt()).square().sum()/t.sum() for s, t in zip(student, teacher))
-    for part in (slice(1, (m + 1)//2), slice((m + 1)//2, m)):
-        s, t = (log(sum(d.sum(1)[:, 0, part] for d in ds)) for ds in (student, teacher))
-        yield 1 - F.cosine_similarity(s - s.mean(1, keepdim=True), t - t.mean(1, keepdim=True), eps=1e-3).mean()
+    def forward(self, weight): return (weight.flatten(1)@self.root).view_as(weight)
 
-class Batches(Dataset):
-    "What to learn at step 0, 1, 2 …: images, the teacher's maps of them, groups and versions"
-    def __init__(self, samples, images): self.samples, self.images, self.teacher = samples, images, lpips_model()
+@torch.no_grad()
+def whiten(layer, inputs):
+    "Give the first convolution of a layer whitened weights, by what it sees of inputs; returns it"
+    conv = next(m for m in layer if isinstance(m, nn.Conv2d))
+    x = F.unfold(layer[:[*layer].index(conv)](inputs), conv.kernel_size, padding=conv.kernel_size[0]//2, stride=conv.stride)
+    parametrize.register_parametrization(conv, 'weight', Whiten(torch.einsum('bpn,bqn->pq', x, x)))
+    return conv
 
-    @torch.no_grad()
-    def __getitem__(self, step):
-        g = torch.Generator().manual_seed(step)
-        x, m = batch(self.samples['128' if step % 10 == 9 else '64'], self.images, g)
-        if step < ALONE: x = (x + uniform(g, 0, .5)*torch.randn(x.shape, generator=g)).clamp(-1, 1)   # noise shows the filters everything
-        return x.flatten(0, 1), [*self.teacher.trunk(x.flatten(0, 1))], len(x), m
+@torch.no_grad()
+def pool(samples, images, n, teacher):
+    "n batches mixed, a quarter of them with noise, which shows the filters everything: images, and the teacher's maps of them"
+    parts = []
+    for i in tqdm(range(n), desc='maps', unit='batch'):
+        g = torch.Generator().manual_seed(i)
+        x = batch(samples['64'], images, g).flatten(0, 1)
+        if i % 4 == 0: x = (x + uniform(g, 0, .5)*torch.randn(x.shape, generator=g)).clamp(-1, 1)
+        parts.append([x, *teacher.trunk(x)])
+    return [torch.cat(p) for p in zip(*parts)]
 
-def unlike(ours, aims): return sum(F.mse_loss(a, b)/b.var() for a, b in zip(ours, aims))/len(aims)
+def unlike(ours, aims): return F.mse_loss(ours, aims)/aims.var()
 
-def train(samples, images, steps, work):
-    "First each layer alone, on the teacher's maps; then all together, on the distances. A checkpoint every 500 steps"
-    teacher = lpips_model()
-    student = LPIPS(LowRankAlexNet(), [r.detach()**2 for r in teacher.roots])
-    optimizer = torch.optim.AdamW(student.parameters(), lr=1., weight_decay=0)
-    rate = lambda k, n, top: top*min((k + 1)/100, (1 + math.cos(math.pi*k/n))/2)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda k: rate(k, ALONE, 2e-3) if k < ALONE else rate(k - ALONE, steps - ALONE, 5e-4))
-    state, history, seconds = dict(student=student, optimizer=optimizer, schedule=schedule), [], 0.
-    if (work/'checkpoint.pt').exists():
-        saved = torch.load(work/'checkpoint.pt', weights_only=True)
-        history, seconds = saved['history'], saved['seconds']
-        for k, v in state.items(): v.load_state_dict(saved[k])
-    start, trunk = time.monotonic() - seconds, student.trunk
-    batches = DataLoader(Batches(samples, images), batch_size=None, sampler=range(len(history), steps), num_workers=1)
-    for x, maps, n, m in (bar := tqdm(batches, initial=len(history), total=steps, desc='distil', mininterval=5)):
-        if len(history) == ALONE: optimizer.state.clear()   # other losses, other gradients
-        if len(history) < ALONE:
-            ours = [layer(f) for layer, f in zip(trunk.layers, [(x - trunk.shift)/trunk.scale, *maps])]
-            terms = [unlike(ours, maps)]
-        else:
-            ours = trunk(x)
-            terms = losses(distances(student.weigh(ours), n), distances(teacher.weigh(maps), n), m)
-        terms = [unlike(student.weigh(ours), teacher.weigh(maps)), *terms]
+def learn(layer, x, y, weigh, steps, name):
+    "A layer learns the teacher's map y, as it is and as it is weighed, from the teacher's map below, x; the losses of every 50 steps"
+    conv, g, history = whiten(layer, x[:2000]), torch.Generator().manual_seed(0), []
+    optimizer = torch.optim.Adam(layer.parameters(), lr=1e-2, betas=(.9, .99))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda k: min((k + 1)/20, (1 + math.cos(math.pi*k/steps))/2))
+    for _ in (bar := tqdm(range(steps), desc=name, mininterval=5)):
+        i = torch.randint(len(x), (64,), generator=g)
+        ours, aim = layer(x[i]), y[i]
+        terms = unlike(ours, aim), unlike(weigh(ours), weigh(aim))
         optimizer.zero_grad()
         sum(terms).backward()
-        nn.utils.clip_grad_norm_(student.parameters(), 1.)
         optimizer.step(); schedule.step()
-        history.append([round(t.item(), 4) for t in terms])
-        if len(history) % 50 == 0: bar.set_postfix_str(' '.join(f'{sum(t)/len(t):.3f}' for t in zip(*history[-50:])))
-        if len(history) % 500 == 0:
-            torch.save({k: v.state_dict() for k, v in state.items()} | dict(history=history, seconds=time.monotonic() - start), buffer := io.BytesIO())
-            write_atomically(work/'checkpoint.pt', buffer.getvalue())
+        history.append([t.item() for t in terms])
+        if len(history) % 50 == 0: bar.set_postfix_str('{:.4f} {:.4f}'.format(*(sum(t)/50 for t in zip(*history[-50:]))))
+    parametrize.remove_parametrizations(conv, 'weight')
+    return [[round(sum(t)/50, 5) for t in zip(*history[i:i+50])] for i in range(0, steps, 50)]
+
+def train(samples, images, batches, steps):
+    "Layer by layer, on the teacher's maps: minutes on one core"
+    teacher, start = lpips_model(), time.monotonic()
+    student = LPIPS(LowRankAlexNet(), [r.detach()**2 for r in teacher.roots])
+    x, *maps = pool(samples, images, batches, teacher)
+    inputs = [(x - student.trunk.shift)/student.trunk.scale, *maps[:-1]]
+    weigh = lambda r: lambda f: f*r.view(-1, 1, 1)/(f.square().sum(1, keepdim=True) + 1e-10).sqrt()
+    history = [learn(layer, a, b, weigh(r.detach()), steps, f'layer {i}')
+        for i, (layer, a, b, r) in enumerate(zip(student.trunk.layers, inputs, maps, teacher.roots), 1)]
     return student.eval().requires_grad_(False), history, time.monotonic() - start
 
 
@@ -212,20 +202,21 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--images', required=True, help='folder of photographs to train on')
     parser.add_argument('--test', help='folder of other photographs, to measure the agreement on')
-    parser.add_argument('--models', nargs='+', default=['small'], help='SR models whose outputs are compared')
-    parser.add_argument('--photographs', type=int, default=320, help='whose outputs are sampled')
-    parser.add_argument('--steps', type=int, default=6000, help='of the distillation')
+    parser.add_argument('--models', nargs='+', default=['small', 'small-mid'], help='SR models whose outputs are compared')
+    parser.add_argument('--photographs', type=int, default=480, help='whose outputs are sampled')
+    parser.add_argument('--batches', type=int, default=300, help='of images to learn from')
+    parser.add_argument('--steps', type=int, default=1300, help='for each layer')
     parser.add_argument('--data', default='', help='what the photographs are, for the record')
     parser.add_argument('--out', type=Path, default='data/lpips_lite', help='folder for the result')
-    parser.add_argument('--work', type=Path, default='runs/lpips_lite', help='folder for samples and checkpoint')
+    parser.add_argument('--work', type=Path, default='runs/lpips_lite', help='folder for samples')
     args = parser.parse_args()
     torch.manual_seed(0)
     images = list(image_folder(args.images, 128).values())
     if not (args.work/'train.safetensors').exists(): sample([SR3.from_pretrained(m) for m in args.models], images, args.photographs, 8, args.work/'train.safetensors')
-    student, history, seconds = train(load_file(args.work/'train.safetensors'), images, args.steps, args.work)
-    record = dict(data=args.data, models=args.models, photographs=len(images), sampled=args.photographs, steps=args.steps, minutes=round(seconds/60, 1),
+    student, history, seconds = train(load_file(args.work/'train.safetensors'), images, args.batches, args.steps)
+    record = dict(data=args.data, models=args.models, photographs=len(images), sampled=args.photographs, batches=args.batches, steps=args.steps, minutes=round(seconds/60, 1),
         parameters=sum(p.numel() for p in student.parameters()), hardware=f'{platform.machine()} CPU, {torch.get_num_threads()} thread(s)', torch=torch.__version__,
-        loss=[[round(sum(t)/len(t), 4) for t in zip(*part)] for part in (history[i:i+args.steps//40] for i in range(0, args.steps, args.steps//40))])
+        loss=history)
     if args.test:
         if not (args.work/'test.safetensors').exists(): sample_test(SR3.from_pretrained(args.models[0]), list(image_folder(args.test).values()), 24, 40, ['DDIM-10', 'DDIM-20'], args.work/'test.safetensors')
         student.load_state_dict({k: v.half().float() for k, v in student.state_dict().items()})   # as it will be shipped
