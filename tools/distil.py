@@ -68,15 +68,14 @@ def blend(x, g):
 @torch.no_grad()
 def sample(models, images, n, m, path):
     "n photographs and m outputs of each; a model, a sampler and starting noises for each batch, a quarter of them scaled by τ in 0 … 1.1"
-    g, parts = torch.Generator().manual_seed(0), {}
+    g, parts = torch.Generator().manual_seed(0), []
     for step in tqdm(range(n//4), desc='sample', unit='batch'):
-        size, count = (128, 1) if step % 10 == 9 else (64, 4)
-        model, label, z = pick(g, models), pick(g, LABELS), crops(images, count, size, g)
-        tau = torch.where(torch.rand(count*m, generator=g) < .25, 1.1*torch.rand(count*m, generator=g), 1.)
-        x_T = candidates(count*m, (3, size, size), seed=10_000 + step)*tau.view(-1, 1, 1, 1)
+        model, label, z = pick(g, models), pick(g, LABELS), crops(images, 4, 64, g)
+        tau = torch.where(torch.rand(4*m, generator=g) < .25, 1.1*torch.rand(4*m, generator=g), 1.)
+        x_T = candidates(4*m, z.shape[1:], seed=10_000 + step)*tau.view(-1, 1, 1, 1)
         x = model.h(x_T, degrade(z).repeat_interleave(m, 0), label)
-        parts.setdefault(size, []).append(torch.cat([z[:, None], x.unflatten(0, (count, m))], 1))
-    write_atomically(path, save({str(size): to_bytes(torch.cat(p)) for size, p in parts.items()}))
+        parts.append(torch.cat([z[:, None], x.unflatten(0, (4, m))], 1))
+    write_atomically(path, save(dict(groups=to_bytes(torch.cat(parts)))))
 
 @torch.no_grad()
 def sample_test(model, images, n, K, labels, path):
@@ -102,9 +101,9 @@ def worsen(images, size, g):
 
 def batch(groups, images, g):
     "(n, m, 3, H, W), versions of n photographs: the photograph, model outputs or the like, their blends, and 5 distortions"
-    size, chance = groups.shape[-1], torch.rand((), generator=g)
-    x = (from_bytes(groups[torch.randint(len(groups), (2 if size == 64 else 1,), generator=g)]) if chance < .4
-        else borrow(groups, images, g) if chance < .85 else worsen(images, size, g))
+    chance = torch.rand((), generator=g)
+    x = (from_bytes(groups[torch.randint(len(groups), (2,), generator=g)]) if chance < .4
+        else borrow(groups, images, g) if chance < .85 else worsen(images, groups.shape[-1], g))
     x = augment(x.flatten(1, 2), g).unflatten(1, x.shape[1:3])   # the same turn, colours and contrast for all versions
     x = (x[:, :, torch.randperm(3, generator=g)]*uniform(g, .5, 1.1) + uniform(g, -.2, .2)).clamp(-1, 1)
     x = torch.cat([x, blend(x[:, 1:], g)], 1)
@@ -132,12 +131,12 @@ def whiten(layer, inputs):
     return conv
 
 @torch.no_grad()
-def pool(samples, images, n, teacher):
+def pool(groups, images, n, teacher):
     "n batches mixed, a quarter of them with noise, which shows the filters everything: images, and the teacher's maps of them"
     parts = []
     for i in tqdm(range(n), desc='maps', unit='batch'):
         g = torch.Generator().manual_seed(i)
-        x = batch(samples['64'], images, g).flatten(0, 1)
+        x = batch(groups, images, g).flatten(0, 1)
         if i % 4 == 0: x = (x + uniform(g, 0, .5)*torch.randn(x.shape, generator=g)).clamp(-1, 1)
         parts.append([x, *teacher.trunk(x)])
     return [torch.cat(p) for p in zip(*parts)]
@@ -161,11 +160,11 @@ def learn(layer, x, y, weigh, steps, name):
     parametrize.remove_parametrizations(conv, 'weight')
     return [[round(sum(t)/50, 5) for t in zip(*history[i:i+50])] for i in range(0, steps, 50)]
 
-def train(samples, images, batches, steps):
+def train(groups, images, batches, steps):
     "Layer by layer, on the teacher's maps: minutes on one core"
     teacher, start = lpips_model(), time.monotonic()
     student = LPIPS(LowRankAlexNet(), [r.detach()**2 for r in teacher.roots])
-    x, *maps = pool(samples, images, batches, teacher)
+    x, *maps = pool(groups, images, batches, teacher)
     inputs = [(x - student.trunk.shift)/student.trunk.scale, *maps[:-1]]
     weigh = lambda r: lambda f: f*r.view(-1, 1, 1)/(f.square().sum(1, keepdim=True) + 1e-10).sqrt()
     history = [learn(layer, a, b, weigh(r.detach()), steps, f'layer {i}')
@@ -213,7 +212,7 @@ def main():
     torch.manual_seed(0)
     images = list(image_folder(args.images, 128).values())
     if not (args.work/'train.safetensors').exists(): sample([SR3.from_pretrained(m) for m in args.models], images, args.photographs, 8, args.work/'train.safetensors')
-    student, history, seconds = train(load_file(args.work/'train.safetensors'), images, args.batches, args.steps)
+    student, history, seconds = train(load_file(args.work/'train.safetensors')['groups'], images, args.batches, args.steps)
     record = dict(data=args.data, models=args.models, photographs=len(images), sampled=args.photographs, batches=args.batches, steps=args.steps, minutes=round(seconds/60, 1),
         parameters=sum(p.numel() for p in student.parameters()), hardware=f'{platform.machine()} CPU, {torch.get_num_threads()} thread(s)', torch=torch.__version__,
         loss=history)
