@@ -78,6 +78,7 @@ class SR3:
         named_sampler(sampler, self.sched, clip=True)  # refuses an impossible one now, not at the first solve
         h = partial(self.h, sampler=sampler)
         h.nfe, h.meta = nfe(sampler), dict(sampler=sampler, weights=digest(*self.net.state_dict().values()), bf16=self.bf16)
+        if self.sched.name != 'linear': h.meta['schedule'] = self.sched.name  # weights alone do not tell it
         return h
 
     def upscale(self,

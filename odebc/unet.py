@@ -143,7 +143,7 @@ class UNet(nn.Module):
     def __init__(self,
         s:float|None=None, # standard deviation of z − y_up over the training data; None: plain SR3
         s_no_y:float=.5, # root mean square of z, in place of s where the condition is dropped
-        schedule:str='linear', # or "cosine"
+        schedule:str='linear', # or "cosine": at what time which noise comes
         **layout, # of the Backbone
     ):
         super().__init__()
@@ -167,13 +167,21 @@ class UNet(nn.Module):
         if y_up is None: y_up, drop = torch.zeros_like(x_t), torch.ones(len(x_t), device=x_t.device)
         drop = torch.zeros_like(t, dtype=x_t.dtype) if drop is None else drop.to(x_t)
         y_up = y_up*(1 - drop).view(-1, 1, 1, 1)
-        return self.F(x_t, y_up, t, drop) if self.s is None else self.corrected(x_t, y_up, t, drop)
+        return self.F(x_t, y_up, self.clock(t), drop) if self.s is None else self.corrected(x_t, y_up, t, drop)
 
     def corrected(self, x_t, y_up, t, drop):
         "The exact estimate of a Gaussian residual, corrected by F"
         alpha, sigma, spread, s = (v.to(x_t).view(-1, 1, 1, 1) for v in (self.sched.alpha(t), self.sched.sigma(t), self.spread(t, drop), self.std(drop)))
         u, d = x_t - alpha*y_up, (alpha*s)**2 + sigma**2
-        return sigma/d*u + spread*self.F(u/d.sqrt(), y_up, t, drop)
+        return sigma/d*u + spread*self.F(u/d.sqrt(), y_up, self.clock(t), drop)
+
+    def clock(self,
+        t:Tensor, # times of the network's own schedule, (B,)
+    )->Tensor: # (B,)
+        "The times at which the linear schedule has the same λ: how F is told how noisy x_t is, whatever the schedule"
+        if self.sched.name == 'linear': return t
+        linear = Schedule.linear()
+        return linear.t_of_lam(self.sched.lam(t).clamp(min=linear.lam(linear.T).item()))
 
     def std(self,
         drop:Tensor, # (B,), 1. where the condition is dropped, 0. where not
@@ -223,5 +231,5 @@ class UNet(nn.Module):
         s:float|None=.13, # standard deviation of z − y_up, None: plain SR3
         s_no_y:float=.5, # root mean square of z
     ):
-        "For 64 → 256: `small` with one more level, 6.3 M parameters; attention at 32 and 16, as in Table 3"
-        return cls(s, s_no_y, channels=64, mults=(1, 1, 2, 2), blocks=1, attention=(2, 3), groups=8, unshuffle=2)
+        "For 64 → 256: `small` with one more level, 6.3 M parameters; attention at 32 and 16, as in Table 3; the cosine schedule"
+        return cls(s, s_no_y, 'cosine', channels=64, mults=(1, 1, 2, 2), blocks=1, attention=(2, 3), groups=8, unshuffle=2)

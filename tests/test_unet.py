@@ -66,3 +66,17 @@ def test_bad_input_is_refused():
     for args, says in (((x[:, :1], x, 5), 'must be .B, 3, H, W.'), ((x[..., :10], x[..., :10], 5), 'divisible by 8'), ((x, x[..., :8], 5), 'shape of x_t'), ((x, x, -1.), 't must lie'), ((x, x, 1001.), 't must lie'), ((x, x, torch.zeros(3)), 'one time')):
         with pytest.raises(ValueError, match=says): net(*args)
     with pytest.raises(ValueError, match='schedule'): UNet(.1, schedule='quadratic', channels=32, mults=(1,))
+
+
+@pytest.mark.parametrize('s', [.1, None])
+def test_weights_know_noise_and_not_the_schedule(s):
+    layout = dict(channels=32, mults=(1,), blocks=1, groups=8)
+    linear, cosine = UNet(s, **layout), UNet(s, schedule='cosine', **layout)
+    for p in linear.parameters(): torch.nn.init.normal_(p, std=.1)
+    cosine.take(linear)
+    x, y_up = torch.randn(2, 4, 3, 8, 8)
+    t = torch.tensor([1., 10.5, 300., 980.], dtype=torch.float64)
+    assert torch.allclose(cosine(x, y_up, cosine.sched.t_of_lam(linear.sched.lam(t))), linear(x, y_up, t), atol=1e-5)
+    assert not torch.allclose(cosine(x, y_up, t), linear(x, y_up, t), atol=1e-3)
+    assert torch.equal(linear.clock(t), t)
+    assert torch.allclose(cosine.clock(torch.tensor([0., 1000.])), torch.tensor([0., 1000.], dtype=torch.float64), atol=1e-6)  # noise beyond the linear schedule's counts as its last

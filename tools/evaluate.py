@@ -9,6 +9,7 @@ from odebc.data import crops, degrade, image_folder, upsample, write_atomically
 from odebc.metrics import lpips, psnr
 from odebc.search import candidates
 from odebc.train import SR3
+from odebc.unet import UNet
 
 
 def row(sampler, x, z, bicubic, seconds=0.):
@@ -23,9 +24,16 @@ def row(sampler, x, z, bicubic, seconds=0.):
 
 def keep(path, rows):
     "Add rows to a file, in place of earlier ones of the same measurement"
-    key = lambda r: (r['samples'], r['images'], r['crops'], r['sampler'], r.get('bf16', False))
+    key = lambda r: (r['samples'], r['images'], r['crops'], r['sampler'], r.get('bf16', False), r.get('schedule', 'linear'))
     old = json.loads(path.read_text()) if path.exists() else []
     write_atomically(path, json.dumps([*(r for r in old if key(r) not in set(map(key, rows))), *rows], indent=0).encode())
+
+
+def on_schedule(model, name):
+    "The same weights, solved on another schedule"
+    net = UNet(**model.net.config | dict(schedule=name))
+    net.load_state_dict(model.net.state_dict())
+    return SR3(net.eval().to(memory_format=torch.channels_last), model.scale, model.size, model.record, model.bf16)
 
 
 @torch.no_grad()
@@ -36,20 +44,22 @@ def main():
     parser.add_argument('--images', required=True, help='folder of photographs')
     parser.add_argument('--crops', type=int, default=256)
     parser.add_argument('--size', type=int, help='side of a crop; of the training by default')
+    parser.add_argument('--schedule', choices=('linear', 'cosine'), help="solve on this one; on the model's own by default")
     parser.add_argument('--out', type=Path, help='.json file that the rows are added to')
     parser.add_argument('--bf16', action='store_true', help='bfloat16 in the network')
     args = parser.parse_args()
     model = SR3.from_pretrained(args.model, args.bf16)
+    if args.schedule: model = on_schedule(model, args.schedule)
     size, samples = args.size or model.size, model.samples
     z = crops(list(image_folder(args.images, size).values()), args.crops, size, torch.Generator().manual_seed(0))
     y, x_T = degrade(z, model.scale), candidates(args.crops, z.shape[1:], seed=7)
-    print(f'{args.model}: {samples} patches of training; {args.crops} crops of {size}×{size}\n\n| | LPIPS | of bicubic | PSNR | colour bias | s/image |\n| --- | --- | --- | --- | --- | --- |')
+    print(f'{args.model}: {samples} patches of training; {model.sched.name} schedule; {args.crops} crops of {size}×{size}\n\n| | LPIPS | of bicubic | PSNR | colour bias | s/image |\n| --- | --- | --- | --- | --- | --- |')
     rows = [row('bicubic', upsample(y, model.scale), z, None)]
     for label in args.samplers:
         start = time.monotonic()
         parts = [model.h(x_T[i:i+16], y[i:i+16], label, torch.Generator().manual_seed(i)) for i in tqdm(range(0, args.crops, 16), desc=label)]
         rows.append(row(label, torch.cat(parts), z, rows[0]['lpips'], time.monotonic() - start))
-        if args.out: keep(args.out, [r | dict(samples=samples, images=Path(args.images).name, bf16=args.bf16) for r in rows])
+        if args.out: keep(args.out, [r | dict(samples=samples, images=Path(args.images).name, bf16=args.bf16, schedule=model.sched.name) for r in rows])
 
 
 if __name__ == '__main__': main()
