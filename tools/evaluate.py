@@ -12,9 +12,14 @@ from odebc.train import SR3
 from odebc.unet import UNet
 
 
-def row(sampler, x, z, bicubic, seconds=0.):
+def squares(x, side):
+    "Images cut into squares"
+    return x.unfold(2, side, side).unfold(3, side, side).permute(0, 2, 3, 1, 4, 5).reshape(-1, 3, side, side)
+
+
+def row(sampler, x, z, side, bicubic, seconds=0.):
     "LPIPS and its ratio to bicubic's, PSNR, and the rms over images and channels of the mean error (colour bias)"
-    distance = torch.cat([lpips(a, b) for a, b in zip(x.split(16), z.split(16))])
+    distance = torch.cat([lpips(squares(a, side), squares(b, side)).mean()[None] for a, b in zip(x.split(1), z.split(1))])
     ratio, bias = distance.mean()/bicubic if bicubic else torch.tensor(1.), (x - z).mean((2, 3)).square().mean().sqrt()
     values = dict(lpips=distance.mean(), error=distance.std()/len(z)**.5, ratio=ratio, psnr=psnr(x, z).mean(), bias=bias, seconds=torch.tensor(seconds/len(z)))
     answer = dict(sampler=sampler, crops=len(z)) | {name: round(value.item(), 4) for name, value in values.items()}
@@ -24,7 +29,7 @@ def row(sampler, x, z, bicubic, seconds=0.):
 
 def keep(path, rows):
     "Add rows to a file, in place of earlier ones of the same measurement"
-    key = lambda r: (r['samples'], r['images'], r['crops'], r['sampler'], r.get('bf16', False), r.get('schedule', 'linear'))
+    key = lambda r: (r['samples'], r['images'], r['crops'], r['sampler'], r.get('bf16', False), r.get('schedule', 'linear'), r.get('squares'))
     old = json.loads(path.read_text()) if path.exists() else []
     write_atomically(path, json.dumps([*(r for r in old if key(r) not in set(map(key, rows))), *rows], indent=0).encode())
 
@@ -44,6 +49,7 @@ def main():
     parser.add_argument('--images', required=True, help='folder of photographs')
     parser.add_argument('--crops', type=int, default=256)
     parser.add_argument('--size', type=int, help='side of a crop; of the training by default')
+    parser.add_argument('--squares', type=int, help='cut both images into squares of this side before LPIPS compares them')
     parser.add_argument('--schedule', choices=('linear', 'cosine'), help="solve on this one; on the model's own by default")
     parser.add_argument('--out', type=Path, help='.json file that the rows are added to')
     parser.add_argument('--bf16', action='store_true', help='bfloat16 in the network')
@@ -51,15 +57,16 @@ def main():
     model = SR3.from_pretrained(args.model, args.bf16)
     if args.schedule: model = on_schedule(model, args.schedule)
     size, samples = args.size or model.size, model.samples
+    side = args.squares or size
     z = crops(list(image_folder(args.images, size).values()), args.crops, size, torch.Generator().manual_seed(0))
     y, x_T = degrade(z, model.scale), candidates(args.crops, z.shape[1:], seed=7)
     print(f'{args.model}: {samples} patches of training; {model.sched.name} schedule; {args.crops} crops of {size}×{size}\n\n| | LPIPS | of bicubic | PSNR | colour bias | s/image |\n| --- | --- | --- | --- | --- | --- |')
-    rows = [row('bicubic', upsample(y, model.scale), z, None)]
+    rows = [row('bicubic', upsample(y, model.scale), z, side, None)]
     for label in args.samplers:
         start = time.monotonic()
         parts = [model.h(x_T[i:i+16], y[i:i+16], label, torch.Generator().manual_seed(i)) for i in tqdm(range(0, args.crops, 16), desc=label)]
-        rows.append(row(label, torch.cat(parts), z, rows[0]['lpips'], time.monotonic() - start))
-        if args.out: keep(args.out, [r | dict(samples=samples, images=Path(args.images).name, bf16=args.bf16, schedule=model.sched.name) for r in rows])
+        rows.append(row(label, torch.cat(parts), z, side, rows[0]['lpips'], time.monotonic() - start))
+        if args.out: keep(args.out, [r | dict(samples=samples, images=Path(args.images).name, bf16=args.bf16, schedule=model.sched.name, squares=args.squares) for r in rows])
 
 
 if __name__ == '__main__': main()
