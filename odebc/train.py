@@ -50,6 +50,12 @@ class SR3:
         "Patches that the weights have seen, with those of the models they started from"
         return total('samples', self.record)
 
+    @property
+    def fingerprint(self)->str:
+        "Of the weights, and of the schedule they are solved on"
+        schedule = [] if self.sched.name == 'linear' else [self.sched.table]  # files from the time before there was a choice stay valid
+        return digest(*self.net.state_dict().values(), *schedule)
+
     def eps(self,
         y:Tensor|None, # LR images (B, 3, h, w) in [-1, 1]; None: unconditional
     )->Callable: # eps_fn(x, t)
@@ -77,8 +83,7 @@ class SR3:
         if not is_ode(sampler): raise ValueError(f"{sampler} draws noise in every step, its result is no function of x_T; choose one of the ODE, such as DDIM-50")
         named_sampler(sampler, self.sched, clip=True)  # refuses an impossible one now, not at the first solve
         h = partial(self.h, sampler=sampler)
-        h.nfe, h.meta = nfe(sampler), dict(sampler=sampler, weights=digest(*self.net.state_dict().values()), bf16=self.bf16)
-        if self.sched.name != 'linear': h.meta['schedule'] = self.sched.name  # weights alone do not tell it
+        h.nfe, h.meta = nfe(sampler), dict(sampler=sampler, weights=self.fingerprint, bf16=self.bf16)
         return h
 
     def upscale(self,

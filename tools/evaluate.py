@@ -37,7 +37,7 @@ def keep(path, rows):
 def on_schedule(model, name):
     "The same weights, solved on another schedule"
     net = UNet(**model.net.config | dict(schedule=name))
-    net.load_state_dict(model.net.state_dict())
+    net.take(model.net)
     return SR3(net.eval().to(memory_format=torch.channels_last), model.scale, model.size, model.record, model.bf16)
 
 
@@ -58,6 +58,7 @@ def main():
     if args.schedule: model = on_schedule(model, args.schedule)
     size, samples = args.size or model.size, model.samples
     side = args.squares or size
+    if size % side: parser.error(f'squares of {side} do not fill crops of {size}')
     z = crops(list(image_folder(args.images, size).values()), args.crops, size, torch.Generator().manual_seed(0))
     y, x_T = degrade(z, model.scale), candidates(args.crops, z.shape[1:], seed=7)
     print(f'{args.model}: {samples} patches of training; {model.sched.name} schedule; {args.crops} crops of {size}×{size}\n\n| | LPIPS | of bicubic | PSNR | colour bias | s/image |\n| --- | --- | --- | --- | --- | --- |')
