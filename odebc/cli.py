@@ -51,13 +51,14 @@ def demo(
     from odebc.data import image_folder, photographs
     from odebc.lab import markdown, mean_over, measure, methods, reference_and_test
     from odebc.results import picture
+    from odebc.scores import processes
     from odebc.search import SearchInterrupted, search as find
     from odebc.train import SR3
-    sr3 = SR3.from_pretrained(model)
+    sr3 = SR3.from_pretrained(model).to(processes().device)
     h, (name, distance, why) = sr3.solution_map(sampler), distance_named('best')
     out.mkdir(parents=True, exist_ok=True)
     photos = photographs() if images is None else image_folder(images, sr3.size)
-    z_ref, y_ref, z, y = reference_and_test(photos, r, tests, sr3.size, sr3.scale, seed)
+    z_ref, y_ref, z, y = (x.to(sr3.device) for x in reference_and_test(photos, r, tests, sr3.size, sr3.scale, seed))
     print(f"{len(photos)} photographs, {r} reference and {tests} test patches of {sr3.size}×{sr3.size}, K = {k}, {sampler}, distance {name}")
     try: found = find(h, z_ref, y_ref, k, distance, seed=seed)
     except SearchInterrupted as e:
@@ -122,11 +123,10 @@ def search(
     from odebc.scores import processes
     from odebc.search import search as find
     from odebc.train import SR3
-    sr3, device = SR3.from_pretrained(model), processes().device
-    sr3.net.to(device)
+    sr3 = SR3.from_pretrained(model).to(processes().device)
     name, distance, _ = distance_named(distance)
     photos = photographs() if images is None else image_folder(images, sr3.size)
-    z_ref, y_ref, z, y = (x.to(device) for x in reference_and_test(photos, r, unseen, sr3.size, sr3.scale, seed))
+    z_ref, y_ref, z, y = (x.to(sr3.device) for x in reference_and_test(photos, r, unseen, sr3.size, sr3.scale, seed))
     cheap = sr3.solution_map(coarse) if coarse else None
     found = find(sr3.solution_map(sampler), z_ref, y_ref, k, distance, strategy, budget, seed, path=out, unseen=(z, y), coarse=cheap, meta=dict(model=model))
     if not processes().is_main_process: return
@@ -144,9 +144,9 @@ def upscale(
 ):
     "Enlarge pictures of any size from a found x_T."
     from odebc.data import load_image, to_image
-    from odebc.scores import BoundaryCondition
+    from odebc.scores import BoundaryCondition, processes
     from odebc.train import SR3
-    sr3, found = SR3.from_pretrained(model), BoundaryCondition.load(x_t)
+    sr3, found = SR3.from_pretrained(model).to(processes().device), BoundaryCondition.load(x_t)
     sampler = sampler or found.meta.get('sampler', 'DDIM-20')
     if found.meta.get('weights') != sr3.solution_map(sampler).meta['weights']: warnings.warn(f"{x_t} was found with another model than {model}")
     pictures = {path: load_image(path) for path in images}
@@ -174,14 +174,16 @@ def results(
     from odebc.data import image_folder, photographs, split
     from odebc.lab import PROTOCOLS, Lab
     from odebc.results import report
+    from odebc.scores import processes
     from odebc.train import SR3
     if protocol not in PROTOCOLS: raise ValueError(f"unknown protocol {protocol!r}, known are {', '.join(PROTOCOLS)}")
     ours, theirs = split(photographs())
     sets = {} if tests is None else {folder.name: list(image_folder(folder).values()) for folder in sorted(tests.iterdir()) if folder.is_dir() and folder.name[0] != '.'}
     if tests and not sets: raise ValueError(f"{tests} holds no folders: it needs one of photographs for each test set")
     sets.setdefault('photographs', list(theirs.values()))
+    load = lambda name: SR3.from_pretrained(name, bf16).to(processes().device)
     pairs = list((ours if references is None else image_folder(references)).values())
-    network, networks = SR3.from_pretrained(model, bf16), {Path(other).name: SR3.from_pretrained(other, bf16) for other in others}
+    network, networks = load(model), {Path(other).name: load(other) for other in others}
     for name, other in networks.items():
         if other.shape != network.shape: raise ValueError(f"{name} starts from an x_T of shape {other.shape}, {model} from one of {network.shape}: neither can use the other's")
     make = lambda network, folder: Lab(network, PROTOCOLS['quick' if quick else protocol], pairs, sets, folder)

@@ -91,7 +91,7 @@ def matrix(
             x_0 = model.h(x_T, y, label)
             rows = {name: d(x_0, z) for name, d in distances.items()}
             if k < 100: rows['unconditional'] = lab.distance(model.h(x_T, None, label).expand_as(z), z)
-        kept |= {name: torch.cat([kept[name], row[None]]) for name, row in rows.items()}
+        kept |= {name: torch.cat([kept[name], row[None].cpu()]) for name, row in rows.items()}
         if k % 16 == 15 or k == K - 1: write_atomically(path, save(kept))
     return kept
 

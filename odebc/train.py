@@ -46,6 +46,16 @@ class SR3:
     def shape(self)->tuple: return (3, self.size, self.size)
 
     @property
+    def device(self)->torch.device: return next(self.net.parameters()).device
+
+    def to(self,
+        device, # "cuda" …
+    ): # the model itself
+        "Move the network; `h` takes x_T and y along"
+        self.net.to(device)
+        return self
+
+    @property
     def samples(self)->int:
         "Patches that the weights have seen, with those of the models they started from"
         return total('samples', self.record)
@@ -71,8 +81,9 @@ class SR3:
         y:Tensor|None, # LR images (B, 3, H/scale, W/scale) in [-1, 1]; None: unconditional (Eq. 7)
         sampler:str='DDIM-50', # label, see `odebc.samplers.sampler`
         generator:torch.Generator|None=None, # for DDPM
-    )->Tensor: # x_0, (B, 3, H, W) in [-1, 1]
+    )->Tensor: # x_0, (B, 3, H, W) in [-1, 1], on the device of the network
         "The solution map of the diffusion ODE (Eq. 6); x̂_0 is kept in [-1, 1]"
+        x_T, y = (v if v is None else v.to(self.device) for v in (x_T, y))
         if y is not None and len(x_T) == 1: x_T = x_T.expand(len(y), -1, -1, -1)
         return named_sampler(sampler, self.sched, clip=True)(self.eps(y), x_T, generator)
 
@@ -94,6 +105,7 @@ class SR3:
         batch:int=16, # tiles at a time
     )->Tensor: # (3, h·scale, w·scale) in [-1, 1]
         "Enlarge an image tile by tile, blending where tiles overlap"
+        image = image.to(self.device)
         h, s, side = self.solution_map(sampler), self.scale, self.size//self.scale
         if image.ndim != 3 or len(image) != 3: raise ValueError(f"need one RGB image (3, h, w), not {tuple(image.shape)}")
         if x_T.shape != self.shape: raise ValueError(f"x_T must have the shape {self.shape} of this model, not {tuple(x_T.shape)}")
@@ -103,7 +115,7 @@ class SR3:
         ramp = ramp.minimum(ramp.flip(0)).clamp(max=s*overlap + 1)
         window, total = ramp.outer(ramp), torch.zeros(4, s*y.shape[2], s*y.shape[3], device=y.device)
         for part in tqdm([places[n:n+batch] for n in range(0, len(places), batch)], desc='upscale', unit='batch', disable=len(places) <= batch):
-            with torch.no_grad(): tiles = h(x_T[None].to(y), torch.cat([y[..., i:i+side, j:j+side] for i, j in part]))
+            with torch.no_grad(): tiles = h(x_T[None], torch.cat([y[..., i:i+side, j:j+side] for i, j in part]))
             for (i, j), tile in zip(part, tiles): total[:, s*i:s*i+self.size, s*j:s*j+self.size] += torch.cat([tile*window, window[None]])
         return (total[:3]/total[3])[:, :s*image.shape[1], :s*image.shape[2]]
 
@@ -403,14 +415,14 @@ def watch(
     import matplotlib.pyplot as plt
     from IPython.display import display
     from odebc.data import to_image
-    device, y, x_T = run.accelerator.device, degrade(z, run.recipe.scale), torch.randn(1, *z.shape[1:], generator=torch.Generator().manual_seed(0))
+    y, x_T = degrade(z, run.recipe.scale), torch.randn(1, *z.shape[1:], generator=torch.Generator().manual_seed(0))
     fig, axes = plt.subplots(1, 2, figsize=(8, 2.6), layout='constrained', width_ratios=(1, 2))
     plt.close(fig)
     shown, start, last = display(fig, display_id=True), time.monotonic(), 0.
     for _ in run:
         now = time.monotonic() - start
         if now - last < every and now < seconds: continue
-        with torch.no_grad(): x_0 = SR3(run.net, run.recipe.scale).h(x_T.to(device), y.to(device), 'DDIM-10').cpu()
+        with torch.no_grad(): x_0 = SR3(run.net, run.recipe.scale).h(x_T, y, 'DDIM-10').cpu()
         for ax in axes: ax.clear()
         axes[0].plot(range(1, len(run.losses) + 1), run.losses, lw=.8); axes[0].set(xlabel='step', ylabel='loss', xscale='log', yscale='linear' if run.recipe.relative else 'log')
         axes[1].imshow(to_image(torch.cat([torch.cat([*p], -1) for p in (upsample(y, run.recipe.scale), x_0, z)], -2))); axes[1].set(xticks=[], yticks=[], title=f'bicubic, $h(x_T, y)$, $z$ after {len(run.losses)} steps')

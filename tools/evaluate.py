@@ -6,8 +6,9 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 from odebc.data import crops, degrade, image_folder, upsample, write_atomically
+from odebc.lab import batch_size
 from odebc.metrics import lpips, psnr
-from odebc.search import candidates
+from odebc.scores import candidates, processes
 from odebc.train import SR3
 from odebc.unet import UNet
 
@@ -38,7 +39,7 @@ def on_schedule(model, name):
     "The same weights, solved on another schedule"
     net = UNet(**model.net.config | dict(schedule=name))
     net.take(model.net)
-    return SR3(net.eval().to(memory_format=torch.channels_last), model.scale, model.size, model.record, model.bf16)
+    return SR3(net.eval().to(model.device, memory_format=torch.channels_last), model.scale, model.size, model.record, model.bf16)
 
 
 @torch.no_grad()
@@ -54,18 +55,18 @@ def main():
     parser.add_argument('--out', type=Path, help='.json file that the rows are added to')
     parser.add_argument('--bf16', action='store_true', help='bfloat16 in the network')
     args = parser.parse_args()
-    model = SR3.from_pretrained(args.model, args.bf16)
+    model = SR3.from_pretrained(args.model, args.bf16).to(processes().device)
     if args.schedule: model = on_schedule(model, args.schedule)
     size, samples = args.size or model.size, model.samples
     side = args.squares or size
     if size % side: parser.error(f'squares of {side} do not fill crops of {size}')
-    z = crops(list(image_folder(args.images, size).values()), args.crops, size, torch.Generator().manual_seed(0))
-    y, x_T = degrade(z, model.scale), candidates(args.crops, z.shape[1:], seed=7)
+    z = crops(list(image_folder(args.images, size).values()), args.crops, size, torch.Generator().manual_seed(0)).to(model.device)
+    batch, y, x_T = batch_size(z), degrade(z, model.scale), candidates(args.crops, z.shape[1:], seed=7)
     print(f'{args.model}: {samples} patches of training; {model.sched.name} schedule; {args.crops} crops of {size}×{size}\n\n| | LPIPS | of bicubic | PSNR | colour bias | s/image |\n| --- | --- | --- | --- | --- | --- |')
     rows = [row('bicubic', upsample(y, model.scale), z, side, None)]
     for label in args.samplers:
         start = time.monotonic()
-        parts = [model.h(x_T[i:i+16], y[i:i+16], label, torch.Generator().manual_seed(i)) for i in tqdm(range(0, args.crops, 16), desc=label)]
+        parts = [model.h(x_T[i:i+batch], y[i:i+batch], label, torch.Generator(model.device).manual_seed(i)) for i in tqdm(range(0, args.crops, batch), desc=label)]
         rows.append(row(label, torch.cat(parts), z, side, rows[0]['lpips'], time.monotonic() - start))
         if args.out: keep(args.out, [r | dict(samples=samples, images=Path(args.images).name, bf16=args.bf16, schedule=model.sched.name, squares=args.squares) for r in rows])
 

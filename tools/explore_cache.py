@@ -8,7 +8,7 @@ from tqdm import tqdm
 from odebc.data import digest, photographs, write_atomically
 from odebc.metrics import dssim, lpips_model
 from odebc.lab import reference_and_test
-from odebc.scores import candidate
+from odebc.scores import candidate, processes
 from odebc.train import SR3
 
 DISTANCES = dict(LPIPS=lambda a, b: lpips_model()(a, b), DSSIM=dssim, MSE=lambda a, b: (a - b).square().mean((1, 2, 3)))
@@ -30,7 +30,7 @@ def fill(path, facts, model, z, y, K):
     D = kept(path, facts)
     for k in tqdm(range(len(D['MSE']), K), desc=path.stem, unit='candidate', initial=len(D['MSE']), total=K):
         x_0 = model.h(candidate(k, model.shape, int(facts['seed']))[None], y, facts['sampler'])
-        D = {name: torch.cat([D[name], d(x_0, z)[None].float()]) for name, d in DISTANCES.items()}
+        D = {name: torch.cat([D[name], d(x_0, z)[None].float().cpu()]) for name, d in DISTANCES.items()}
         if k % 8 == 7 or k == K - 1: write_atomically(path, save(D, facts))
 
 
@@ -44,9 +44,9 @@ def main():
     parser.add_argument('--seed', type=int, default=0, help='of pairs and candidates')
     parser.add_argument('--out', type=Path, default=Path('data/explore'))
     args = parser.parse_args()
-    model = SR3.from_pretrained(args.model)
+    model = SR3.from_pretrained(args.model).to(processes().device)
     z_ref, y_ref, z, y = reference_and_test(photographs(), args.r, args.u, model.size, model.scale, args.seed)
-    z, y = torch.cat([z_ref, z]), torch.cat([y_ref, y])
+    z, y = (torch.cat(pair).to(model.device) for pair in ((z_ref, z), (y_ref, y)))
     for label in args.samplers:
         facts = dict(sampler=label, seed=args.seed, R=args.r, U=args.u, pairs=digest(z, y), weights=model.solution_map(label).meta['weights'])
         fill(args.out/f'{label}.safetensors', {name: str(value) for name, value in facts.items()}, model, z, y, args.k)

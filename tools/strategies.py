@@ -6,7 +6,7 @@ import torch
 from odebc.boundary import mean_correlation
 from odebc.data import crops, degrade, image_folder, tiles, write_atomically
 from odebc.metrics import lpips_model
-from odebc.scores import BoundaryCondition, candidates, score_matrix
+from odebc.scores import BoundaryCondition, candidates, processes, score_matrix
 from odebc.search import STRATEGIES, search, standings
 from odebc.train import SR3
 
@@ -45,15 +45,15 @@ def main():
     parser.add_argument('--seeds', type=int, default=3)
     parser.add_argument('--out', default='runs/strategies')
     args = parser.parse_args()
-    model = SR3.from_pretrained(args.model)
+    model = SR3.from_pretrained(args.model).to(processes().device)
     h, coarse = model.solution_map(args.sampler), model.solution_map(args.coarse)
-    patches = lambda cut, folder, n: cut(list(image_folder(folder, model.size).values()), n, model.size, torch.Generator().manual_seed(0))
+    patches = lambda cut, folder, n: cut(list(image_folder(folder, model.size).values()), n, model.size, torch.Generator().manual_seed(0)).to(model.device)
     z = patches(tiles, args.unseen, args.n)
     unseen = z, degrade(z, model.scale)
     random = kept(Path(args.out)/'random.json', lambda: score_matrix(h, candidates(8, model.shape, 99), *unseen, lpips_model()).mean(0).tolist())
     result = dict(model=args.model, weights=h.meta['weights'], sampler=args.sampler, coarse=args.coarse, K=args.k, R=args.r, budget=args.budget, random=[round(v, 5) for v in random], runs=[])
     for seed in range(args.seeds):
-        z = crops(list(image_folder(args.references, model.size).values()), args.r, model.size, torch.Generator().manual_seed(100 + seed))
+        z = crops(list(image_folder(args.references, model.size).values()), args.r, model.size, torch.Generator().manual_seed(100 + seed)).to(model.device)
         names = {s: s for s in STRATEGIES} | ({'all cells': 'exhaustive'} if seed == 0 else {})
         for name, strategy in names.items():
             result['runs'].append(kept(Path(args.out)/f'{name}-{seed}.json', lambda: run(name, strategy, seed, args, h, (z, degrade(z, model.scale)), unseen, coarse)))
