@@ -85,7 +85,7 @@ class LPIPS(nn.Module):
         heads:list[Tensor], # non-negative weights of the channels, (C_l,) each
     ):
         super().__init__()
-        self.trunk, self.roots = trunk, nn.ParameterList([w.sqrt() for w in heads])
+        self.trunk, self.roots = trunk, nn.ParameterList([w.double().sqrt().float() for w in heads])  # rounded alike on every machine: a file of scores remembers them
 
     def weigh(self, maps):
         "φ of the trunk's maps: vectors of length 1, times the roots of the weights and of the mean"
