@@ -29,6 +29,9 @@ def main():
     runs = {'float32, contiguous': make(False), 'float32, channels last': make(False), 'bfloat16, channels last': make(True)}
     plain = runs['float32, contiguous']
     plain.net.to(memory_format=torch.contiguous_format)
+    if plain.accelerator.device.type == 'cuda':
+        runs['bfloat16, compiled'] = make(True)
+        runs['bfloat16, compiled'].net.F.compile(dynamic=False)
     start, times = time.perf_counter(), {name: [] for name in runs}
     loader = DataLoader(plain.examples, args.batch, sampler=range(args.batch*args.rounds))
     batches = [[x.to(plain.accelerator.device) for x in batch] for batch in loader]
@@ -36,7 +39,7 @@ def main():
     for run in runs.values(): run.step(batches[0])  # warm up
     for batch in batches:
         for name, run in runs.items(): times[name].append(seconds(run, batch))
-    print(f'{args.config}, batches of {args.batch} patches of {args.size}×{args.size}, {plain.accelerator.device}, {torch.get_num_threads()} threads')
+    print(f'{args.config}, batches of {args.batch} patches of {args.size}×{args.size}, {plain.accelerator.device}, {torch.get_num_threads()} threads' + (', float32 convolutions in TF32' if plain.accelerator.device.type == 'cuda' and torch.backends.cudnn.allow_tf32 else ''))
     for name, t in times.items(): print(f'{name:26} {args.batch/median(t):8.1f} samples/s   ratio {median(a/b for a, b in zip(times["float32, contiguous"], t)):.2f}')
     print(f'making the examples in the same process: {making/args.batch*1e3:.2f} ms each, {making/(making + min(map(median, times.values()))):.1%} of the time of the fastest')
 
