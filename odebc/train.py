@@ -55,6 +55,14 @@ class SR3:
         self.net.to(device)
         return self
 
+    def on(self,
+        schedule:str, # "linear" or "cosine"
+    ): # another SR3
+        "The same weights, solved on another schedule"
+        net = UNet(**self.net.config | dict(schedule=schedule))
+        net.take(self.net)
+        return SR3(net.eval().requires_grad_(False).to(self.device, memory_format=torch.channels_last), self.scale, self.size, self.record, self.bf16)
+
     @property
     def samples(self)->int:
         "Patches that the weights have seen, with those of the models they started from"

@@ -150,7 +150,7 @@ def test_the_searches_tell_which_samplers_are_alike():
     alike = lambda a, b: round(torch.corrcoef(torch.stack([means[a].double(), means[b].double()]))[0, 1].item(), 2)
     accurate = ('DDIM-50', 'DDIM-100', 'DPMS-20')
     assert sorted(alike(a, b) for a, b in combinations(accurate, 2)) == [.83, .95, .96]
-    assert alike('DDIM-20', 'DPMS-20') == .44 and alike('DDIM-10', 'DPMS-20') == -.03
+    assert alike('DDIM-20', 'DPMS-20') == .44 and alike('DDIM-10', 'DPMS-20') == -.05
 
 
 def test_the_kept_scores_give_the_transfer_between_networks():

@@ -10,7 +10,6 @@ from odebc.lab import batch_size
 from odebc.metrics import lpips, psnr
 from odebc.scores import candidates, processes
 from odebc.train import SR3
-from odebc.unet import UNet
 
 
 def squares(x, side):
@@ -35,13 +34,6 @@ def keep(path, rows):
     write_atomically(path, json.dumps([*(r for r in old if key(r) not in set(map(key, rows))), *rows], indent=0).encode())
 
 
-def on_schedule(model, name):
-    "The same weights, solved on another schedule"
-    net = UNet(**model.net.config | dict(schedule=name))
-    net.take(model.net)
-    return SR3(net.eval().to(model.device, memory_format=torch.channels_last), model.scale, model.size, model.record, model.bf16)
-
-
 @torch.no_grad()
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
@@ -56,7 +48,7 @@ def main():
     parser.add_argument('--bf16', action='store_true', help='bfloat16 in the network')
     args = parser.parse_args()
     model = SR3.from_pretrained(args.model, args.bf16).to(processes().device)
-    if args.schedule: model = on_schedule(model, args.schedule)
+    if args.schedule: model = model.on(args.schedule)
     size, samples = args.size or model.size, model.samples
     side = args.squares or size
     if size % side: parser.error(f'squares of {side} do not fill crops of {size}')
