@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['ROWS', 'PAPER', 'section', 'table', 'crossed', 'beside', 'certainty', 'matrix', 'agreement', 'winners', 'powers',
-           'ablation', 'without_blocks', 'worst', 'tricks', 'predictors', 'overfitting', 'transfer',
+           'ablation', 'without_blocks', 'scaled', 'worst', 'tricks', 'predictors', 'overfitting', 'transfer',
            'transfer_networks', 'choice_by', 'picture', 'story', 'plot_ablation', 'plot_agreement', 'plot_predictors',
            'table_lines', 'listing', 'kept', 'experiments', 'write', 'report']
 
 # %% ../nbs/10_results.ipynb #9c20c1fd
 from collections.abc import Callable, Iterator
+from copy import copy
 from importlib.resources import files
 import csv, io
 import matplotlib.pyplot as plt
@@ -23,6 +24,7 @@ from .data import to_image, write_atomically
 from .lab import Lab, calls, drawn, fixed, markdown, mean_over, paired, pm, stats, table_1
 from .metrics import dssim
 from .scores import BoundaryCondition, candidate
+from .train import SR3
 
 # %% ../nbs/10_results.ipynb #b3823579
 def section(
@@ -143,6 +145,18 @@ def without_blocks(
     "Noise whose block means are taken out"
     return x - F.interpolate(F.adaptive_avg_pool2d(x, grid)[None], x.shape[-2:])[0]
 
+def scaled(
+    model:SR3,
+    k:float, # factor, below 1: less noise is taken away
+)->SR3:
+    "The model with its noise estimate multiplied (Ning et al., 2024)"
+    def eps(y):
+        eps_fn = model.eps(y)
+        return lambda x, t: k*eps_fn(x, t)
+    other = copy(model)
+    other.eps = eps
+    return other
+
 def worst(
     found:BoundaryCondition, # of a search by halving
 )->int: # candidate
@@ -164,6 +178,9 @@ def tricks(
     cosine = lab.model.on('cosine')
     rows['cosine schedule'] = mean_over([lab.scores(test, f'{label} cosine {k}', drawn(cosine, label, 100 + k), n) for k in range(lab.p.draws)])
     rows['x̃_T, cosine schedule'] = lab.scores(test, f'{label} found cosine', fixed(cosine, found.x_T, label), n)
+    for k in (.99, .995, .998):
+        rows[f'{k}·ε'] = mean_over([lab.scores(test, f'{label} eps times {k} {i}', drawn(scaled(lab.model, k), label, 100 + i), n) for i in range(lab.p.draws)])
+        rows[f'x̃_T, {k}·ε'] = lab.scores(test, f'{label} found eps times {k}', fixed(scaled(lab.model, k), found.x_T, label), n)
     rows['1.02·x̃_T'] = lab.scores(test, f'{label} found times 1.02', fixed(lab.model, 1.02*found.x_T, label), n)
     for name, grid in (('channel means', 1), ('8×8 block means', 8)): rows[f'{name} removed'] = change(f'without {grid}', lambda x: without_blocks(x, grid))
     rows['x̃_T, 8×8 block means removed'] = lab.scores(test, f'{label} found without 8', fixed(lab.model, without_blocks(found.x_T, 8), label), n)
