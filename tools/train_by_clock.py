@@ -72,7 +72,7 @@ def main():
     if run.accelerator.device.type == 'cuda': net.F.compile(dynamic=False)
     train(run, args.seconds)
     model = run.model(args.about or args.images.name)
-    model.record['note'] = 'examples made on the GPU; the learning rate followed the clock: it rose for 3 % of the time and fell for the last 60 %'
+    model.record['note'] = 'tools/train_by_clock.py: examples made on the GPU; the learning rate followed the clock: it rose for 3 % of the time and fell for the last 60 %'
     model.to('cpu').save_pretrained(args.out)
     print(f"{len(run.losses)} steps, {model.record['samples']} patches, the model is in {args.out}")
 
