@@ -146,7 +146,7 @@ def without_blocks(
     return x - F.interpolate(F.adaptive_avg_pool2d(x, grid)[None], x.shape[-2:])[0]
 
 def scaled(
-    model:SR3,
+    model:SR3, # the network
     k:float, # factor, below 1: less noise is taken away
 )->SR3:
     "The model with its noise estimate multiplied (Ning et al., 2024)"
