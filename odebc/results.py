@@ -170,16 +170,16 @@ def tricks(
 )->dict[str, dict]: # name -> scores
     "Random, found and worst x_T beside simple changes of a random one, for the first sampler"
     label, found = lab.p.ode[0], lab.found(lab.p.ode[0])
-    change = lambda name, f: mean_over([lab.scores(test, f'{label} {name} {k}', drawn(lab.model, label, 100 + k, f), n) for k in range(lab.p.draws)])
+    change = lambda name, f=lambda x: x, model=lab.model: mean_over([lab.scores(test, f'{label} {name} {k}', drawn(model, label, 100 + k, f), n) for k in range(lab.p.draws)])
     rows = {'random x_T': lab.random(test, label, n), 'x̃_T': lab.scores(test, f'{label} found', fixed(lab.model, found.x_T, label))}
     rows['worst candidate'] = lab.scores(test, f'{label} worst', fixed(lab.model, candidate(worst(found), lab.model.shape), label), n)
     rows['x_T = 0'] = lab.scores(test, f'{label} zero', fixed(lab.model, torch.zeros(lab.model.shape), label), n)
     for tau in (.25, .5, .75, .9, .98, 1.02, 1.05, 1.1): rows[f'{tau}·x_T'] = change(f'times {tau}', lambda x: tau*x)
     cosine = lab.model.on('cosine')
-    rows['cosine schedule'] = mean_over([lab.scores(test, f'{label} cosine {k}', drawn(cosine, label, 100 + k), n) for k in range(lab.p.draws)])
+    rows['cosine schedule'] = change('cosine', model=cosine)
     rows['x̃_T, cosine schedule'] = lab.scores(test, f'{label} found cosine', fixed(cosine, found.x_T, label), n)
     for k in (.99, .995, .998):
-        rows[f'{k}·ε'] = mean_over([lab.scores(test, f'{label} eps times {k} {i}', drawn(scaled(lab.model, k), label, 100 + i), n) for i in range(lab.p.draws)])
+        rows[f'{k}·ε'] = change(f'eps times {k}', model=scaled(lab.model, k))
         rows[f'x̃_T, {k}·ε'] = lab.scores(test, f'{label} found eps times {k}', fixed(scaled(lab.model, k), found.x_T, label), n)
     rows['1.02·x̃_T'] = lab.scores(test, f'{label} found times 1.02', fixed(lab.model, 1.02*found.x_T, label), n)
     for name, grid in (('channel means', 1), ('8×8 block means', 8)): rows[f'{name} removed'] = change(f'without {grid}', lambda x: without_blocks(x, grid))
