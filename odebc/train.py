@@ -379,6 +379,7 @@ class Run:
                 if self.accelerator.check_trigger(): asked.append('by some process'); break
                 if time.monotonic() - saved > 60*minutes: self.keep(folder, data); saved = time.monotonic()
         self.keep(folder, data)
+        self.accelerator.wait_for_everyone()  # when one process ends, the launcher ends the others: not while the main one writes
         if asked: raise KeyboardInterrupt
         return self.model(data)
 

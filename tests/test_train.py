@@ -25,6 +25,7 @@ run.optimizer.step = lambda: None
 assert run.accelerator.num_processes == int(sys.argv[3])
 loss = next(iter(run))
 if run.accelerator.is_main_process: torch.save(dict(loss=loss, grad=[p.grad for p in run.net.parameters()]), sys.argv[2])
+run.accelerator.wait_for_everyone()
 run.accelerator.end_training()
 '''
 ENV = dict(os.environ, OMP_NUM_THREADS='1')
@@ -64,22 +65,24 @@ def test_two_processes_have_the_gradient_of_the_joint_batch(photo_folder, tmp_pa
 
 
 ONE_IS_ASKED = SCRIPT + '''
-import os, signal
+import os, signal, time
 signal.signal(signal.SIGINT, signal.default_int_handler)
-real = run.step
+real, save = run.step, run.save
 def step(batch):
     if run.accelerator.process_index == 1 and len(run.losses) == 5: os.kill(os.getpid(), signal.SIGINT)
     return real(batch)
-run.step = step
+def slowly(path): time.sleep(1); save(path)
+run.step, run.save = step, slowly
 try: run.fit(sys.argv[2])
-except KeyboardInterrupt: open(f'{sys.argv[2]}/{run.accelerator.process_index}', 'w').write(str(len(run.losses)))
-run.accelerator.end_training()
+except KeyboardInterrupt: open(f'{sys.argv[2]}/{run.accelerator.process_index}', 'w').write(str(len(run.losses))); raise
 '''
 
 
 def test_when_one_process_is_interrupted_all_stop_and_the_work_is_kept(photo_folder, tmp_path):
+    "Also where writing takes long: the launcher ends all processes when the first has ended"
     (tmp_path/'script.py').write_text(ONE_IS_ASKED)
-    subprocess.run([sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2', tmp_path/'script.py', photo_folder, tmp_path], check=True, capture_output=True, env=ENV, timeout=120)
+    done = subprocess.run([sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2', tmp_path/'script.py', photo_folder, tmp_path], capture_output=True, encoding='utf8', env=ENV, timeout=120)
+    assert 'KeyboardInterrupt' in done.stderr, done.stderr
     assert [(tmp_path/name).read_text() for name in '01'] == ['6', '6']
     assert len(torch.load(tmp_path/CHECKPOINT, weights_only=True)['losses']) == 6
 
