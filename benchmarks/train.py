@@ -9,8 +9,9 @@ from odebc.train import Recipe, Run
 from odebc.unet import UNet
 
 
-def seconds(run, batch):
-    "Wall time of one step"
+def seconds(run, batch, tf32):
+    "Wall time of one step; plain float32 is without TF32, which a GPU's convolutions would take by themselves"
+    torch.backends.cudnn.allow_tf32 = tf32
     start = time.perf_counter()
     run.step(batch)
     if run.accelerator.device.type == 'cuda': torch.cuda.synchronize()
@@ -25,21 +26,24 @@ def main():
     parser.add_argument('--rounds', type=int, default=8, help='rounds over all variants')
     args = parser.parse_args()
     images = [to_bytes(p) for p in photographs().values() if min(p.shape[1:]) >= args.size]
-    make = lambda bf16: Run(getattr(UNet, args.config)(), images, Recipe(batch=args.batch, size=args.size, bf16=bf16))
-    runs = {'float32, contiguous': make(False), 'float32, channels last': make(False), 'bfloat16, channels last': make(True)}
+    def make(bf16, layout=torch.channels_last):
+        run = Run(getattr(UNet, args.config)(), images, Recipe(batch=args.batch, size=args.size, bf16=bf16))
+        run.net.to(memory_format=layout)
+        return run
+    runs = {'float32, contiguous': make(False, torch.contiguous_format), 'float32, channels last': make(False), 'bfloat16, channels last': make(True)}
     plain = runs['float32, contiguous']
-    plain.net.to(memory_format=torch.contiguous_format)
     if plain.accelerator.device.type == 'cuda':
+        runs['TF32, contiguous'] = make(False, torch.contiguous_format)
         runs['bfloat16, compiled'] = make(True)
         runs['bfloat16, compiled'].net.F.compile(dynamic=False)
     start, times = time.perf_counter(), {name: [] for name in runs}
     loader = DataLoader(plain.examples, args.batch, sampler=range(args.batch*args.rounds))
     batches = [[x.to(plain.accelerator.device) for x in batch] for batch in loader]
     making = (time.perf_counter() - start)/args.rounds
-    for run in runs.values(): run.step(batches[0])  # warm up
+    for name, run in runs.items(): seconds(run, batches[0], 'TF32' in name)  # warm up
     for batch in batches:
-        for name, run in runs.items(): times[name].append(seconds(run, batch))
-    print(f'{args.config}, batches of {args.batch} patches of {args.size}×{args.size}, {plain.accelerator.device}, {torch.get_num_threads()} threads' + (', float32 convolutions in TF32' if plain.accelerator.device.type == 'cuda' and torch.backends.cudnn.allow_tf32 else ''))
+        for name, run in runs.items(): times[name].append(seconds(run, batch, 'TF32' in name))
+    print(f'{args.config}, batches of {args.batch} patches of {args.size}×{args.size}, {plain.accelerator.device}, {torch.get_num_threads()} threads')
     for name, t in times.items(): print(f'{name:26} {args.batch/median(t):8.1f} samples/s   ratio {median(a/b for a, b in zip(times["float32, contiguous"], t)):.2f}')
     print(f'making the examples in the same process: {making/args.batch*1e3:.2f} ms each, {making/(making + min(map(median, times.values()))):.1%} of the time of the fastest')
 
