@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 from odebc.data import training_images
-from odebc.train import CHECKPOINT, CONFIGS, SR3, Examples, Recipe, Run, configured, residual_std
+from odebc.metrics import lite_model, lpips_model
+from odebc.train import CHECKPOINT, CONFIGS, SR3, Examples, Objective, Recipe, Run, configured, residual_std, training_times
 from odebc.unet import UNet
 
 SCRIPT = '''
@@ -94,6 +95,30 @@ def test_the_command_in_two_processes(photo_folder, tmp_path):
     assert model.record['processes'] == 2 and model.samples == SR3.from_pretrained('small').samples + 2
 
 
+def test_perceptual_term_is_the_distance_of_the_estimated_picture(images, monkeypatch):
+    monkeypatch.setattr('odebc.metrics.lpips_model', dict(squeeze=lite_model()).get)
+    net, run = UNet.small(), Examples(images, 32)
+    for p in net.F.last.parameters(): torch.nn.init.normal_(p, std=.02)
+    z, y_up, v, eps, drop = (torch.stack(x) for x in zip(*(run[i] for i in range(6))))
+    drop[0], t = True, training_times(net, v, drop)
+    alpha, sigma = (f(t).to(z).view(-1, 1, 1, 1) for f in (net.sched.alpha, net.sched.sigma))
+    x_t = alpha*z + sigma*eps
+    x_0 = (x_t - sigma*net(x_t, y_up, t, drop))/alpha
+    seen = lite_model()(x_0.clamp(-1, 1), z)
+    assert seen.max() > .01 and not drop.all()
+    plain, joint = (Objective(net, perceptual=w)(z, y_up, v, eps, drop) for w in (0, .3))
+    assert (joint - plain).item() == pytest.approx(.3*seen[~drop].sum().item()/6, rel=1e-3)
+    joint.backward()
+    assert net.F.last.weight.grad.abs().max() > 0 and not any(p.requires_grad for p in lite_model().parameters())
+
+
+def test_perceptual_training_needs_the_weights(images, monkeypatch):
+    monkeypatch.setenv('ODEBC_LPIPS_SQUEEZE', 'missing.safetensors')
+    lpips_model.cache_clear()
+    with pytest.raises(ValueError, match="LPIPS needs SqueezeNet 1.1's weights, and missing.safetensors cannot be read"): configured('small', images, perceptual=.2)
+    with pytest.raises(ValueError, match='must not be negative, as -0.1 is'): configured('small', images, perceptual=-.1)
+
+
 def test_resuming_another_run_is_refused(images, tmp_path):
     small = lambda **changes: Run(UNet(.13, channels=32, mults=(1,), blocks=1, groups=8, unshuffle=4), images, Recipe(**{**dict(steps=2, batch=2, size=32), **changes}))
     small().fit(tmp_path)
@@ -102,6 +127,9 @@ def test_resuming_another_run_is_refused(images, tmp_path):
     with pytest.raises(ValueError, match='the number of photographs was 3 and is 2'): Run(small().net, images[1:], small().recipe).fit(tmp_path)
     other = Run(UNet(None, channels=32, mults=(1,), blocks=1, groups=8, unshuffle=4), images, Recipe(steps=2, batch=2, size=32))
     with pytest.raises(ValueError, match='the s was 0.13 and is None'): other.fit(tmp_path)    # plain SR3: the same tensors, another network
+    state = torch.load(tmp_path/CHECKPOINT, weights_only=True)
+    del state['task']['perceptual']                          # from before there was such a field
+    torch.save(state, tmp_path/CHECKPOINT)
     assert len(small(steps=3).fit(tmp_path).record['loss']) == 3
     with pytest.raises(ValueError, match='unknown configuration'): configured('huge', images)
 
