@@ -186,9 +186,9 @@ def sr3_error(
     alpha, sigma = (v.to(z).view(-1, 1, 1, 1) for v in (net.sched.alpha(t), net.sched.sigma(t)))
     return net(alpha*z + sigma*eps, y_up, t, drop).float() - eps
 
-def sr3_loss(*args)->Tensor: # (B,)
-    "Mean squared error of the noise estimate (Eq. B.1), per image; arguments of `sr3_error`"
-    return sr3_error(*args).square().mean((1, 2, 3))
+def sr3_loss(net, z, y_up, t, eps, drop=None)->Tensor: # (B,)
+    "Mean squared error of the noise estimate (Eq. B.1), per image; arguments as in `sr3_error`"
+    return sr3_error(net, z, y_up, t, eps, drop).square().mean((1, 2, 3))
 
 # %% ../nbs/08_train.ipynb #63fd6ad8
 def training_times(
