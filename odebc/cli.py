@@ -8,7 +8,7 @@ __all__ = ['app', 'DISTANCES', 'leave', 'commands', 'distance_named', 'demo', 't
 # %% ../nbs/12_cli.ipynb #7cd76033
 from pathlib import Path
 from typing import Annotated
-import signal, sys, warnings
+import os, signal, sys, warnings
 import typer
 
 # %% ../nbs/12_cli.ipynb #a3e27825
@@ -20,7 +20,12 @@ def leave(result):
     if distributed.is_initialized(): distributed.destroy_process_group()
 
 @app.callback(result_callback=leave)
-def commands(): pass
+def commands():
+    mine = int(os.environ.get('LOCAL_WORLD_SIZE', 1))  # set by torchrun
+    if mine == 1: return
+    import torch
+    there = torch.cuda.device_count()
+    if 0 < there < mine: raise ValueError(f"{mine} processes need a GPU each, and there are {there}: start fewer, or none on the GPU, with CUDA_VISIBLE_DEVICES='' before the command")
 
 DISTANCES = 'best', 'lpips', 'lpips-lite', 'dists', 'dssim' # for --distance; best: LPIPS, or LPIPS-lite where it cannot be had
 
@@ -48,7 +53,7 @@ def demo(
 ):
     "Search x_T on reference patches and compare it on unseen ones."
     from tqdm import tqdm
-    from odebc.data import image_folder, photographs
+    from odebc.data import byte_folder, photographs
     from odebc.lab import markdown, mean_over, measure, methods, reference_and_test
     from odebc.results import picture
     from odebc.scores import processes
@@ -57,7 +62,7 @@ def demo(
     sr3 = SR3.from_pretrained(model).to(processes().device)
     h, (name, distance, why) = sr3.solution_map(sampler), distance_named('best')
     out.mkdir(parents=True, exist_ok=True)
-    photos = photographs() if images is None else image_folder(images, sr3.size)
+    photos = photographs() if images is None else byte_folder(images, sr3.size)
     z_ref, y_ref, z, y = (x.to(sr3.device) for x in reference_and_test(photos, r, tests, sr3.size, sr3.scale, seed))
     print(f"{len(photos)} photographs, {r} reference and {tests} test patches of {sr3.size}×{sr3.size}, K = {k}, {sampler}, distance {name}")
     try: found = find(h, z_ref, y_ref, k, distance, seed=seed)
@@ -93,11 +98,11 @@ def train(
     about: Annotated[str, typer.Option(help="what the photographs are, for the record")]='',
 ):
     "Train SR3 on a folder of photographs; run again to resume. For several processes: torchrun --nproc-per-node N -- $(which odebc) train …"
-    from odebc.data import training_images
+    from odebc.data import byte_folder
     from odebc.train import CONFIGS, SR3, Recipe, configured
     least = size or (CONFIGS[config][1] if config in CONFIGS else Recipe()).size
     changes = dict(steps=steps, batch=batch, lr=lr, size=size, seed=seed, perceptual=perceptual, bf16=bf16)
-    run = configured(config, training_images(images, least), SR3.from_pretrained(start) if start else None, **{k: v for k, v in changes.items() if v is not None})
+    run = configured(config, list(byte_folder(images, least).values()), SR3.from_pretrained(start) if start else None, **{k: v for k, v in changes.items() if v is not None})
     out = out or Path('runs')/config
     model = run.fit(out, data=about or images.name)
     if run.accelerator.is_main_process: print(f"{model.record['steps']} steps, {model.record['samples']} patches, loss {model.record['loss'][-1][1]}; the model is in {out}")
@@ -119,17 +124,17 @@ def search(
     seed: Annotated[int, typer.Option(min=0, help="of patches and candidates")]=0,
 ):
     "Search x_T on reference patches; run again to resume. For several processes: torchrun --nproc-per-node N -- $(which odebc) search …"
-    from odebc.data import image_folder, photographs
+    from odebc.data import byte_folder, photographs
     from odebc.lab import reference_and_test
     from odebc.scores import processes
     from odebc.search import search as find
     from odebc.train import SR3
     sr3 = SR3.from_pretrained(model).to(processes().device)
     name, distance, _ = distance_named(distance)
-    photos = photographs() if images is None else image_folder(images, sr3.size)
+    photos = photographs() if images is None else byte_folder(images, sr3.size)
     z_ref, y_ref, z, y = (x.to(sr3.device) for x in reference_and_test(photos, r, unseen, sr3.size, sr3.scale, seed))
     cheap = sr3.solution_map(coarse) if coarse else None
-    found = find(sr3.solution_map(sampler), z_ref, y_ref, k, distance, strategy, budget, seed, path=out, unseen=(z, y), coarse=cheap, meta=dict(model=model))
+    found = find(sr3.solution_map(sampler), z_ref, y_ref, k, distance, strategy, budget, seed, path=out, unseen=(z, y), coarse=cheap)
     if not processes().is_main_process: return
     print(f"row {found.index} of {strategy}: {name} {found.score:.4f} ± {found.error:.4f} on {r} reference patches, {found.unseen_score:.4f} ± {found.unseen_error:.4f} on {unseen} unseen ones; "
           f"{found.solves} solves, {found.nfe} network evaluations, {found.seconds:.0f} s; written to {out}")
@@ -150,12 +155,12 @@ def upscale(
     sr3, found = SR3.from_pretrained(model).to(processes().device), BoundaryCondition.load(x_t)
     sampler = sampler or found.meta.get('sampler', 'DDIM-20')
     if found.meta.get('weights') != sr3.solution_map(sampler).meta['weights']: warnings.warn(f"{x_t} was found with another model than {model}")
-    pictures = {path: load_image(path) for path in images}
-    targets = [out/f'{path.stem}_x{sr3.scale}.png' for path in pictures]
+    for path in images: load_image(path)  # a bad picture is found before the first one is enlarged
+    targets = [out/f'{path.stem}_x{sr3.scale}.png' for path in images]
     if len(set(targets)) < len(targets): raise ValueError("two pictures have the same name: enlarge them into different folders")
     out.mkdir(parents=True, exist_ok=True)
-    for (path, image), target in zip(pictures.items(), targets):
-        to_image(sr3.upscale(image, found.x_T, sampler)).save(target)
+    for path, target in zip(images, targets):
+        to_image(sr3.upscale(load_image(path), found.x_T, sampler)).save(target)
         print(f"wrote {target}")
 
 # %% ../nbs/12_cli.ipynb #3e40e2f3
@@ -172,19 +177,21 @@ def results(
     out: Annotated[Path, typer.Option(help="folder for results.md, results.csv and the figures")]=Path('results'),
 ):
     "Measure the paper's tables and figures; run again to resume."
-    from odebc.data import image_folder, photographs, split
+    from odebc.data import byte_folder, photographs, split
     from odebc.lab import PROTOCOLS, Lab
     from odebc.results import report
     from odebc.scores import processes
     from odebc.train import SR3
     if protocol not in PROTOCOLS: raise ValueError(f"unknown protocol {protocol!r}, known are {', '.join(PROTOCOLS)}")
     ours, theirs = split(photographs())
-    sets = {} if tests is None else {folder.name: list(image_folder(folder).values()) for folder in sorted(tests.iterdir()) if folder.is_dir() and folder.name[0] != '.'}
+    sets = {} if tests is None else {folder.name: list(byte_folder(folder).values()) for folder in sorted(tests.iterdir()) if folder.is_dir() and folder.name[0] != '.'}
     if tests and not sets: raise ValueError(f"{tests} holds no folders: it needs one of photographs for each test set")
     sets.setdefault('photographs', list(theirs.values()))
     load = lambda name: SR3.from_pretrained(name, bf16).to(processes().device)
-    pairs = list((ours if references is None else image_folder(references)).values())
-    network, networks = load(model), {Path(other).name: load(other) for other in others}
+    pairs = list((ours if references is None else byte_folder(references)).values())
+    names = ['this', *(Path(other).name for other in others)]
+    if len(set(names)) < len(names): raise ValueError(f"the networks need different names, none of them this; their folders are called {', '.join(names[1:])}")
+    network, networks = load(model), {name: load(other) for name, other in zip(names[1:], others)}
     for name, other in networks.items():
         if other.shape != network.shape: raise ValueError(f"{name} starts from an x_T of shape {other.shape}, {model} from one of {network.shape}: neither can use the other's")
     make = lambda network, folder: Lab(network, PROTOCOLS['quick' if quick else protocol], pairs, sets, folder)
@@ -202,7 +209,7 @@ def main():
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try: status = app(sys.argv[1:] or ['--help'], standalone_mode=False)
     except KeyboardInterrupt: status = 130
-    except (ValueError, OSError) as e: status = f'odebc: {e}'
+    except (ValueError, OSError, RuntimeError) as e: status = f'odebc: {e}'  # torch says by RuntimeErrors that memory, or a device, is not enough
     except typer._click.ClickException as e: status = f'odebc: {e.format_message()}'
     if status == 130: print('odebc: stopped', file=sys.stderr)
     if isinstance(status, str): print(status, file=sys.stderr); status = 2

@@ -14,7 +14,7 @@ import json, math, time
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
-from .data import degrade, digest, split, tiles, upsample, write_atomically
+from .data import degrade, digest, from_bytes, split, tiles, upsample, write_atomically
 from .metrics import best_distance, psnr, ssim
 from .samplers import nfe
 from .scores import BoundaryCondition, candidate
@@ -23,7 +23,7 @@ from .train import SR3
 
 # %% ../nbs/10_lab.ipynb #4f6bac65
 def reference_and_test(
-    images:dict[str, Tensor], # name -> (3, H, W)
+    images:dict[str, Tensor], # name -> (3, H, W), in [-1, 1] or uint8
     R:int, # reference pairs
     n:int, # test pairs
     size:int=64, # side of a patch, pixels
@@ -33,6 +33,7 @@ def reference_and_test(
     "HR–LR pairs from different photographs for the search and for the test"
     g = torch.Generator().manual_seed(seed)
     z_ref, z_test = (tiles(list(side.values()), count, size, g) for side, count in zip(split(images, seed=seed), (R, n)))
+    z_ref, z_test = from_bytes(z_ref), from_bytes(z_test)
     return z_ref, degrade(z_ref, scale), z_test, degrade(z_test, scale)
 
 # %% ../nbs/10_lab.ipynb #4d777a1e
@@ -121,12 +122,12 @@ class Lab:
     def __init__(self,
         model:SR3, # the network
         protocol:Protocol, # how much
-        references:list[Tensor], # images for the searches
+        references:list[Tensor], # images for the searches, in [-1, 1] or uint8
         tests:dict[str, list[Tensor]], # test set -> images
         folder:str|Path, # of the results
     ):
         self.model, self.p, self.folder, (self.distance_name, self.distance, self.why) = model, protocol, Path(folder), best_distance()
-        cut = lambda images, n: tiles(images, min(n, places(images, model.size)), model.size, torch.Generator().manual_seed(0)).to(model.device)
+        cut = lambda images, n: from_bytes(tiles(images, min(n, places(images, model.size)), model.size, torch.Generator().manual_seed(0))).to(model.device)
         self.z, self.tests = cut(references, max(protocol.R, protocol.matrix[1])), {name: cut(images, protocol.n if len(images) >= 20 else protocol.few) for name, images in tests.items()}
         self.y, self.y_tests = degrade(self.z, self.model.scale), {name: degrade(z, self.model.scale) for name, z in self.tests.items()}
         self.searches = {}

@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 from tqdm.auto import tqdm
 from .boundary import correlation, winner
-from .data import to_image, write_atomically
+from .data import digest, to_image, write_atomically
 from .lab import Lab, calls, drawn, fixed, markdown, mean_over, paired, pm, stats, table_1
 from .metrics import dssim
 from .scores import BoundaryCondition, candidate
@@ -84,7 +84,7 @@ def matrix(
 )->dict[str, Tensor]: # distance -> (K, R), and 'unconditional' (100, R): the same without y
     "Scores of many candidates on the references in several distances; a few steps each"
     K, R, label = lab.p.matrix
-    path, z, y, model = lab.folder/'matrix.safetensors', lab.z[:R], lab.y[:R], lab.model
+    path, z, y, model, R = lab.folder/'matrix.safetensors', lab.z[:R], lab.y[:R], lab.model, min(R, len(lab.z))
     distances = {lab.distance_name: lab.distance, 'DSSIM': dssim, 'MSE': lambda a, b: (a - b).square().mean((1, 2, 3))}
     kept = load_file(path) if path.exists() else {name: torch.empty(0, R) for name in (*distances, 'unconditional')}
     for k in tqdm(range(len(kept['MSE']), K), desc='matrix', unit='candidate', initial=len(kept['MSE']), total=K):
@@ -232,7 +232,7 @@ def transfer_networks(
     n:int=100, # test images
 )->dict[tuple, Tensor]: # (found with, used by) -> distance minus that of a random x_T, (n,)
     "Every network's x_T in every network"
-    name = lambda a, b: f'{label} found' if a == b else f'{label} with x_T of {a}'
+    name = lambda a, b: f'{label} found' if a == b else f'{label} with x_T {digest(labs[a].found(label).x_T)} of {a}'  # the other's folder may be made anew
     return {(a, b): labs[b].gain(test, name(a, b), labs[a].found(label).x_T, label, n) for a in labs for b in labs}
 
 def choice_by(

@@ -9,6 +9,7 @@ __all__ = ['OUTCOME', 'candidate', 'candidates', 'BoundaryCondition', 'standard_
 # %% ../nbs/09_scores.ipynb #2a8babd5
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 import json
 import numpy as np
@@ -105,7 +106,8 @@ def standard_error(
 def name_of(
     distance:Callable, # function or module
 )->str:
-    "What a file of scores remembers of a distance: its name, and a digest of its weights if it has any"
+    "What a file of scores remembers of a function: its name, a digest of its weights if it has any, and arguments that are bound to it"
+    if isinstance(distance, partial): return f"{name_of(distance.func)} with {', '.join([*map(str, distance.args), *(f'{k}={v}' for k, v in sorted(distance.keywords.items()))])}"
     if isinstance(distance, torch.nn.Module): return f'{type(distance).__name__} {digest(*distance.state_dict().values())}'
     return getattr(distance, '__qualname__', type(distance).__qualname__)
 
@@ -178,7 +180,7 @@ class Scores:
         except Exception as e: scores, failure = torch.full((size,), torch.nan), e
         scores = gather(scores.double().to(self.state.device)).cpu().view(P, -1).T.flatten()[:len(cells)]
         if failure: raise failure
-        if not scores.isfinite().all(): raise ValueError("the distance of candidate {} on pair {} is not finite".format(*cells[(~scores.isfinite()).nonzero()[0].item()]))
+        if not scores.isfinite().all(): raise ValueError("the distance of candidate {} on pair {} is not finite{}".format(*cells[(~scores.isfinite()).nonzero()[0].item()], ', or another process failed: see what it says'*(P > 1)))
         return scores
 
     def fill(self,

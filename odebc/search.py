@@ -11,7 +11,7 @@ __all__ = ['DRAWING', 'STRATEGIES', 'Points', 'exhaustive', 'rounds', 'cost', 'a
 # %% ../nbs/09_search.ipynb #7a9ffbad
 from collections.abc import Callable
 from pathlib import Path
-import json, math, time
+import json, math, time, warnings
 import torch
 import torch.nn.functional as F
 from accelerate.utils import reduce
@@ -344,7 +344,7 @@ def search(
     budget:int|None=None, # solves at most, those of an earlier run of the task included; by default what the strategy finds sensible
     seed:int=0, # of the candidates
     shape:tuple|None=None, # of x_T; that of z[0] by default
-    path:str|Path|None=None, # file that keeps the result while it grows; an unfinished one is resumed
+    path:str|Path|None=None, # file that keeps the result while it grows; an unfinished one is resumed, also with another map if `h.meta` does not tell them apart
     unseen:tuple|None=None, # (z, y) on which the winner is scored in the end
     coarse:Callable|None=None, # a cheaper map, for multifidelity and gradient
     batch:int|None=None, # solves at a time; None: 16 on the CPU, on a GPU what fits
@@ -357,7 +357,9 @@ def search(
     if strategy not in STRATEGIES: raise ValueError(f"unknown strategy {strategy!r}, known are {', '.join(STRATEGIES)}")
     if coarse and strategy not in ('multifidelity', 'gradient'): raise ValueError(f"the strategy {strategy} has no use for a cheaper map; multifidelity and gradient have")
     for pairs in filter(None, ((z, y), unseen)): check_pairs(*pairs)
-    distance = distance or best_distance()[1]
+    if not distance:
+        _, distance, why = best_distance()
+        if why: warnings.warn(f"real LPIPS is not at hand, the distance is LPIPS-lite instead: {why}")
     s = Scores(h, z, y, distance, Points(shape or z.shape[1:], seed), batch)
     s.coarse = Scores(coarse, z, y, distance, s.points, s.batch) if coarse else None
     run = Run(s, task(s, z, distance, strategy, K, budget) | json.loads(json.dumps(meta or {}, default=str)), K if strategy in DRAWING else None, path, watch)

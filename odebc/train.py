@@ -26,7 +26,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
-from .data import augment, crops, degrade, digest, upsample, write_atomically
+from .data import augment, crops, degrade, digest, from_bytes, upsample, write_atomically
 from .samplers import is_ode, nfe, sampler as named_sampler
 from .unet import UNet
 
@@ -244,7 +244,7 @@ class Examples(Dataset):
 
     def __getitem__(self, n):
         g = torch.Generator().manual_seed(int(np.random.SeedSequence((self.seed, n)).generate_state(1)[0]))
-        z = augment(crops(self.images, 1, self.size, g), g).float()/127.5 - 1
+        z = from_bytes(augment(crops(self.images, 1, self.size, g), g))
         y_up = upsample(degrade(z, self.scale), self.scale)
         return z[0], y_up[0], torch.rand((), generator=g), torch.randn(z.shape[1:], generator=g), torch.rand((), generator=g) < .1
 
@@ -253,8 +253,8 @@ def residual_std(
     n:int=1024, # how many are looked at
 )->tuple[float, float]: # s and s_no_y of `UNet`
     "Standard deviation of z − y_up, and root mean square of z, over the training data"
-    z, y_up = (torch.stack(x) for x in zip(*(examples[i][:2] for i in range(n))))
-    return tuple(round(r.square().mean().sqrt().item(), 3) for r in (z - y_up, z))
+    squares = sum(torch.stack([(z - y_up).square().mean(), z.square().mean()]).double() for z, y_up, *_ in (examples[i] for i in range(n)))/n
+    return tuple(round(s, 3) for s in squares.sqrt().tolist())
 
 # %% ../nbs/08_train.ipynb #cb519bc0
 @dataclass
@@ -299,7 +299,7 @@ class Run:
         recipe:Recipe=Recipe(), # steps, batch size …
         start:dict|None=None, # record of the model whose weights the network has
     ):
-        r, self.start, self.recipe, self.net, self.examples = recipe, start, recipe, net.to(memory_format=torch.channels_last), Examples(images, recipe.size, recipe.scale, recipe.seed)
+        r, self.start, self.recipe, self.net, self.examples = recipe, start, recipe, net.requires_grad_(True).to(memory_format=torch.channels_last), Examples(images, recipe.size, recipe.scale, recipe.seed)
         self.accelerator = Accelerator(cpu=not torch.cuda.is_available(), dataloader_config=DataLoaderConfiguration(split_batches=True))
         if r.batch % self.accelerator.num_processes: raise ValueError(f"a batch of {r.batch} cannot be shared between {self.accelerator.num_processes} processes")
         self.objective, self.optimizer = self.accelerator.prepare(Objective(net, r.relative, r.perceptual), torch.optim.AdamW(net.parameters(), lr=r.lr, weight_decay=1e-4))
@@ -350,7 +350,7 @@ class Run:
         "Go on where the checkpoint was written; steps, learning rate and precision may differ"
         free, mine = ('steps', 'lr', 'bf16'), self.task
         try:
-            state = torch.load(path, weights_only=True, map_location=self.accelerator.device)
+            state = torch.load(path, weights_only=True, map_location='cpu')
             was = asdict(Recipe()) | state['task']  # a checkpoint may be older than the newest field
             differ = [k for k in mine if k not in free and mine[k] != was.get(k)]
             if differ: raise ValueError(f"the {differ[0]} was {was.get(differ[0])} and is {mine[differ[0]]}")
@@ -389,6 +389,7 @@ class Run:
     )->SR3: # the trained model
         "Train to the last step with a progress bar; what is done is kept when interrupted"
         folder, r, main, saved = Path(folder), self.recipe, self.accelerator.is_main_process, time.monotonic()
+        folder.mkdir(parents=True, exist_ok=True)
         if (folder/CHECKPOINT).exists(): self.resume(folder/CHECKPOINT)
         with interrupts() as asked, tqdm(total=r.steps, initial=len(self.losses), desc='train', unit='step', disable=not main) as bar:
             for loss in self:

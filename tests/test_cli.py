@@ -76,7 +76,24 @@ def test_a_bad_alexnet_file_that_was_named_is_refused(tmp_path, content):
 def test_bad_sets_and_networks_for_the_results(photo_folder, tmp_path):
     refused('results', '--quick', '--tests', photo_folder, '--out', tmp_path/'out', says='needs one of photographs for each test set')
     refused('results', '--quick', '--others', 'base', '--out', tmp_path/'out', says='base starts from an x_T of shape (3, 256, 256)')
+    for others in (['--others', 'small-mid', '--others', 'small-mid'], ['--others', tmp_path/'this']): refused('results', '--quick', *others, '--out', tmp_path/'out', says='the networks need different names, none of them this')
     assert not (tmp_path/'out').exists()
+
+
+def test_more_processes_than_gpus_are_refused(monkeypatch):
+    from odebc import cli
+    monkeypatch.setenv('LOCAL_WORLD_SIZE', '2')
+    cli.commands()                                     # without a GPU all processes share the CPU
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 1)
+    with pytest.raises(ValueError, match="2 processes need a GPU each, and there are 1: .*CUDA_VISIBLE_DEVICES=''"): cli.commands()
+
+
+def test_no_memory_is_told_in_a_line(monkeypatch, capsys):
+    from odebc import cli
+    def full(*args, **how): raise torch.OutOfMemoryError('CUDA out of memory')
+    monkeypatch.setattr('odebc.train.SR3.from_pretrained', full); monkeypatch.setattr(sys, 'argv', ['odebc', 'demo'])
+    with pytest.raises(SystemExit, match='2'): cli.main()
+    assert capsys.readouterr().err == 'odebc: CUDA out of memory\n'
 
 
 def test_empty_folder(tmp_path): refused('demo', '--images', tmp_path, says='no usable image')

@@ -2,6 +2,7 @@
 import hashlib
 import io
 import math
+import struct
 import tarfile
 import threading
 import weakref
@@ -11,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import example, given, settings, strategies as st
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 from odebc import data
-from odebc.data import Dataset, augment, blur, crops, degrade, download, gaussian_kernel, gaussian_noise, history, image_folder, jpeg, load_image, photographs, poisson_noise, realistic, resize, sinc_kernel, split, tiles, to_bytes, to_image, training_images, upsample
+from odebc.data import Dataset, augment, blur, byte_folder, crops, degrade, download, gaussian_kernel, gaussian_noise, history, image_folder, jpeg, load_image, photographs, poisson_noise, realistic, resize, sinc_kernel, split, tiles, to_bytes, to_image, to_tensor, upsample
 from odebc.metrics import import_torchvision
 
 seeded = lambda seed=0: torch.Generator().manual_seed(seed)
@@ -148,6 +149,12 @@ def test_another_process_may_be_faster(server, tmp_path, monkeypatch):
         real(*args)                                                      # the second cannot replace a folder that is in use
     monkeypatch.setattr(data, 'unpack', overtaken)
     assert len(image_folder(download('Right', tmp_path))) == 2
+    assert [p.name for p in tmp_path.iterdir()] == ['Right']
+
+
+def test_a_tilde_is_the_home_folder(server, tmp_path, monkeypatch):
+    monkeypatch.setenv('HOME', str(tmp_path)); monkeypatch.setenv('ODEBC_DATA', '~/sets')
+    assert download('Right') == tmp_path/'sets'/'Right'
 
 
 def test_images_of_other_sets_are_left_out(server, tmp_path, monkeypatch):
@@ -277,16 +284,16 @@ def test_turned_patches_are_numpys(seed):
     for mine, theirs in zip(augment(z, seeded(seed)).numpy(), eight): assert any((mine == t).all() for t in theirs)
 
 
-def test_training_images_hold_one_float_image_at_a_time(photo_folder, monkeypatch):
+def test_a_folder_in_bytes_holds_one_float_image_at_a_time(photo_folder, monkeypatch):
     alive, most, real = [], [], data.load_image
     def watched(path):
         image = real(path)
         alive.append(weakref.ref(image)); most.append(sum(r() is not None for r in alive))
         return image
     monkeypatch.setattr(data, 'load_image', watched)
-    images = training_images(photo_folder)
+    images = byte_folder(photo_folder)
     assert len(images) == len(most) > 1 and max(most) == 1
-    assert all(torch.equal(x, ((y + 1)*127.5).round().byte()) for x, y in zip(images, image_folder(photo_folder).values()))
+    assert all(torch.equal(images[name], ((y + 1)*127.5).round().byte()) for name, y in image_folder(photo_folder).items())
 
 
 PHOTO = torch.zeros(1, 3, 64, 64)
@@ -303,6 +310,8 @@ BAD = {
     'scale 0': (lambda: degrade(PHOTO, 0), 'divisible by the scale 0'),
     'scale -4': (lambda: degrade(PHOTO, -4), 'divisible by the scale -4'),
     'scale 3': (lambda: degrade(PHOTO, 3), 'divisible by the scale 3'),
+    'bytes to degrade': (lambda: degrade(PHOTO.byte()), 'not torch.uint8; see `from_bytes`'),
+    'bytes to enlarge': (lambda: upsample(PHOTO.byte()), 'not torch.uint8; see `from_bytes`'),
     'an image is not a batch': (lambda: degrade(PHOTO[0]), 'need a batch'),
     'enlarge 0 times': (lambda: upsample(PHOTO, 0), 'cannot enlarge 0 times'),
     'turn a rectangle': (lambda: augment(PHOTO[..., :60], seeded()), 'only squares'),
@@ -361,6 +370,22 @@ def test_damaged_files_are_told_in_a_sentence(suffix, tmp_path):
         except ValueError as e: assert str(e).startswith(f'cannot read {path}')
 
 
+def exif(orientation, unit_type):
+    "What a camera writes before a picture: two entries, the second, the unit of the resolution, in the right type (3) or as text (2)"
+    entries = struct.pack('>HHIHH', ExifTags.Base.Orientation, 3, 1, orientation, 0) + struct.pack('>HHIHH', ExifTags.Base.ResolutionUnit, unit_type, 1, 2, 0)
+    return b'Exif\0\0MM\0*' + struct.pack('>IH', 8, 2) + entries + bytes(4)
+
+
+@pytest.mark.parametrize('orientation', range(10))
+def test_photographs_are_upright_also_where_another_tag_is_damaged(orientation, tmp_path):
+    picture = to_image(photographs()['coffee'][:, :40, :60])
+    for name, unit_type in (('good', 3), ('damaged', 2)): picture.save(tmp_path/f'{name}.jpg', exif=exif(orientation, unit_type), quality=95)
+    with Image.open(tmp_path/'good.jpg') as image: right = to_tensor(ImageOps.exif_transpose(image))
+    for name in ('good', 'damaged'): assert torch.equal(load_image(tmp_path/f'{name}.jpg'), right)
+    if 2 <= orientation <= 8:
+        with Image.open(tmp_path/'damaged.jpg') as image, pytest.raises(struct.error): ImageOps.exif_transpose(image)
+
+
 @pytest.mark.filterwarnings('error')   # nor are they told as skipped
 def test_hidden_files_are_no_images(tmp_path):
     to_image(photographs()['coffee']).save(tmp_path/'a.png'); (tmp_path/'._a.png').write_bytes(b'what macOS adds')
@@ -372,7 +397,7 @@ def test_files_that_end_too_early(tmp_path):
     content = (tmp_path/'whole.jpg').read_bytes()
     (tmp_path/'half.jpg').write_bytes(content[:len(content)//2])
     (tmp_path/'empty.png').write_bytes(b'')
-    with pytest.warns(UserWarning, match='skipped 2 of 3 images'): assert [x.shape for x in training_images(tmp_path)] == [(3, 400, 600)]
+    with pytest.warns(UserWarning, match='skipped 2 of 3 images'): assert [x.shape for x in byte_folder(tmp_path).values()] == [(3, 400, 600)]
     with pytest.raises(ValueError, match='cannot read'): load_image(tmp_path/'half.jpg')
     (tmp_path/'whole.jpg').unlink()
-    with pytest.warns(UserWarning), pytest.raises(ValueError, match='no usable image'): training_images(tmp_path)
+    with pytest.warns(UserWarning), pytest.raises(ValueError, match='no usable image'): byte_folder(tmp_path)

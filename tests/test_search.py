@@ -9,9 +9,11 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from functools import partial
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
+from odebc.metrics import lpips_model
 from odebc.schedule import Schedule
 from odebc.scores import BoundaryCondition, Scores, best, candidates
 from odebc.search import STRATEGIES, Points, SearchInterrupted, affordable_rounds, cost, halving, rounds, search
@@ -178,7 +180,7 @@ processes().destroy_process_group()
 
 def launch(n, *args):
     how = [] if n == 1 else ['-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', str(n)]
-    done = subprocess.run([sys.executable, *how, *map(str, args)], env=os.environ | dict(PYTHONPATH='.', OMP_NUM_THREADS='1'), capture_output=True, encoding='utf8', timeout=300)
+    done = subprocess.run([sys.executable, *how, *map(str, args)], env=os.environ | dict(PYTHONPATH='.', OMP_NUM_THREADS='1', CUDA_VISIBLE_DEVICES=''), capture_output=True, encoding='utf8', timeout=300)
     assert done.returncode == 0, done.stderr
 
 
@@ -244,6 +246,13 @@ def test_bad_input(bad, says):
     with pytest.raises(ValueError, match=says): search(**(dict(h=h, z=Z, y=Z, K=20, distance=mse, budget=160) | bad))
 
 
+def test_without_lpips_the_search_says_so(monkeypatch, tmp_path):
+    monkeypatch.setenv('ODEBC_LPIPS_ALEX', ''); monkeypatch.setenv('TORCH_HOME', str(tmp_path)); monkeypatch.setenv('https_proxy', 'http://127.0.0.1:9')
+    lpips_model.cache_clear()
+    z = torch.nn.functional.interpolate(Z, scale_factor=8)
+    with pytest.warns(UserWarning, match="LPIPS-lite instead: .*ODEBC_LPIPS_ALEX"): search(lambda x_T, y: y, z, z, 1)
+
+
 def test_a_map_without_gradient_is_refused_by_the_gradient_strategy():
     with pytest.raises(ValueError, match='has no gradient'): search(lambda x_T, y: h(x_T, y).detach(), Z, Z, 20, mse, 'gradient', 160)
 
@@ -260,6 +269,9 @@ def test_a_file_of_another_task_is_refused(tmp_path):
         (dict(strategy='evolution'), 'another rows'), (dict(h=named('DDIM-7')), r'another sampler \(None, not DDIM-7\)'), (dict(meta=dict(model='b')), 'another model')]
     for change, says in changes:
         with pytest.raises(ValueError, match=says): search(**(dict(h=h, z=Z, y=Z, K=10, distance=mse, path=path) | change))
+    bound = lambda **how: partial(lambda a, b, weight=1.: weight*mse(a, b), **how)
+    search(h, Z, Z, 10, bound(weight=2.), path=tmp_path/'bound')
+    with pytest.raises(ValueError, match=r'another distance \(.* with weight=2.0, not .* with weight=-1.0\)'): search(h, Z, Z, 10, bound(weight=-1.), path=tmp_path/'bound')
     search(named('DDIM-7'), Z, Z, 10, mse, path=tmp_path/'other', meta=dict(size=(8, 8), where=tmp_path))
     search(named('DDIM-7'), Z, Z, 10, mse, path=tmp_path/'other', meta=dict(size=(8, 8), where=tmp_path))
     with pytest.raises(ValueError, match=r'another sampler \(DDIM-7, not DDIM-8\)'): search(named('DDIM-8'), Z, Z, 10, mse, path=tmp_path/'other', meta=dict(size=(8, 8), where=tmp_path))

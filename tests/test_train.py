@@ -7,18 +7,18 @@ import time
 from pathlib import Path
 import pytest
 import torch
-from odebc.data import training_images
+from odebc.data import byte_folder
 from odebc.metrics import lite_model, lpips_model
 from odebc.train import CHECKPOINT, CONFIGS, SR3, Examples, Objective, Recipe, Run, configured, residual_std, training_times
 from odebc.unet import UNet
 
 SCRIPT = '''
 import sys, torch
-from odebc.data import training_images
+from odebc.data import byte_folder
 from odebc.train import Recipe, Run
 from odebc.unet import UNet
 torch.manual_seed(0)
-run = Run(UNet(.13, channels=32, mults=(1, 2), blocks=1, groups=8, unshuffle=2), training_images(sys.argv[1]), Recipe(steps=40, batch=4, size=32))
+run = Run(UNet(.13, channels=32, mults=(1, 2), blocks=1, groups=8, unshuffle=2), list(byte_folder(sys.argv[1]).values()), Recipe(steps=40, batch=4, size=32))
 '''
 KILLED = SCRIPT + 'run.fit(sys.argv[2], minutes=0)'
 GRADIENT = SCRIPT + '''
@@ -29,11 +29,11 @@ if run.accelerator.is_main_process: torch.save(dict(loss=loss, grad=[p.grad for 
 run.accelerator.wait_for_everyone()
 run.accelerator.end_training()
 '''
-ENV = dict(os.environ, OMP_NUM_THREADS='1')
+ENV = dict(os.environ, OMP_NUM_THREADS='1', CUDA_VISIBLE_DEVICES='')  # two processes need not find two GPUs
 
 
 @pytest.fixture
-def images(photo_folder): return training_images(photo_folder)
+def images(photo_folder): return list(byte_folder(photo_folder).values())
 
 
 @pytest.mark.parametrize('how', ['SIGKILL', 'SIGINT'])
@@ -88,11 +88,13 @@ def test_when_one_process_is_interrupted_all_stop_and_the_work_is_kept(photo_fol
     assert len(torch.load(tmp_path/CHECKPOINT, weights_only=True)['losses']) == 6
 
 
-def test_the_command_in_two_processes(photo_folder, tmp_path):
+def test_the_command_in_two_processes_and_again_to_go_on(photo_folder, tmp_path):
     launch = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2', '--', Path(sys.executable).with_name('odebc')]
-    subprocess.run([*launch, 'train', '--start', 'small', '--steps', '1', '--batch', '2', '--size', '32', '--images', photo_folder, '--out', tmp_path], check=True, capture_output=True, env=ENV)
-    model = SR3.from_pretrained(tmp_path)
-    assert model.record['processes'] == 2 and model.samples == SR3.from_pretrained('small').samples + 2
+    for steps in 1, 2:
+        subprocess.run([*launch, 'train', '--start', 'small', '--steps', str(steps), '--batch', '2', '--size', '32', '--images', photo_folder, '--out', tmp_path], check=True, capture_output=True, env=ENV)
+        model, state = SR3.from_pretrained(tmp_path), torch.load(tmp_path/CHECKPOINT, weights_only=True)
+        assert model.record['processes'] == 2 and model.samples == SR3.from_pretrained('small').samples + 2*steps
+        assert len(state['losses']) == steps and state['optimizer']['state'][0]['step'] == steps
 
 
 def test_perceptual_term_is_the_distance_of_the_estimated_picture(images, monkeypatch):
@@ -138,6 +140,26 @@ def test_the_origin_survives_a_resume(images, tmp_path):
     make = lambda steps, start: Run(UNet(.13, channels=32, mults=(1,), blocks=1, groups=8, unshuffle=4), images, Recipe(steps, batch=2, size=32), start)
     make(1, dict(samples=100)).fit(tmp_path)
     assert make(3, None).fit(tmp_path).samples == 106
+
+
+def test_s_is_measured_over_all_examples(images):
+    examples = Examples(images, 32)
+    z, y_up = (torch.stack(x) for x in zip(*(examples[i][:2] for i in range(50))))
+    assert residual_std(examples, 50) == tuple(round(x.square().mean().sqrt().item(), 3) for x in (z - y_up, z))
+
+
+def test_a_loaded_network_can_be_trained_on(images):
+    run = Run(SR3.from_pretrained().net, images, Recipe(steps=1, batch=2, size=32))
+    before = run.net.F.last.weight.detach().clone()
+    next(iter(run))
+    assert not torch.equal(before, run.net.F.last.weight)
+
+
+def test_a_folder_that_cannot_be_is_refused_before_the_first_step(images, tmp_path):
+    (tmp_path/'file').write_text('')
+    run = Run(UNet(.13, channels=32, mults=(1,), blocks=1, groups=8, unshuffle=4), images, Recipe(steps=1, batch=2, size=32))
+    with pytest.raises(FileExistsError): run.fit(tmp_path/'file')
+    assert not run.losses
 
 
 @pytest.mark.parametrize('name', CONFIGS)

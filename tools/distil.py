@@ -14,7 +14,7 @@ from scipy.stats import spearmanr
 from torch import nn
 from torch.nn.utils import parametrize
 from tqdm import tqdm
-from odebc.data import augment, crops, degrade, image_folder, to_bytes, to_image, to_tensor, upsample, write_atomically
+from odebc.data import augment, crops, degrade, from_bytes, image_folder, to_bytes, to_image, to_tensor, upsample, write_atomically
 from odebc.metrics import LPIPS, LowRankAlexNet, dssim, lpips_model, psnr
 from odebc.search import candidates
 from odebc.train import SR3
@@ -22,7 +22,6 @@ from torchvision.transforms.functional import gaussian_blur
 
 LABELS = 'DDIM-4 DDIM-5 DDIM-6 DDIM-8 DDIM-10 DDIM-14 DDIM-20 DPMS-8 DPMS-12'.split()
 
-def from_bytes(x): return x.float()/127.5 - 1
 def uniform(g, low, high): return low + (high - low)*torch.rand((), generator=g).item()
 def log_uniform(g, low, high): return math.exp(uniform(g, math.log(low), math.log(high)))
 def pick(g, options): return options[int(torch.randint(len(options), (), generator=g))]

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 import torch
 from odebc.boundary import mean_correlation
-from odebc.data import crops, degrade, image_folder, tiles, write_atomically
+from odebc.data import crops, degrade, digest, image_folder, tiles, write_atomically
 from odebc.metrics import lpips_model
 from odebc.scores import BoundaryCondition, candidates, processes, score_matrix
 from odebc.search import STRATEGIES, search, standings
@@ -47,20 +47,26 @@ def main():
     args = parser.parse_args()
     model = SR3.from_pretrained(args.model).to(processes().device)
     h, coarse = model.solution_map(args.sampler), model.solution_map(args.coarse)
-    patches = lambda cut, folder, n: cut(list(image_folder(folder, model.size).values()), n, model.size, torch.Generator().manual_seed(0)).to(model.device)
-    z = patches(tiles, args.unseen, args.n)
-    unseen = z, degrade(z, model.scale)
-    random = kept(Path(args.out)/'random.json', lambda: score_matrix(h, candidates(8, model.shape, 99), *unseen, lpips_model()).mean(0).tolist())
-    result = dict(model=args.model, weights=h.meta['weights'], sampler=args.sampler, coarse=args.coarse, K=args.k, R=args.r, budget=args.budget, random=[round(v, 5) for v in random], runs=[])
-    for seed in range(args.seeds):
-        z = crops(list(image_folder(args.references, model.size).values()), args.r, model.size, torch.Generator().manual_seed(100 + seed)).to(model.device)
-        names = {s: s for s in STRATEGIES} | ({'all cells': 'exhaustive'} if seed == 0 else {})
-        for name, strategy in names.items():
-            result['runs'].append(kept(Path(args.out)/f'{name}-{seed}.json', lambda: run(name, strategy, seed, args, h, (z, degrade(z, model.scale)), unseen, coarse)))
-            write_atomically(Path(args.out)/'strategies.json', json.dumps(result).encode())
+    path = Path(args.out)/'strategies.json'
+    cut = lambda how, images, n, seed: how(list(images.values()), n, model.size, torch.Generator().manual_seed(seed)).to(model.device)
+    photographs = image_folder(args.references, model.size)
+    references = [cut(crops, photographs, args.r, 100 + seed) for seed in range(args.seeds)]
+    z = cut(tiles, image_folder(args.unseen, model.size), args.n, 0)
+    facts = dict(model=args.model, weights=h.meta['weights'], sampler=args.sampler, coarse=args.coarse, K=args.k, R=args.r, budget=args.budget, references=digest(references[0]), unseen=digest(z))
+    differ = [k for k, v in facts.items() if path.exists() and json.loads(path.read_text()).get(k) != v]
+    if differ: parser.error(f'{args.out} holds measurements with other {", ".join(differ)}: give another folder, or remove it to start anew')
+    keep = lambda: write_atomically(path, json.dumps(result).encode())
+    result, unseen = facts | dict(random=[], runs=[]), (z, degrade(z, model.scale))
+    keep()
+    result['random'] = [round(v, 5) for v in kept(Path(args.out)/'random.json', lambda: score_matrix(h, candidates(8, model.shape, 99), *unseen, lpips_model()).mean(0).tolist())]
+    for seed, z in enumerate(references):
+        pairs = z, degrade(z, model.scale)
+        for name, strategy in ({s: s for s in STRATEGIES} | ({'all cells': 'exhaustive'} if seed == 0 else {})).items():
+            result['runs'].append(kept(Path(args.out)/f'{name}-{seed}.json', lambda: run(name, strategy, seed, args, h, pairs, unseen, coarse)))
+            keep()
         if seed: continue
-        D = BoundaryCondition.load(Path(args.out)/'all cells-0.safetensors').scores
-        result['agreement'] = agreement(D, coarse, (z, degrade(z, model.scale)), candidates(48, model.shape))
+        result['agreement'] = agreement(BoundaryCondition.load(Path(args.out)/'all cells-0.safetensors').scores, coarse, pairs, candidates(48, model.shape))
+        keep()
     print(standings(result))
 
 

@@ -4,7 +4,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 import torch
-from odebc.data import crops, degrade, training_images, upsample
+from odebc.data import byte_folder, crops, degrade, from_bytes, upsample
 from odebc.train import Recipe, Run, SR3
 from odebc.unet import UNet
 
@@ -19,7 +19,7 @@ def batches(images, recipe, device):
     places, noise = torch.Generator().manual_seed(recipe.seed), torch.Generator(device).manual_seed(recipe.seed)
     images = [image.to(device) for image in images]
     while True:
-        z = (eighths(crops(images, recipe.batch, recipe.size, places)).float()/127.5 - 1).contiguous(memory_format=torch.channels_last)
+        z = from_bytes(eighths(crops(images, recipe.batch, recipe.size, places))).contiguous(memory_format=torch.channels_last)
         v, u = torch.rand(2, recipe.batch, generator=noise, device=device)
         yield z, upsample(degrade(z, recipe.scale), recipe.scale), v, torch.randn(z.shape, generator=noise, device=device), u < .1
 
@@ -45,6 +45,7 @@ def train(run, seconds, warm=3):
         if len(losses) == warm: wait(); start = time.monotonic()
         if len(losses) > warm and len(losses) % 8 == 0:
             wait()
+            if not losses[-1].isfinite(): raise SystemExit(f'the loss is {losses[-1]} at step {len(losses)}: lower the learning rate; nothing was written')
             share = min((time.monotonic() - start)/seconds, 1)
             if len(losses) % 128 == 0: print(f'{share:.0%}: {len(losses)} steps, loss {torch.stack(losses[-128:]).mean():.4f}', flush=True)
             if share == 1: break
@@ -69,7 +70,7 @@ def main():
     start = SR3.from_pretrained(args.start)
     net = UNet(**start.net.config)
     net.take(start.net)
-    run = Run(net, training_images(args.images, args.size), Recipe(batch=args.batch, lr=args.lr, size=args.size, seed=args.seed, perceptual=args.perceptual, bf16=True), start.record)
+    run = Run(net, list(byte_folder(args.images, args.size).values()), Recipe(batch=args.batch, lr=args.lr, size=args.size, seed=args.seed, perceptual=args.perceptual, bf16=True), start.record)
     if run.accelerator.device.type == 'cuda': net.F.compile(dynamic=False)
     train(run, args.seconds)
     model = run.model(args.about or args.images.name)
