@@ -84,7 +84,8 @@ def matrix(
 )->dict[str, Tensor]: # distance -> (K, R), and 'unconditional' (100, R): the same without y
     "Scores of many candidates on the references in several distances; a few steps each"
     K, R, label = lab.p.matrix
-    path, z, y, model, R = lab.folder/'matrix.safetensors', lab.z[:R], lab.y[:R], lab.model, min(R, len(lab.z))
+    R = min(R, len(lab.z))
+    path, z, y, model = lab.folder/'matrix.safetensors', lab.z[:R], lab.y[:R], lab.model
     distances = {lab.distance_name: lab.distance, 'DSSIM': dssim, 'MSE': lambda a, b: (a - b).square().mean((1, 2, 3))}
     kept = load_file(path) if path.exists() else {name: torch.empty(0, R) for name in (*distances, 'unconditional')}
     for k in tqdm(range(len(kept['MSE']), K), desc='matrix', unit='candidate', initial=len(kept['MSE']), total=K):

@@ -65,7 +65,7 @@ def main():
             result['runs'].append(kept(Path(args.out)/f'{name}-{seed}.json', lambda: run(name, strategy, seed, args, h, pairs, unseen, coarse)))
             keep()
         if seed: continue
-        result['agreement'] = agreement(BoundaryCondition.load(Path(args.out)/'all cells-0.safetensors').scores, coarse, pairs, candidates(48, model.shape))
+        result['agreement'] = agreement(BoundaryCondition.load(Path(args.out)/'all cells-0.safetensors').scores, coarse, pairs, candidates(min(args.k, 48), model.shape))
         keep()
     print(standings(result))
 
