@@ -136,6 +136,20 @@ def test_resuming_another_run_is_refused(images, tmp_path):
     with pytest.raises(ValueError, match='unknown configuration'): configured('huge', images)
 
 
+def test_the_mean_of_the_weights_before_and_after_a_training(images, tmp_path):
+    net = UNet(.13, channels=32, mults=(1,), blocks=1, groups=8, unshuffle=4)
+    before = Run(net, images, Recipe(steps=3, batch=2, size=64)).fit(tmp_path/'before')
+    after = Run(net, images, Recipe(steps=3, batch=2, size=32), before.record).fit(tmp_path/'after')
+    mean = lambda *folders: subprocess.run([sys.executable, Path(__file__).parents[1]/'tools/mean.py', *(tmp_path/f for f in folders), '--out', tmp_path/'mean', '--share', '.25'], capture_output=True, encoding='utf8', env=ENV)
+    assert mean('before', 'after').returncode == 0
+    found = SR3.from_pretrained(tmp_path/'mean')
+    weight = lambda model: model.net.F.last.weight
+    assert (weight(after) - weight(before)).abs().max() > 1e-3
+    torch.testing.assert_close(weight(found), .75*weight(before) + .25*weight(after), atol=2e-5, rtol=1e-3)
+    assert found.samples == after.samples and found.size == 64 and found.record['note'].endswith('0.75 of those before the training, and 0.25 of those after it')
+    assert 'the second network was not trained on from the first' in mean('after', 'before').stderr
+
+
 def test_the_origin_survives_a_resume(images, tmp_path):
     make = lambda steps, start: Run(UNet(.13, channels=32, mults=(1,), blocks=1, groups=8, unshuffle=4), images, Recipe(steps, batch=2, size=32), start)
     make(1, dict(samples=100)).fit(tmp_path)
