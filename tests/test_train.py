@@ -140,7 +140,7 @@ def test_the_mean_of_the_weights_before_and_after_a_training(images, tmp_path):
     net = UNet(.13, channels=32, mults=(1,), blocks=1, groups=8, unshuffle=4)
     before = Run(net, images, Recipe(steps=3, batch=2, size=64)).fit(tmp_path/'before')
     after = Run(net, images, Recipe(steps=3, batch=2, size=32), before.record).fit(tmp_path/'after')
-    mean = lambda *folders: subprocess.run([sys.executable, Path(__file__).parents[1]/'tools/mean.py', *(tmp_path/f for f in folders), '--out', tmp_path/'mean', '--share', '.25'], capture_output=True, encoding='utf8', env=ENV)
+    mean = lambda first, second, share='.25': subprocess.run([sys.executable, Path(__file__).parents[1]/'tools/mean.py', tmp_path/first, tmp_path/second, '--out', tmp_path/'mean', '--share', share], capture_output=True, encoding='utf8', env=ENV)
     assert mean('before', 'after').returncode == 0
     found = SR3.from_pretrained(tmp_path/'mean')
     weight = lambda model: model.net.F.last.weight
@@ -148,6 +148,7 @@ def test_the_mean_of_the_weights_before_and_after_a_training(images, tmp_path):
     torch.testing.assert_close(weight(found), .75*weight(before) + .25*weight(after), atol=2e-5, rtol=1e-3)
     assert found.samples == after.samples and found.size == 64 and found.record['note'].endswith('0.75 of those before the training, and 0.25 of those after it')
     assert 'the second network was not trained on from the first' in mean('after', 'before').stderr
+    assert 'the share must be in 0 … 1, not 2' in mean('before', 'after', '2').stderr
 
 
 def test_the_origin_survives_a_resume(images, tmp_path):

@@ -6,6 +6,7 @@ from odebc.train import SR3
 
 def mean(before, after, share):
     "`after`, with weights between the two; its record says so"
+    if not 0 <= share <= 1: raise ValueError(f'the share must be in 0 … 1, not {share:g}')
     if after.record.get('start') != before.record: raise ValueError('the second network was not trained on from the first')
     weights = before.net.state_dict()
     after.net.load_state_dict({name: weights[name].lerp(end, share) for name, end in after.net.state_dict().items()})
