@@ -94,6 +94,8 @@ def train(
     size: Annotated[int|None, typer.Option(min=16, help="side of a patch, pixels")]=None,
     seed: Annotated[int|None, typer.Option(min=0, help="of weights and examples")]=None,
     perceptual: Annotated[float|None, typer.Option(min=0, help="weight of LPIPS of the estimated picture, added to the loss; needs SqueezeNet's weights")]=None,
+    own_path: Annotated[float|None, typer.Option(min=0, help="the same where sampling leads, not on a photograph with noise")]=None,
+    decay: Annotated[float|None, typer.Option(min=0, max=1, help="of the average of the weights, per step")]=None,
     bf16: Annotated[bool|None, typer.Option(help="bfloat16 in the network: for GPUs, and CPUs with AMX or AVX512-BF16")]=None,
     about: Annotated[str, typer.Option(help="what the photographs are, for the record")]='',
 ):
@@ -101,7 +103,7 @@ def train(
     from odebc.data import byte_folder
     from odebc.train import CONFIGS, SR3, Recipe, configured
     least = size or (CONFIGS[config][1] if config in CONFIGS else Recipe()).size
-    changes = dict(steps=steps, batch=batch, lr=lr, size=size, seed=seed, perceptual=perceptual, bf16=bf16)
+    changes = dict(steps=steps, batch=batch, lr=lr, size=size, seed=seed, perceptual=perceptual, own_path=own_path, decay=decay, bf16=bf16)
     run = configured(config, list(byte_folder(images, least).values()), SR3.from_pretrained(start) if start else None, **{k: v for k, v in changes.items() if v is not None})
     out = out or Path('runs')/config
     model = run.fit(out, data=about or images.name)

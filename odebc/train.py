@@ -202,16 +202,18 @@ def training_times(
     return net.sched.t_of_lam(lam.clamp(net.sched.lam(net.sched.T).item(), 12)).to(v)
 
 class Objective(nn.Module):
-    "What training makes small: Eq. B.1 in units of what is unknown of the noise, or the logarithm of this for each image; and LPIPS of x̂_0"
+    "What training makes small: Eq. B.1 in units of what is unknown of the noise, or the logarithm of this for each image; and LPIPS of x̂_0, on photographs with noise and where sampling leads"
     def __init__(self,
         net:UNet, # noise estimator
         relative:bool=False, # the logarithm
         perceptual:float=0., # weight of LPIPS, from SqueezeNet; ValueError where its weights cannot be had
+        own_path:float=0., # weight of LPIPS where sampling leads
     ):
         super().__init__()
-        if not perceptual >= 0: raise ValueError(f"the weight of LPIPS must not be negative, as {perceptual} is")
-        self.net, self.relative, self.perceptual = net, relative, perceptual
-        if perceptual:
+        for weight in (perceptual, own_path):
+            if not weight >= 0: raise ValueError(f"the weight of LPIPS must not be negative, as {weight} is")
+        self.net, self.relative, self.perceptual, self.own_path = net, relative, perceptual, own_path
+        if perceptual or own_path:
             from odebc.metrics import lpips_model
             self.lpips = lpips_model('squeeze')
 
@@ -220,13 +222,24 @@ class Objective(nn.Module):
         error = sr3_error(self.net, z, y_up, t, eps, drop)
         loss = error.square().mean((1, 2, 3))/self.net.spread(t, drop.to(z)).square()
         if self.relative: loss = loss.log()
-        if self.perceptual: loss = loss + self.perceptual*~drop*self.seen(error, z, t)
+        if self.perceptual: loss = loss + self.perceptual*~drop*self.seen(z - torch.exp(-self.net.sched.lam(t)).to(z).view(-1, 1, 1, 1)*error, z)
+        if self.own_path: loss = loss + self.own_path*~drop*self.seen(self.led(y_up, 1 + v.double()*(self.net.sched.T - 1), eps), z)
         return loss.mean()
 
-    def seen(self, error, z, t):
-        "LPIPS of x̂_0 = z − σ/α (ε_θ − ε), clipped as in sampling"
-        x_0 = z - torch.exp(-self.net.sched.lam(t)).to(z).view(-1, 1, 1, 1)*error
+    def seen(self, x_0, z):
+        "LPIPS of x̂_0, clipped as in sampling"
         with torch.autocast(z.device.type, enabled=False): return self.lpips(x_0.clamp(-1, 1), z)
+
+    def led(self, y_up, t, x_T, steps=5):
+        "x̂_0 at time t, where DDIM leads from x_T"
+        level = lambda t: (f(t).to(x).view(-1, 1, 1, 1) for f in (self.net.sched.alpha, self.net.sched.sigma))
+        x, times = x_T, [torch.lerp(torch.full_like(t, self.net.sched.T), t, i/steps) for i in range(steps + 1)]
+        for s, u in zip(times, times[1:]):
+            (alpha, sigma), (alpha_u, sigma_u) = level(s), level(u)
+            with torch.no_grad(): x_0 = ((x - sigma*self.net(x, y_up, s).float())/alpha).clamp(-1, 1)
+            x = alpha_u*x_0 + sigma_u/sigma*(x - alpha*x_0)
+        alpha, sigma = level(t)
+        return (x - sigma*self.net(x, y_up, t).float())/alpha
 
 # %% ../nbs/08_train.ipynb #79ac09fd
 class Examples(Dataset):
@@ -269,6 +282,7 @@ class Recipe:
     decay:float = .999 # of the EMA
     relative:bool = False # the logarithm of each image's loss in place of the loss
     perceptual:float = 0. # weight of LPIPS of x̂_0, added to the loss
+    own_path:float = 0. # the same where sampling leads
     bf16:bool = False # bfloat16 in the network: faster on GPUs and on CPUs with AMX or AVX512-BF16, slower on others
 
 def trapezoid(
@@ -302,7 +316,7 @@ class Run:
         r, self.start, self.recipe, self.net, self.examples = recipe, start, recipe, net.requires_grad_(True).to(memory_format=torch.channels_last), Examples(images, recipe.size, recipe.scale, recipe.seed)
         self.accelerator = Accelerator(cpu=not torch.cuda.is_available(), dataloader_config=DataLoaderConfiguration(split_batches=True))
         if r.batch % self.accelerator.num_processes: raise ValueError(f"a batch of {r.batch} cannot be shared between {self.accelerator.num_processes} processes")
-        self.objective, self.optimizer = self.accelerator.prepare(Objective(net, r.relative, r.perceptual), torch.optim.AdamW(net.parameters(), lr=r.lr, weight_decay=1e-4))
+        self.objective, self.optimizer = self.accelerator.prepare(Objective(net, r.relative, r.perceptual, r.own_path), torch.optim.AdamW(net.parameters(), lr=r.lr, weight_decay=1e-4))
         self.ema = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(r.decay))
         self.losses, self.seconds = [], 0.
 

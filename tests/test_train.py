@@ -9,6 +9,7 @@ import pytest
 import torch
 from odebc.data import byte_folder
 from odebc.metrics import lite_model, lpips_model
+from odebc.samplers import Point, Solver, clipped, ddim_step, predict_x0, solve
 from odebc.train import CHECKPOINT, CONFIGS, SR3, Examples, Objective, Recipe, Run, configured, residual_std, training_times
 from odebc.unet import UNet
 
@@ -114,11 +115,37 @@ def test_perceptual_term_is_the_distance_of_the_estimated_picture(images, monkey
     assert net.F.last.weight.grad.abs().max() > 1e-4 and not any(p.requires_grad for p in lite_model().parameters())
 
 
+def test_own_path_term_is_the_distance_of_the_picture_that_sampling_leads_to(images, monkeypatch):
+    monkeypatch.setattr('odebc.metrics.lpips_model', dict(squeeze=lite_model()).get)
+    net, run = UNet.small(), Examples(images, 32)
+    for p in net.F.last.parameters(): torch.nn.init.normal_(p, std=.02)
+    z, y_up, v, eps, drop = (torch.stack(x) for x in zip(*(run[i] for i in range(4))))
+    drop = torch.tensor([True, False, False, False])
+    seen, gradient = [], 0.
+    for i in range(1, 4):
+        def eps_fn(x, t): return net(x, y_up[i:i+1], torch.tensor([t]))
+        estimate, t = clipped(eps_fn, net.sched), 1 + 999*v[i].item()
+        with torch.no_grad(): x = solve(Solver(torch.linspace(1000, t, 6, dtype=torch.float64), 5*[ddim_step()]), estimate, eps[i:i+1], net.sched)
+        seen.append(lite_model()(predict_x0(Point(t, x, eps_fn(x, t)), net.sched).clamp(-1, 1), z[i:i+1]).sum())
+    expected = .7*sum(seen)/4
+    expected.backward()
+    gradient = net.F.last.weight.grad.clone()
+    net.zero_grad()
+    plain, joint = (Objective(net, own_path=w)(z, y_up, v, eps, drop) for w in (0, .7))
+    assert min(seen) > .01 and (joint - plain).item() == pytest.approx(expected.item(), rel=1e-3)
+    (joint - plain).backward()
+    assert torch.allclose(net.F.last.weight.grad, gradient, rtol=1e-2, atol=1e-3*gradient.abs().max().item())
+    with torch.autocast('cpu', torch.bfloat16): low = Objective(net, own_path=.7)(z, y_up, v, eps, drop)
+    net.zero_grad(); low.backward()
+    assert all(p.grad is not None for p in net.parameters() if p.requires_grad)
+
+
 def test_perceptual_training_needs_the_weights(images, monkeypatch):
     monkeypatch.setenv('ODEBC_LPIPS_SQUEEZE', 'missing.safetensors')
     lpips_model.cache_clear()
     with pytest.raises(ValueError, match="LPIPS needs SqueezeNet 1.1's weights, and missing.safetensors cannot be read"): configured('small', images, perceptual=.2)
     with pytest.raises(ValueError, match='must not be negative, as -0.1 is'): configured('small', images, perceptual=-.1)
+    with pytest.raises(ValueError, match='must not be negative, as -2 is'): configured('small', images, own_path=-2)
 
 
 def test_resuming_another_run_is_refused(images, tmp_path):
