@@ -206,7 +206,7 @@ def main():
     parser.add_argument('--steps', type=int, default=1300, help='for each layer')
     parser.add_argument('--data', default='', help='what the photographs are, for the record')
     parser.add_argument('--out', type=Path, default='data/lpips_lite', help='folder for the result')
-    parser.add_argument('--work', type=Path, default='runs/lpips_lite', help='folder for samples')
+    parser.add_argument('--work', type=Path, default='runs/lpips_lite', help='folder for samples; those in it are used again, whatever the models')
     args = parser.parse_args()
     torch.manual_seed(0)
     images = list(image_folder(args.images, 128).values())
