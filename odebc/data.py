@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['TURNS', 'SUFFIXES', 'Dataset', 'DATASETS', 'upright', 'to_tensor', 'to_image', 'to_bytes', 'from_bytes', 'load_image',
            'photographs', 'is_image', 'load_large', 'read_images', 'image_folder', 'byte_folder', 'crops', 'tiles',
-           'split', 'augment', 'lr_size', 'degrade', 'upsample', 'grid', 'gaussian_kernel', 'sinc_kernel', 'blur',
-           'gaussian_noise', 'poisson_noise', 'jpeg', 'draw', 'resize', 'random_blur', 'random_resize', 'random_noise',
-           'random_jpeg', 'sharpen', 'history', 'realistic', 'has_images', 'archived', 'unpack', 'download',
-           'write_atomically', 'digest']
+           'split', 'turned', 'augment', 'check_batch', 'lr_size', 'degrade', 'upsample', 'grid', 'gaussian_kernel',
+           'sinc_kernel', 'blur', 'gaussian_noise', 'poisson_noise', 'jpeg', 'draw', 'resize', 'random_blur',
+           'random_resize', 'random_noise', 'random_jpeg', 'sharpen', 'history', 'realistic', 'has_images', 'archived',
+           'unpack', 'download', 'write_atomically', 'digest']
 
 # %% ../nbs/05_data.ipynb #40828082
 from collections import namedtuple
@@ -61,6 +61,7 @@ def to_bytes(
     x:Tensor, # in [-1, 1]; values outside are clipped
 )->Tensor: # uint8, same shape, a quarter of the memory
     "Round to 8 bits"
+    if not x.is_floating_point(): raise ValueError(f"only numbers in [-1, 1] can be rounded, not {x.dtype}")
     return ((x.clamp(-1, 1) + 1)*127.5).round().byte()
 
 def from_bytes(
@@ -183,23 +184,35 @@ def split(
     return tuple({name: images[name] for i in part for name in groups[i]} for part in (order[:n], order[n:]))
 
 # %% ../nbs/05_data.ipynb #b480908a
+def turned(
+    z:Tensor, # (..., S, S)
+    k:int, # which of the eight symmetries of the square: k mod 4 quarter turns, after a mirror for 4 … 7
+)->Tensor: # (..., S, S)
+    "Turned and mirrored"
+    return torch.rot90(z.flip(-1) if k > 3 else z, k % 4, (-2, -1))
+
 def augment(
     z:Tensor, # (B, 3, S, S), any dtype
     generator:torch.Generator, # the only source of chance
 )->Tensor: # (B, 3, S, S)
     "Each patch in one of the eight symmetries of the square"
     if z.ndim != 4 or z.shape[-1] != z.shape[-2]: raise ValueError(f"only squares (B, 3, S, S) can be turned, not {tuple(z.shape)}")
-    def turn(patch, k): return torch.rot90(patch.flip(-1) if k > 3 else patch, k % 4, (-2, -1))
-    return torch.stack([turn(patch, k) for patch, k in zip(z, torch.randint(8, (len(z),), generator=generator).tolist())])
+    return torch.stack([turned(patch, k) for patch, k in zip(z, torch.randint(8, (len(z),), generator=generator).tolist())])
 
 # %% ../nbs/05_data.ipynb #980d2fce
+def check_batch(
+    x:Tensor, # (B, C, H, W), floating point
+):
+    "Refuse a single image, and bytes"
+    if x.ndim != 4: raise ValueError(f"need a batch (B, 3, H, W), not {tuple(x.shape)}")
+    if not x.is_floating_point(): raise ValueError(f"need numbers in [-1, 1], not {x.dtype}; see `from_bytes`")
+
 def lr_size(
     z:Tensor, # (B, 3, H, W)
     scale:int, # reduction
 )->list: # [H/scale, W/scale]
     "Size of the LR image"
-    if z.ndim != 4: raise ValueError(f"need a batch (B, 3, H, W), not {tuple(z.shape)}")
-    if not z.is_floating_point(): raise ValueError(f"need numbers in [-1, 1], not {z.dtype}; see `from_bytes`")
+    check_batch(z)
     if scale < 1 or z.shape[-1] % scale or z.shape[-2] % scale: raise ValueError(f"sides {tuple(z.shape[-2:])} must be divisible by the scale {scale}")
     return [s//scale for s in z.shape[-2:]]
 
@@ -216,8 +229,8 @@ def upsample(
     scale:int=4, # enlargement
 )->Tensor: # (B, 3, h·scale, w·scale) in [-1, 1]
     "Bicubic enlargement, with torch's cubic (a = −¾)"
+    check_batch(y)
     if not scale > 0: raise ValueError(f"cannot enlarge {scale} times")
-    if not y.is_floating_point(): raise ValueError(f"need numbers in [-1, 1], not {y.dtype}; see `from_bytes`")
     return F.interpolate(y, scale_factor=scale, mode='bicubic').clamp(-1, 1)
 
 # %% ../nbs/05_data.ipynb #f0d1fe8b
@@ -269,6 +282,7 @@ def gaussian_noise(
     channels:int=3, # 3, or 1: the same noise in red, green and blue
 )->Tensor: # (B, 3, H, W)
     "Noise of one strength everywhere"
+    check_batch(x)
     if not 0 <= sigma < math.inf or channels not in (1, 3): raise ValueError(f"need a standard deviation of 0 or more in 1 or 3 channels, not {sigma} in {channels}")
     return (x + sigma/127.5*torch.randn(len(x), channels, *x.shape[-2:], generator=generator).to(x)).clamp(-1, 1)
 

@@ -241,6 +241,7 @@ class Objective(nn.Module):
 
     def seen(self, x_0, z):
         "LPIPS of x̂_0, clipped as in sampling"
+        if x_0.isnan().any(): return x_0.mean((1, 2, 3))  # for `Run.step` to tell
         with torch.autocast(z.device.type, enabled=False): return self.lpips(x_0.clamp(-1, 1), z)
 
     def estimate(self, x_t, y_up, t):
@@ -385,6 +386,7 @@ class Run:
             was = asdict(Recipe()) | state['task']  # a checkpoint may be older than the newest field
             differ = [k for k in mine if k not in free and mine[k] != was.get(k)]
             if differ: raise ValueError(f"the {differ[0]} was {was.get(differ[0])} and is {mine[differ[0]]}")
+            if self.start not in (None, state['start']): raise ValueError("it began from other weights")
             for part in ('net', 'ema', 'optimizer'): getattr(self, part).load_state_dict(state[part])
             self.losses, self.seconds, self.start = state['losses'], state['seconds'], state['start']
         except Exception as e: raise ValueError(f"cannot resume from {path}, it is damaged or of another run: {' '.join(str(e).split())[:200]}") from None

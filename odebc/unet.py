@@ -163,6 +163,7 @@ class UNet(nn.Module):
         self.check(x_t, y_up)
         t = torch.as_tensor(t, device=x_t.device)
         if t.shape not in ((), (1,), (len(x_t),)): raise ValueError(f"t must be one time or one for each of the {len(x_t)} images, not of shape {tuple(t.shape)}")
+        self.sched.alpha(t)  # complains of a time outside [0, T]
         t = t.expand(len(x_t))
         if y_up is None: y_up, drop = torch.zeros_like(x_t), torch.ones(len(x_t), device=x_t.device)
         drop = torch.zeros_like(t, dtype=x_t.dtype) if drop is None else drop.to(x_t)

@@ -240,7 +240,7 @@ def test_the_stand_in_agrees_with_lpips():
     scores = lambda d: torch.stack([d(x[i], z[i:i+1].expand(20, -1, -1, -1)) for i in range(6)])
     D = {metric: scores(metric) for metric in (lpips, lpips_lite, dssim)}
     within = {metric: np.mean([spearmanr(s, t).statistic for s, t in zip(D[metric], D[lpips])]) for metric in (lpips_lite, dssim)}
-    assert within[lpips_lite] > max(.65, within[dssim] + .3)
+    assert within[lpips_lite] > max(.85, within[dssim] + .3), within
     g = torch.Generator().manual_seed(0)
     others = [upsample(degrade(z)), F.interpolate(F.avg_pool2d(z, 4), scale_factor=4), z.roll(1, -1)] + [(z + s*torch.randn(z.shape, generator=g)).clamp(-1, 1) for s in (.03, .1, .3)]
     everything = lambda metric: torch.cat([D[metric].flatten()] + [metric(o, z) for o in others])

@@ -45,7 +45,9 @@ def test_killed_and_resumed_is_the_same_run(how, photo_folder, tmp_path):
     for seconds in (0, .35, .8):
         before = (tmp_path/'killed'/CHECKPOINT).stat().st_mtime_ns if (tmp_path/'killed'/CHECKPOINT).exists() else 0
         process = subprocess.Popen(command(tmp_path/'killed'), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=ENV)
-        while not (tmp_path/'killed'/CHECKPOINT).exists() or (tmp_path/'killed'/CHECKPOINT).stat().st_mtime_ns == before: time.sleep(.02)
+        while not (tmp_path/'killed'/CHECKPOINT).exists() or (tmp_path/'killed'/CHECKPOINT).stat().st_mtime_ns == before:
+            assert not process.poll(), 'the run failed by itself'
+            time.sleep(.02)
         time.sleep(seconds)
         process.send_signal(getattr(signal, how))
         process.wait()
@@ -140,6 +142,14 @@ def test_own_path_term_is_the_distance_of_the_picture_that_sampling_leads_to(ima
     assert all(p.grad is not None for p in net.parameters() if p.requires_grad)
 
 
+@pytest.mark.parametrize('term', ['perceptual', 'own_path'])
+def test_a_network_that_diverges_is_not_taken_for_a_bad_photograph(term, images, monkeypatch):
+    monkeypatch.setattr('odebc.metrics.lpips_model', dict(squeeze=lite_model()).get)
+    run = configured('small', images, size=32, batch=2, **{term: .2})
+    run.net.F.last.bias.data.fill_(torch.nan)
+    with pytest.raises(ValueError, match='at step 0: lower the learning rate'): next(iter(run))
+
+
 def test_perceptual_training_needs_the_weights(images, monkeypatch):
     monkeypatch.setenv('ODEBC_LPIPS_SQUEEZE', 'missing.safetensors')
     lpips_model.cache_clear()
@@ -172,9 +182,12 @@ def test_the_mean_of_the_weights_before_and_after_a_training(images, tmp_path):
     found = SR3.from_pretrained(tmp_path/'mean')
     weight = lambda model: model.net.F.last.weight
     assert (weight(after) - weight(before)).abs().max() > 1e-3
-    torch.testing.assert_close(weight(found), .75*weight(before) + .25*weight(after), atol=2e-5, rtol=1e-3)
+    torch.testing.assert_close(weight(found), (.75*weight(before) + .25*weight(after)).cpu(), atol=2e-5, rtol=1e-3)
     assert found.samples == after.samples and found.size == 64 and found.record['note'].endswith('0.75 of those before the training, and 0.25 of those after it')
     assert 'the second network was not trained on from the first' in mean('after', 'before').stderr
+    other = UNet(.13, channels=32, mults=(1, 2), blocks=1, groups=8, unshuffle=4)
+    Run(other, images, Recipe(steps=1, batch=2, size=32), before.record).fit(tmp_path/'other')
+    assert 'the two networks are not of one kind' in mean('before', 'other').stderr
     assert 'the share must be in 0 … 1, not 2' in mean('before', 'after', '2').stderr
 
 
@@ -182,6 +195,8 @@ def test_the_origin_survives_a_resume(images, tmp_path):
     make = lambda steps, start: Run(UNet(.13, channels=32, mults=(1,), blocks=1, groups=8, unshuffle=4), images, Recipe(steps, batch=2, size=32), start)
     make(1, dict(samples=100)).fit(tmp_path)
     assert make(3, None).fit(tmp_path).samples == 106
+    assert make(4, dict(samples=100)).fit(tmp_path).samples == 108
+    with pytest.raises(ValueError, match='began from other weights'): make(5, dict(samples=200)).fit(tmp_path)
 
 
 def test_s_is_measured_over_all_examples(images):

@@ -62,9 +62,10 @@ def test_a_layout_that_cannot_be_built_is_refused(bad):
 
 
 def test_bad_input_is_refused():
-    net, x = UNet.small(), torch.zeros(1, 3, 16, 16)
+    x = torch.zeros(1, 3, 16, 16)
     for args, says in (((x[:, :1], x, 5), 'must be .B, 3, H, W.'), ((x[..., :10], x[..., :10], 5), 'divisible by 8'), ((x, x[..., :8], 5), 'shape of x_t'), ((x, x, -1.), 't must lie'), ((x, x, 1001.), 't must lie'), ((x, x, torch.zeros(3)), 'one time')):
-        with pytest.raises(ValueError, match=says): net(*args)
+        for net in UNet.small(), UNet(channels=32, mults=(1, 1, 1, 1), blocks=1):
+            with pytest.raises(ValueError, match=says): net(*args)
     with pytest.raises(ValueError, match='schedule'): UNet(.1, schedule='quadratic', channels=32, mults=(1,))
 
 

@@ -1,6 +1,5 @@
 "Train LPIPS-lite, the stand-in for LPIPS: outputs of SR models at many qualities, distortions, and real LPIPS as the teacher."
 import argparse
-import io
 import json
 import math
 import platform
@@ -8,13 +7,13 @@ import time
 from pathlib import Path
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from safetensors.torch import load_file, save
 from scipy.stats import spearmanr
 from torch import nn
 from torch.nn.utils import parametrize
 from tqdm import tqdm
-from odebc.data import augment, crops, degrade, from_bytes, image_folder, to_bytes, to_image, to_tensor, upsample, write_atomically
+from odebc import data
+from odebc.data import augment, crops, degrade, digest, from_bytes, image_folder, to_bytes, upsample, write_atomically
 from odebc.metrics import LPIPS, LowRankAlexNet, dssim, lpips_model, psnr
 from odebc.search import candidates
 from odebc.train import SR3
@@ -35,12 +34,7 @@ def patchy(x, g): return x + log_uniform(g, .02, .4)*F.interpolate(torch.randn(*
 def colour(x, g): return x + log_uniform(g, .02, .5)*torch.randn(len(x), 3, 1, 1, generator=g)
 def contrast(x, g): return (m := x.mean((1, 2, 3), keepdim=True)) + (x - m)*log_uniform(g, .4, 2) + uniform(g, -.3, .3)
 
-def jpeg(x, g):
-    def code(image):
-        to_image(image).save(file := io.BytesIO(), 'JPEG', quality=quality)
-        return to_tensor(Image.open(file))
-    quality = int(log_uniform(g, 4, 95))
-    return torch.stack([code(image) for image in x])
+def jpeg(x, g): return data.jpeg(x, int(log_uniform(g, 4, 95)))
 
 def bicubic(x, g):
     small = F.interpolate(x, size=[round(x.shape[2]/log_uniform(g, 1.3, 8))]*2, mode='bicubic', antialias=True)
@@ -219,6 +213,7 @@ def main():
         if not (args.work/'test.safetensors').exists(): sample_test(SR3.from_pretrained(args.models[0]), list(image_folder(args.test).values()), 24, 40, ['DDIM-10', 'DDIM-20'], args.work/'test.safetensors')
         student.load_state_dict({k: v.half().float() for k, v in student.state_dict().items()})   # as it will be shipped
         record['agreement'], record['points'] = agreement(student, args.work/'test.safetensors')
+        record['weights'] = digest(*student.state_dict().values())
         print(json.dumps(record['agreement'], indent=1))
     write_atomically(args.out/'lpips_lite.safetensors', save({k: v.half().contiguous() for k, v in student.state_dict().items()}))
     write_atomically(args.out/'config.json', json.dumps(dict(ranks=[96, 72, 72])).encode())

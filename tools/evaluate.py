@@ -22,14 +22,14 @@ def row(sampler, x, z, side, bicubic, seconds=0.):
     distance = torch.cat([lpips(squares(a, side), squares(b, side)).mean()[None] for a, b in zip(x.split(1), z.split(1))])
     ratio, bias = distance.mean()/bicubic if bicubic else torch.tensor(1.), (x - z).mean((2, 3)).square().mean().sqrt()
     values = dict(lpips=distance.mean(), error=distance.std()/len(z)**.5, ratio=ratio, psnr=psnr(x, z).mean(), bias=bias, seconds=torch.tensor(seconds/len(z)))
-    answer = dict(sampler=sampler, crops=len(z)) | {name: round(value.item(), 4) for name, value in values.items()}
+    answer = dict(sampler=sampler, crops=len(z), size=z.shape[-1]) | {name: round(value.item(), 4) for name, value in values.items()}
     print('| {sampler} | {lpips:.4f} ± {error:.4f} | {ratio:.3f} | {psnr:.2f} | {bias:.4f} | {seconds:.2f} |'.format(**answer), flush=True)
     return answer
 
 
 def keep(path, rows):
     "Add rows to a file, in place of earlier ones of the same measurement"
-    key = lambda r: (r['samples'], r['images'], r['crops'], r['sampler'], r.get('bf16', False), r.get('schedule', 'linear'), r.get('squares'))
+    key = lambda r: (r['samples'], r['images'], r['crops'], r['size'], r['sampler'], r.get('bf16', False), r.get('schedule', 'linear'), r.get('squares'))
     old = json.loads(path.read_text()) if path.exists() else []
     write_atomically(path, json.dumps([*(r for r in old if key(r) not in set(map(key, rows))), *rows], indent=0).encode())
 
@@ -60,7 +60,7 @@ def main():
         start = time.monotonic()
         parts = [model.h(x_T[i:i+batch], y[i:i+batch], label, torch.Generator(model.device).manual_seed(i)) for i in tqdm(range(0, args.crops, batch), desc=label)]
         rows.append(row(label, torch.cat(parts), z, side, rows[0]['lpips'], time.monotonic() - start))
-        if args.out: keep(args.out, [r | dict(samples=samples, images=Path(args.images).name, bf16=args.bf16, schedule=model.sched.name, squares=args.squares) for r in rows])
+        if args.out: keep(args.out, [r | dict(samples=samples, weights=model.fingerprint, images=Path(args.images).name, bf16=args.bf16, schedule=model.sched.name, squares=args.squares) for r in rows])
 
 
 if __name__ == '__main__': main()

@@ -4,10 +4,14 @@ from pathlib import Path
 from odebc.train import SR3
 
 
+def alike(a, b): return a.F.config == b.F.config and (a.s is None) == (b.s is None)
+
+
 def mean(before, after, share):
     "`after`, with weights between the two (its record says so), and the size of `before`"
     if not 0 <= share <= 1: raise ValueError(f'the share must be in 0 … 1, not {share:g}')
     if after.record.get('start') != before.record: raise ValueError('the second network was not trained on from the first')
+    if not alike(before.net, after.net): raise ValueError('the two networks are not of one kind')
     weights = before.net.state_dict()
     after.net.load_state_dict({name: weights[name].lerp(end, share) for name, end in after.net.state_dict().items()})
     after.size = before.size  # the patches of the training may have been smaller

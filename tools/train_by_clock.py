@@ -4,14 +4,14 @@ import time
 from dataclasses import replace
 from pathlib import Path
 import torch
-from odebc.data import byte_folder, crops, degrade, from_bytes, upsample
+from odebc.data import byte_folder, crops, degrade, from_bytes, turned, upsample
 from odebc.train import Recipe, Run, SR3
 from odebc.unet import UNet
 
 
 def eighths(z):
     "A batch in eight parts, each in another symmetry of the square"
-    return torch.cat([torch.rot90(part.flip(-1) if k > 3 else part, k % 4, (-2, -1)) for k, part in enumerate(z.split(len(z)//8))])
+    return torch.cat([turned(part, k) for k, part in enumerate(z.split(len(z)//8))])
 
 
 def batches(images, recipe, device):

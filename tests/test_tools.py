@@ -1,0 +1,54 @@
+"The scripts that make the shipped weights and figures, at their smallest."
+import json
+import os
+import runpy
+import sys
+from pathlib import Path
+import pytest
+import torch
+from odebc.train import SR3
+
+ROOT = Path(__file__).parents[1]
+real = pytest.mark.skipif(not os.environ.get('ODEBC_LPIPS_ALEX'), reason='LPIPS needs the weights of AlexNet')
+
+
+@pytest.fixture
+def tool(monkeypatch):
+    def run(path, *args):
+        monkeypatch.setattr(sys, 'argv', [path, *map(str, args)])
+        runpy.run_path(str(ROOT/path), run_name='__main__')
+    return run
+
+
+def test_training_by_the_clock(tool, photo_folder, tmp_path):
+    tool('tools/train_by_clock.py', '--images', photo_folder, '--out', tmp_path, '--seconds', .1, '--size', 32, '--batch', 8)
+    found, start = SR3.from_pretrained(tmp_path), SR3.from_pretrained('small')
+    assert found.samples == start.samples + 8*found.record['steps'] and found.record['recipe']['size'] == 32
+    assert not torch.equal(found.net.F.last.weight, start.net.F.last.weight)
+    with pytest.raises(SystemExit): tool('tools/train_by_clock.py', '--images', photo_folder, '--out', tmp_path, '--batch', 12)
+
+
+def test_throughput(tool, capsys):
+    tool('benchmarks/train.py', '--batch', 2, '--size', 32, '--rounds', 1)
+    assert [line.split()[-1] for line in capsys.readouterr().out.splitlines() if 'ratio' in line][0] == '1.00'
+
+
+@real
+def test_evaluation_says_of_what_it_is_and_replaces_only_its_own(tool, photo_folder, tmp_path):
+    def evaluate(size, *args):
+        tool('tools/evaluate.py', 'DDIM-2', '--images', photo_folder, '--crops', 2, '--size', size, '--out', tmp_path/'rows.json', *args)
+        return json.loads((tmp_path/'rows.json').read_text())
+    rows = evaluate(32)
+    assert [r['sampler'] for r in rows] == ['bicubic', 'DDIM-2'] and rows[0]['ratio'] == 1 and rows[1]['lpips'] != rows[0]['lpips']
+    assert {r['weights'] for r in rows} == {SR3.from_pretrained('small').fingerprint}
+    assert [r['size'] for r in evaluate(64)] == [32, 32, 64, 64]
+    assert [(r['size'], r['schedule']) for r in evaluate(32, '--schedule', 'cosine')] == 2*[(32, 'linear')] + 2*[(64, 'linear')] + 2*[(32, 'cosine')]
+    again = evaluate(32)
+    assert len(again) == 6 and all(a['lpips'] == b['lpips'] for a, b in zip(again[-2:], rows))
+
+
+@real
+def test_distilling_the_stand_in(tool, photo_folder, tmp_path):
+    tool('tools/distil.py', '--images', photo_folder, '--photographs', 4, '--batches', 4, '--steps', 2, '--out', tmp_path/'out', '--work', tmp_path)
+    assert len(json.loads((tmp_path/'out'/'record.json').read_text())['loss']) == 5
+    assert (tmp_path/'out'/'lpips_lite.safetensors').stat().st_size < 2e6
