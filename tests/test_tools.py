@@ -6,10 +6,11 @@ import sys
 from pathlib import Path
 import pytest
 import torch
+from odebc.metrics import ALEX_VARIABLE
 from odebc.train import SR3
 
 ROOT = Path(__file__).parents[1]
-real = pytest.mark.skipif(not os.environ.get('ODEBC_LPIPS_ALEX'), reason='LPIPS needs the weights of AlexNet')
+real = pytest.mark.skipif(not os.environ.get(ALEX_VARIABLE), reason=f'needs {ALEX_VARIABLE}')
 
 
 @pytest.fixture
