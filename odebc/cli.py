@@ -212,7 +212,7 @@ def main():
     try: status = app(sys.argv[1:] or ['--help'], standalone_mode=False)
     except KeyboardInterrupt: status = 130
     except (ValueError, OSError, RuntimeError) as e: status = f'odebc: {e}'  # torch says by RuntimeErrors that memory, or a device, is not enough
-    except typer._click.ClickException as e: status = f'odebc: {e.format_message()}'
+    except typer.TyperException as e: status = f'odebc: {e.format_message()}'
     if status == 130: print('odebc: stopped', file=sys.stderr)
     if isinstance(status, str): print(status, file=sys.stderr); status = 2
     sys.exit(status)

@@ -400,8 +400,9 @@ class UpscaleApp(App):
     def receive(self):
         "An image that was uploaded"
         if not self.upload.value: return
+        name, image = Path(self.upload.value[-1]['name']).stem, decoded(bytes(self.upload.value[-1]['content']))
         self.example.value = None  # so that every entry of the list is a change
-        self.take(Path(self.upload.value[-1]['name']).stem, decoded(bytes(self.upload.value[-1]['content'])))
+        self.take(name, image)
 
     def take(self, name, image):
         "Show what will be enlarged, and what it will cost"
@@ -414,6 +415,7 @@ class UpscaleApp(App):
         "Start"
         label, x_T = f'{self.family.value}-{self.n.value}', self.starts[self.start.value]
         self.progress.value, self.progress.max = 0, calls_for(self.image, self.model, label)
+        self.after.value, self.download.value, self.note.value = b'', '', ''
         self.go.disabled, self.cancel.disabled = True, False
         self.job.start(lambda check: self.enlarge(self.name, self.image, x_T, label, check), self.idle)
 

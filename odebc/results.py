@@ -21,7 +21,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from .boundary import correlation, winner
 from .data import digest, to_image, write_atomically
-from .lab import Lab, calls, drawn, fixed, markdown, mean_over, paired, pm, stats, table_1
+from .lab import Lab, calls, drawn, fixed, intact, markdown, mean_over, paired, pm, stats, table_1
 from .metrics import dssim
 from .scores import BoundaryCondition, candidate
 from .train import SR3
@@ -87,7 +87,7 @@ def matrix(
     R = min(R, len(lab.z))
     path, z, y, model = lab.folder/'matrix.safetensors', lab.z[:R], lab.y[:R], lab.model
     distances = {lab.distance_name: lab.distance, 'DSSIM': dssim, 'MSE': lambda a, b: (a - b).square().mean((1, 2, 3))}
-    kept = load_file(path) if path.exists() else {name: torch.empty(0, R) for name in (*distances, 'unconditional')}
+    kept = intact(path, load_file) if path.exists() else {name: torch.empty(0, R) for name in (*distances, 'unconditional')}
     for k in tqdm(range(len(kept['MSE']), K), desc='matrix', unit='candidate', initial=len(kept['MSE']), total=K):
         x_T = candidate(k, model.shape)[None]
         with torch.no_grad():

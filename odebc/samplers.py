@@ -220,7 +220,7 @@ def parse(
     "The parts of a sampler's label; ValueError for an unknown one, with the nearest known"
     name, _, n = label.rpartition('-')
     family, _, eta = name.rstrip(')').partition('(')
-    if family not in FAMILIES or not n.isdecimal() or (eta and (family != 'DDIM' or not eta.replace('.', '', 1).isdecimal() or float(eta) > 1)):
+    if family not in FAMILIES or not n.isdecimal() or name != (f'{family}({eta})' if eta else family) or (eta and (family != 'DDIM' or not eta.replace('.', '', 1).isdecimal() or float(eta) > 1)):
         calls = n if n.isdecimal() and int(n) else 50
         close = ' or '.join(f'{match}-{calls}' for match in get_close_matches(family or n, FAMILIES, 2, .4) or ['DDIM'])
         raise ValueError(f"unknown sampler {label!r}, did you mean {close}? Known are <family>-<calls> with the families {', '.join(FAMILIES)}, and DDIM(<eta>)-<calls> with eta in 0 … 1")

@@ -70,7 +70,7 @@ class Schedule:
     )->Tensor: # t with lam(t) = l
         "The inverse of `lam`"
         l = torch.as_tensor(l, dtype=torch.float64)
-        if (l < self.lam(self.T) - 1e-9).any(): raise ValueError(f"λ must not be below λ_T = {self.lam(self.T):.4f}")
+        if not (l >= self.lam(self.T) - 1e-9).all(): raise ValueError(f"λ must not be below λ_T = {self.lam(self.T):.4f}")
         table, log_alpha = self.table.to(l.device), -torch.nn.functional.softplus(-2*l)/2
         i = (torch.searchsorted(-table, -log_alpha) - 1).clamp(0, self.T - 1)
         return (i + (log_alpha - table[i])/(table[i+1] - table[i])).clamp(max=self.T)
@@ -102,6 +102,7 @@ def lam_times(
     "n steps from `start` to `end`, equal in λ"
     if n < 0: raise ValueError(f"the number of steps must not be negative, but is {n}")
     ends = torch.tensor([sched.T if start is None else start, end], dtype=torch.float64)
+    if not (ends > 0).all(): raise ValueError(f"steps equal in λ go between times above 0, where λ is finite, not from {ends[0]:g} to {ends[1]:g}")
     inner = torch.lerp(*sched.lam(ends), torch.linspace(0, 1, n + 1, dtype=torch.float64))[1:-1]
     return torch.cat([ends[:1], sched.t_of_lam(inner), ends[1:]])[:n + 1]
 

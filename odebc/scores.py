@@ -9,7 +9,7 @@ __all__ = ['OUTCOME', 'candidate', 'candidates', 'BoundaryCondition', 'standard_
 # %% ../nbs/09_scores.ipynb #2a8babd5
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 import json
 import numpy as np
@@ -145,7 +145,12 @@ class Scores:
         self.h, self.y, self.points, self.after, self.image = h, y, points, after, z.shape[1:]
         self.R, self.price, self.solves, self.nfe, self.state = len(z), max(getattr(h, 'nfe', 1), 1), 0, 0, processes()
         self.distance, self.D = against(distance, z), torch.empty(0, self.R, dtype=torch.float64)
-        self.batch = batch or (16 if z.device.type == 'cpu' else fitting_batch(lambda B: self.judge([(0, 0)]*B), 256))
+        self.asked = batch
+
+    @cached_property
+    def batch(self)->int:
+        "Cells at a time for each process"
+        return self.asked or (16 if self.y.device.type == 'cpu' else fitting_batch(lambda B: self.judge([(0, 0)]*B), 256))
 
     def judge(self,
         cells:list, # of (k, i)
@@ -188,10 +193,12 @@ class Scores:
         columns:list, # pairs to complete them on
     ):
         "Evaluate the missing cells of `D[rows][:, columns]`"
-        rows, columns, step = list(rows), list(columns), self.state.num_processes*self.batch
+        rows, columns = list(rows), list(columns)
         self.enlarge(max(rows) + 1)
         missing = [(rows[a], columns[b]) for a, b in self.D[rows][:, columns].isnan().nonzero().tolist()]
-        for cells in (missing[j:j+step] for j in range(0, len(missing), step)):
+        while missing:
+            step = self.state.num_processes*self.batch  # asked for only now: on a GPU it costs some solves
+            cells, missing = missing[:step], missing[step:]
             scores = self.together(cells)
             k, i = torch.tensor(cells).T
             self.D[k, i] = scores

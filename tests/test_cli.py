@@ -148,7 +148,7 @@ def interrupt(process, with_signal):
     "The seconds that a process takes to end after a signal, and what it wrote"
     start = time.monotonic()
     process.send_signal(with_signal)
-    out, err = process.communicate(timeout=20)
+    out, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert b'Traceback' not in err and err.rstrip().endswith(b'odebc: stopped')
     return time.monotonic() - start, out
@@ -167,7 +167,7 @@ def start(*args, until=None):
 @pytest.mark.parametrize('with_signal', [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_search_keeps_the_best_so_far(tmp_path, with_signal):
     seconds, out = interrupt(start('demo', '--k', 400, '--out', tmp_path, until=b'best='), with_signal)
-    assert seconds < 20
+    assert seconds < 5
     assert b'interrupted; the best x_T so far' in out
     with safe_open(tmp_path/'x_T.safetensors', 'pt') as f: assert f.get_tensor('x_T').shape == (3, 64, 64)
 
@@ -176,12 +176,12 @@ def test_an_interrupted_search_keeps_the_best_so_far(tmp_path, with_signal):
 def test_ctrl_c_while_modules_are_loaded(delay, tmp_path):
     demo = start('demo', '--out', tmp_path)
     time.sleep(delay)
-    assert interrupt(demo, signal.SIGINT)[0] < 20
+    assert interrupt(demo, signal.SIGINT)[0] < 5
 
 
 def test_ctrl_c_during_the_comparison(photo_folder, tmp_path):
     demo = start('demo', *QUICK, '--tests', 6, '--images', photo_folder, '--out', tmp_path, until=b'compare: ')
-    assert interrupt(demo, signal.SIGINT)[0] < 20
+    assert interrupt(demo, signal.SIGINT)[0] < 5
     assert (tmp_path/'x_T.safetensors').exists()
 
 

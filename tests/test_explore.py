@@ -21,7 +21,7 @@ from odebc import explore
 from odebc.boundary import winner
 from odebc.data import digest, photographs, to_bytes, to_image, to_tensor
 from odebc.explore import Job, Watched, noise_app, search_app, trajectory_app, upscale_app
-from odebc.metrics import ALEX_VARIABLE, dssim
+from odebc.metrics import ALEX_VARIABLE, dssim, lpips
 from odebc.lab import reference_and_test
 from odebc.scores import BoundaryCondition, candidate
 from odebc.search import search
@@ -111,6 +111,7 @@ def test_what_is_cached_is_shipped_and_belongs_to_the_shipped_network(model):
         assert len(z) == c.R and len(z) + len(z_new) == c.scores['MSE'].shape[1]
         x_0 = model.h(candidate(1, model.shape, c.seed)[None], y[:2], label)
         assert dssim(x_0, z[:2]).tolist() == pytest.approx(c.split('DSSIM')[0][1, :2].tolist(), abs=1e-3)
+        if os.environ.get(ALEX_VARIABLE): assert lpips(x_0, z[:2]).tolist() == pytest.approx(c.split('LPIPS')[0][1, :2].tolist(), abs=1e-3)
         assert (x_0 - z[:2]).square().mean((1, 2, 3)).tolist() == pytest.approx(c.split('MSE')[0][1, :2].tolist(), abs=1e-3)
 
 
@@ -318,8 +319,12 @@ def test_after_an_upload_every_image_of_the_list_can_be_chosen(shelf):
 
 def test_upscaling_is_cancelled(shelf):
     app = healthy(upscale_app(folder=shelf))
+    app.n.value = 2
+    app.go.click()
+    assert healthy(app).after.value and app.download.value
     app.n.value = 50
     app.go.click()
+    assert app.after.value == b'' and app.download.value == ''    # not the picture of other settings
     wait_for(lambda: app.progress.value > 0)
     app.cancel.click()
     healthy(app)

@@ -16,7 +16,7 @@ from hypothesis import given, settings, strategies as st
 from odebc.metrics import lpips_model
 from odebc.schedule import Schedule
 from odebc.scores import BoundaryCondition, Scores, best, candidates
-from odebc.search import STRATEGIES, Points, SearchInterrupted, affordable_rounds, cost, halving, rounds, search
+from odebc.search import STRATEGIES, Points, SearchInterrupted, affordable_rounds, cost, exhaustive, halving, rounds, search
 from odebc.toy import ToySR
 
 Z = torch.rand(8, 3, 8, 8, generator=torch.Generator().manual_seed(0))*2 - 1
@@ -240,7 +240,7 @@ def test_a_failing_map_is_named_and_what_was_finished_is_kept(tmp_path):
     (dict(z=Z[:0], y=Z[:0]), 'at least one'), (dict(y=Z[:3]), 'as many HR as LR'), (dict(y=Z[..., :3]), 'do not belong'), (dict(z=Z.where(Z < .99, torch.nan)), 'holds NaN'),
     (dict(z=Z[0], y=Z[0]), 'need batches'), (dict(distance=lambda a, b: mse(a, b).mean()), 'one value per image'), (dict(distance=lambda a, b: mse(a, b)/0), 'is not finite'),
     (dict(K=0), 'K must be at least 1'), (dict(K=-3), 'K must be at least 1'), (dict(seed=-1), 'must not be negative'), (dict(strategy='magic'), 'known are halving'), (dict(budget=3), 'budget of 3'),
-    (dict(batch=0), 'at least one cell'), (dict(strategy='multifidelity'), 'needs `coarse`'), (dict(coarse=cheap), 'no use for a cheaper map'),
+    (dict(batch=0), 'at least one cell'), (dict(unseen=(Z[..., :4], Z[..., :4])), 'x_T fits one size'), (dict(strategy='multifidelity'), 'needs `coarse`'), (dict(coarse=cheap), 'no use for a cheaper map'),
     (dict(h=lambda x_T, y: h(x_T, y)[:1]), 'must return images of shape'), (dict(h=lambda x_T, y: h(x_T, y).mean(1, True)), 'must return images of shape')])
 def test_bad_input(bad, says):
     with pytest.raises(ValueError, match=says): search(**(dict(h=h, z=Z, y=Z, K=20, distance=mse, budget=160) | bad))
@@ -310,6 +310,31 @@ def test_unseen_scores_survive_and_an_interrupt_while_they_are_made_keeps_the_se
     assert error.value.found.index == first.index
 
 
+@pytest.mark.parametrize('strategy', ['refinement', 'evolution', 'gradient'])
+def test_a_finished_search_that_is_interrupted_at_once_has_the_same_result(strategy, tmp_path, monkeypatch):
+    "Its x_T is no candidate: before the strategy has made it again, it comes from the file"
+    args = (h, Z, Z, 30, mse, strategy, 400.)     # a budget may be a float, as K may
+    first = search(*args, path=tmp_path/'x_T.safetensors')
+    assert not torch.equal(first.x_T, candidates(first.index + 1, Z.shape[1:])[-1])
+    def stopped(*args): raise KeyboardInterrupt
+    monkeypatch.setitem(STRATEGIES, strategy, stopped)
+    with pytest.raises(SearchInterrupted) as error: search(*args, path=tmp_path/'x_T.safetensors')
+    assert torch.equal(error.value.found.x_T, first.x_T)
+
+
+def test_a_gradient_keeps_its_last_point_and_evolution_its_means(tmp_path):
+    seen = {}
+    for budget in (400, 800):
+        search(h, Z, Z, 30, mse, 'gradient', budget, path=tmp_path/f'{budget}')
+        seen[budget] = (tmp_path/f'{budget}').stat().st_size
+    assert seen[800] < seen[400] + 400     # a few digits, not 192 numbers for every step
+
+
+def test_the_bar_knows_the_end(capsys):
+    search(h, Z, Z, 30, mse)
+    assert '100%' in capsys.readouterr().err
+
+
 def test_flat_pictures_and_flat_slopes_do_no_harm():
     def flat(x_T, y): return torch.where(y.mean((1, 2, 3), keepdim=True) > 0, y, h(x_T, y))     # some pictures look the same from every start
     assert search(flat, Z, Z, 30, mse).solves
@@ -329,4 +354,6 @@ def test_memory_does_not_grow_with_the_candidates():
     def map(x_T, y): sizes.append(x_T.numel()); return h(x_T, y)
     for K in (20, 200): search(map, Z, Z, K, mse, 'exhaustive', batch=4)
     assert set(sizes) == {4*3*8*8}
-    assert len(Points((3, 8, 8)).made) == 0
+    points = Points((3, 8, 8))
+    exhaustive(Scores(h, Z, Z, mse, points), 20)
+    assert not points.made
