@@ -361,7 +361,7 @@ def test_the_tool_writes_resumes_and_renews(tmp_path, model):
     assert all(len(v) == 3 and np.array_equal(v[:2], first[name]) for name, v in second.items())
     c = caches(tmp_path)['DDIM-1']
     assert c.complaint(model) == '' and len(c.images(model)[0]) == 2
-    assert 'made anew' in run('--k', '2', '--u', '3').stdout
+    assert 'made anew' in run('--k', '2', '--u', '3').stdout and len(load_file(tmp_path/'DDIM-1.old')['MSE']) == 3
     with safe_open(tmp_path/'DDIM-1.safetensors', 'np') as f: assert f.metadata()['U'] == '3' and f.get_tensor('MSE').shape == (2, 5)
 
 

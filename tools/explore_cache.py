@@ -20,7 +20,8 @@ def kept(path, facts):
     if not path.exists(): return none
     with safe_open(path, 'pt') as f:
         if f.metadata() == facts: return {name: f.get_tensor(name) for name in f.keys()}
-    print(f'{path} belongs to another network or to other pairs: it is made anew')
+    old = path.replace(path.with_suffix('.old'))
+    print(f'{path} belongs to another network or to other pairs: it is made anew, and the former one is now {old}')
     return none
 
 
@@ -38,9 +39,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--model', default='small')
     parser.add_argument('--samplers', nargs='+', default=['DDIM-10', 'DPMS-10'])
-    parser.add_argument('--k', type=int, default=320, help='candidates')
-    parser.add_argument('--r', type=int, default=32, help='reference pairs, from half of the photographs')
-    parser.add_argument('--u', type=int, default=24, help='unseen pairs, from the other half')
+    parser.add_argument('--k', type=int, default=48, help='candidates')
+    parser.add_argument('--r', type=int, default=16, help='reference pairs, from half of the photographs')
+    parser.add_argument('--u', type=int, default=12, help='unseen pairs, from the other half')
     parser.add_argument('--seed', type=int, default=0, help='of pairs and candidates')
     parser.add_argument('--out', type=Path, default=Path('data/explore'))
     args = parser.parse_args()
