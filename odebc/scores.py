@@ -196,9 +196,9 @@ class Scores:
         rows, columns = list(rows), list(columns)
         self.enlarge(max(rows) + 1)
         missing = [(rows[a], columns[b]) for a, b in self.D[rows][:, columns].isnan().nonzero().tolist()]
-        while missing:
-            step = self.state.num_processes*self.batch  # asked for only now: on a GPU it costs some solves
-            cells, missing = missing[:step], missing[step:]
+        if not missing: return
+        step = self.state.num_processes*self.batch  # asked for only now: on a GPU it costs some solves
+        for cells in (missing[j:j+step] for j in range(0, len(missing), step)):
             scores = self.together(cells)
             k, i = torch.tensor(cells).T
             self.D[k, i] = scores
