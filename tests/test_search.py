@@ -16,7 +16,7 @@ from hypothesis import given, settings, strategies as st
 from odebc.metrics import lpips_model
 from odebc.schedule import Schedule
 from odebc.scores import BoundaryCondition, Scores, best, candidates
-from odebc.search import STRATEGIES, Points, SearchInterrupted, affordable_rounds, cost, exhaustive, halving, rounds, search
+from odebc.search import STRATEGIES, Points, SearchInterrupted, affordable_rounds, cost, evolution, exhaustive, halving, rounds, search
 from odebc.toy import ToySR
 
 Z = torch.rand(8, 3, 8, 8, generator=torch.Generator().manual_seed(0))*2 - 1
@@ -322,7 +322,7 @@ def test_a_finished_search_that_is_interrupted_at_once_has_the_same_result(strat
     assert torch.equal(error.value.found.x_T, first.x_T)
 
 
-def test_a_gradient_keeps_its_last_point_and_evolution_its_means(tmp_path):
+def test_a_gradient_keeps_its_last_point(tmp_path):
     seen = {}
     for budget in (400, 800):
         search(h, Z, Z, 30, mse, 'gradient', budget, path=tmp_path/f'{budget}')
@@ -355,5 +355,17 @@ def test_memory_does_not_grow_with_the_candidates():
     for K in (20, 200): search(map, Z, Z, K, mse, 'exhaustive', batch=4)
     assert set(sizes) == {4*3*8*8}
     points = Points((3, 8, 8))
-    exhaustive(Scores(h, Z, Z, mse, points), 20)
+    s = Scores(h, Z, Z, mse, points)
+    exhaustive(s, 20)
     assert not points.made
+    s.coarse = None
+    evolution(s, 20, 200)
+    assert not any(isinstance(x_T, torch.Tensor) for row, x_T in points.made.items() if row < len(s.D) - 1)    # made again when asked for
+
+
+def test_what_is_finished_asks_for_no_batch():
+    "On a GPU its size is found by trial"
+    s = Scores(h, Z, Z, mse, Points((3, 8, 8)))
+    s.D = torch.zeros(4, 8, dtype=torch.float64)
+    exhaustive(s, 4)
+    assert 'batch' not in vars(s)
