@@ -22,6 +22,7 @@ from odebc.metrics import psnr
 ROOT = Path(__file__).parent.parent
 SHOTS = ROOT/'runs'/'screenshots'
 MINUTE = 60_000
+expect.set_options(timeout=MINUTE)
 
 
 def free_port():
@@ -80,7 +81,7 @@ def lab(browser, tmp_path_factory):
         run_all(page)
         last = page.locator('.jp-CodeCell').last.locator('.jp-InputPrompt')
         expect(last).to_have_text(re.compile(r'\[\d+\]:'), timeout=4*MINUTE)
-        free.wait_for(timeout=MINUTE)
+        free.wait_for()
         yield page, free
         assert not errors, errors
         page.close()
@@ -108,12 +109,20 @@ def slider(box, name): return box.locator('.widget-hslider', has=box.page.locato
 def drag(box, name, share):
     "Pull the handle to a share of the slider's length, in small steps as a hand does"
     one, mouse = slider(box, name), box.page.mouse
-    one.scroll_into_view_if_needed()
-    rail, handle = (one.locator(part).bounding_box() for part in ('.noUi-base', '.noUi-handle'))
-    y = handle['y'] + handle['height']/2
-    mouse.move(handle['x'] + handle['width']/2, y); mouse.down()
-    mouse.move(rail['x'] + share*rail['width'], y, steps=12); mouse.up()
+    grip(one, mouse)
+    rail = one.locator('.noUi-base').bounding_box()
+    mouse.move(rail['x'] + share*rail['width'], rail['y'] + rail['height']/2, steps=12); mouse.up()
     return float(one.locator('.widget-readout').inner_text())
+
+
+def grip(one, mouse):
+    "Press on the handle of a slider, again where the page scrolled away under the mouse"
+    handle = one.locator('.noUi-handle')
+    for _ in range(20):
+        handle.hover(); mouse.down()
+        if 'noUi-active' in handle.get_attribute('class'): return
+        mouse.up()
+    raise AssertionError('the handle of the slider cannot be gripped')
 
 
 def shot(box, name):
@@ -135,7 +144,7 @@ def run_cell(page, source):
     page.keyboard.press('Escape'); page.keyboard.press('b'); page.keyboard.press('Enter')
     page.keyboard.insert_text(source); page.keyboard.press('Shift+Enter')
     cell = page.locator('.jp-CodeCell').filter(has_text=source).last
-    expect(cell.locator('.jp-OutputArea-output')).to_be_visible(timeout=MINUTE)
+    expect(cell.locator('.jp-OutputArea-output')).to_be_visible()
     return cell.locator('.jp-OutputArea-output').inner_text()
 
 
@@ -202,9 +211,9 @@ def test_live_search_is_cancelled_and_keeps_its_best(lab):
     assert 0 < width < 100
     shot(box, 'search_live')
     box.get_by_role('button', name='cancel').click()
-    expect(status).to_contain_text('cancelled; the best so far is', timeout=MINUTE)
+    expect(status).to_contain_text('cancelled; the best so far is')
     expect(box.get_by_role('button', name='search live')).to_be_enabled()
-    free.wait_for(timeout=MINUTE)
+    free.wait_for()
     found = status.locator('.odebc-found').inner_text()
     assert run_cell(page, 'print(explorer.found.index)').strip() == found
     no_errors(page)
@@ -234,7 +243,7 @@ def test_upload_enlarge_download(lab, tmp_path):
     image = to_image(photographs()['chelsea'][:, 100:140, 100:148])
     image.save(tmp_path/'cat.png')
     choose_file(box, tmp_path/'cat.png')
-    expect(box.locator('.odebc-note')).to_contain_text('cat: 48×40 pixels', timeout=MINUTE)
+    expect(box.locator('.odebc-note')).to_contain_text('cat: 48×40 pixels')
     box.get_by_role('button', name='enlarge').click()
     with page.expect_download(timeout=3*MINUTE) as download: box.locator('.odebc-download a').click(timeout=3*MINUTE)
     download.value.save_as(tmp_path/'large.png')
