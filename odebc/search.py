@@ -113,11 +113,12 @@ def halving(
     budget:int|None=None, # solves at most; by default what the measured correlation asks for
 ):
     "Sequential halving on common pairs"
-    if budget is not None: plan = affordable_rounds(K, s.R, budget)
+    if budget is not None: plan, corner = affordable_rounds(K, s.R, budget), 0
     else:
         s.facts['rho'] = round(measured_correlation(s, K), 3)
         plan = rounds(K, s.R, min(first_pairs(s.facts['rho']), max(s.R//4, 1)))
-    s.expected = cost(plan) + (0 if budget else s.D[:CORNER[0], plan[0][1]:CORNER[1]].numel())  # of the corner, what the first round does not ask for
+        corner = s.D[:CORNER[0], plan[0][1]:CORNER[1]].numel()  # of its solves, those that the first round does not ask for
+    s.expected = cost(plan) + corner
     halve(s, plan, range(K))
 
 # %% ../nbs/09_search.ipynb #e0e5b0bb

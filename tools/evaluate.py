@@ -29,7 +29,7 @@ def row(sampler, x, z, side, bicubic, seconds=0.):
 
 def keep(path, rows):
     "Add rows to a file, in place of earlier ones of the same measurement"
-    key = lambda r: (r['samples'], r['images'], r['crops'], r['size'], r['sampler'], r.get('bf16', False), r.get('schedule', 'linear'), r.get('squares'))
+    key = lambda r: (r['samples'], r.get('weights'), r['images'], r['crops'], r['size'], r['sampler'], r.get('bf16', False), r.get('schedule', 'linear'), r.get('squares'))
     old = json.loads(path.read_text()) if path.exists() else []
     write_atomically(path, json.dumps([*(r for r in old if key(r) not in set(map(key, rows))), *rows], indent=0).encode())
 
