@@ -235,8 +235,8 @@ class Objective(nn.Module):
             alpha, sigma = levels(self.net.sched, t, z)
             loss = loss + self.perceptual*~drop*self.seen(z - sigma/alpha*error, z)
         if self.own_path:
-            t = 1 + v.double()*(self.net.sched.T - 1)
-            loss = loss + self.own_path*~drop*self.seen(self.estimate(self.on_path(eps, y_up, t), y_up, t), z)
+            t = 1 + v.double()**2*(self.net.sched.T - 1)
+            loss = loss + self.own_path*~drop*self.seen(self.estimate(self.on_path(eps, y_up, t, (v*self.net.sched.T % 1 < .5).to(z)), y_up, t), z)
         return loss.mean()
 
     def seen(self, x_0, z):
@@ -250,13 +250,16 @@ class Objective(nn.Module):
         return (x_t - sigma*self.net(x_t, y_up, t).float())/alpha
 
     @torch.no_grad()
-    def on_path(self, x_T, y_up, t, steps=5):
-        "x_t, where DDIM leads from x_T"
-        x, times = x_T, [torch.lerp(torch.full_like(t, self.net.sched.T), t, i/steps) for i in range(steps + 1)]
-        for s, u in zip(times, times[1:]):
+    def on_path(self, x_T, y_up, t, eta, steps=20):
+        "x_t, where DDIM (η 0) or DDPM (η 1) lead from x_T by steps that get smaller; what they draw is x_T with its values in another order"
+        T = self.net.sched.T
+        x, times = x_T, [t + (T - t)*(1 - i/steps)**2 for i in range(steps + 1)]
+        for i, (s, u) in enumerate(zip(times, times[1:])):
             (alpha, sigma), (alpha_u, sigma_u) = (levels(self.net.sched, w, x) for w in (s, u))
             x_0 = self.estimate(x, y_up, s).clamp(-1, 1)
-            x = alpha_u*x_0 + sigma_u/sigma*(x - alpha*x_0)
+            noise = eta.view(-1, 1, 1, 1)*sigma_u/sigma*(1 - (alpha/alpha_u)**2).clamp(min=0).sqrt()
+            order = torch.randperm(x_T[0].numel(), generator=torch.Generator().manual_seed(i)).to(x.device)
+            x = alpha_u*x_0 + (sigma_u**2 - noise**2).clamp(min=0).sqrt()/sigma*(x - alpha*x_0) + noise*x_T.flatten(1)[:, order].view_as(x)
         return x
 
 # %% ../nbs/08_train.ipynb #79ac09fd

@@ -6,7 +6,9 @@ import sys
 from pathlib import Path
 import pytest
 import torch
-from odebc.metrics import ALEX_VARIABLE
+from odebc.data import crops, degrade, image_folder, upsample
+from odebc.metrics import ALEX_VARIABLE, lpips, psnr
+from odebc.scores import candidates
 from odebc.train import SR3
 
 ROOT = Path(__file__).parents[1]
@@ -53,3 +55,15 @@ def test_distilling_the_stand_in(tool, photo_folder, tmp_path):
     tool('tools/distil.py', '--images', photo_folder, '--photographs', 4, '--batches', 4, '--steps', 2, '--out', tmp_path/'out', '--work', tmp_path)
     assert len(json.loads((tmp_path/'out'/'record.json').read_text())['loss']) == 5
     assert (tmp_path/'out'/'lpips_lite.safetensors').stat().st_size < 2e6
+
+
+@real
+def test_the_way_ends_at_the_result(tool, photo_folder, tmp_path):
+    for label in ('DDIM-3', 'DDPM-4'): tool('tools/way.py', label, '--images', photo_folder, '--crops', 4, '--every', 2, '--out', tmp_path/'way.json')
+    ddim, ddpm = json.loads((tmp_path/'way.json').read_text())
+    assert (ddim['crops'], len(ddim['t']), len(ddpm['ratio'])) == (2, 3, 4) and ddim['t'] == sorted(ddim['t'], reverse=True)
+    small = SR3.from_pretrained('small')
+    z = crops(list(image_folder(photo_folder, 64).values()), 4, 64, torch.Generator().manual_seed(0))[::2]
+    with torch.no_grad(): x_0 = small.h(candidates(4, z.shape[1:], seed=7)[::2], degrade(z), 'DDIM-3')
+    assert ddim['psnr'][-1] == pytest.approx(psnr(x_0, z).mean().item(), abs=.1) and abs(ddim['psnr'][0] - ddim['psnr'][-1]) > .2
+    assert ddim['ratio'][-1] == pytest.approx((lpips(x_0, z).mean()/lpips(upsample(degrade(z)), z).mean()).item(), rel=.1)
