@@ -235,8 +235,9 @@ class Objective(nn.Module):
             alpha, sigma = levels(self.net.sched, t, z)
             loss = loss + self.perceptual*~drop*self.seen(z - sigma/alpha*error, z)
         if self.own_path:
-            t = 1 + v.double()**2*(self.net.sched.T - 1)
-            loss = loss + self.own_path*~drop*self.seen(self.estimate(self.on_path(eps, y_up, t, (v*self.net.sched.T % 1 < .5).to(z)), y_up, t), z)
+            T = self.net.sched.T
+            t, eta = 1 + v.double()**2*(T - 1), (v*T % 1 < .5).to(z)  # the one chance that an example brings decides both
+            loss = loss + self.own_path*~drop*self.seen(self.estimate(self.on_path(eps, y_up, t, eta), y_up, t), z)
         return loss.mean()
 
     def seen(self, x_0, z):
@@ -252,14 +253,14 @@ class Objective(nn.Module):
     @torch.no_grad()
     def on_path(self, x_T, y_up, t, eta, steps=20):
         "x_t, where DDIM (η 0) or DDPM (η 1) lead from x_T by steps that get smaller; what they draw is x_T with its values in another order"
-        T = self.net.sched.T
-        x, times = x_T, [t + (T - t)*(1 - i/steps)**2 for i in range(steps + 1)]
+        x, times = x_T, [t + (self.net.sched.T - t)*(1 - i/steps)**2 for i in range(steps + 1)]
         for i, (s, u) in enumerate(zip(times, times[1:])):
             (alpha, sigma), (alpha_u, sigma_u) = (levels(self.net.sched, w, x) for w in (s, u))
             x_0 = self.estimate(x, y_up, s).clamp(-1, 1)
             noise = eta.view(-1, 1, 1, 1)*sigma_u/sigma*(1 - (alpha/alpha_u)**2).clamp(min=0).sqrt()
             order = torch.randperm(x_T[0].numel(), generator=torch.Generator().manual_seed(i)).to(x.device)
-            x = alpha_u*x_0 + (sigma_u**2 - noise**2).clamp(min=0).sqrt()/sigma*(x - alpha*x_0) + noise*x_T.flatten(1)[:, order].view_as(x)
+            drawn = x_T.flatten(1)[:, order].view_as(x)  # an example needs no chance of its own for every step
+            x = alpha_u*x_0 + (sigma_u**2 - noise**2).clamp(min=0).sqrt()/sigma*(x - alpha*x_0) + noise*drawn
         return x
 
 # %% ../nbs/08_train.ipynb #79ac09fd
