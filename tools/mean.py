@@ -1,4 +1,4 @@
-"The mean of a network's weights before and after a training: how the last stage of `base` was made (Wortsman et al., Robust fine-tuning of zero-shot models, 2022)."
+"The mean of a network's weights before and after a training: how a stage of `base` was made (Wortsman et al., Robust fine-tuning of zero-shot models, 2022)."
 import argparse
 from pathlib import Path
 from odebc.train import SR3
