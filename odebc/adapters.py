@@ -11,6 +11,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 from .data import digest, upsample
+from .errors import OdebcError
 from .samplers import is_ode, level, nfe, sampler as named_sampler
 from .schedule import Schedule
 
@@ -21,10 +22,10 @@ def schedule_of(
     "The schedule that a diffusers model was trained with; ValueError if it is not DDPM's kind (Eq. 1)"
     name, config = type(scheduler).__name__, getattr(scheduler, 'config', None)
     betas, alpha_bar = (getattr(scheduler, key, None) for key in ('betas', 'alphas_cumprod'))
-    if betas is None or alpha_bar is None or getattr(config, 'use_flow_sigmas', False): raise ValueError(f"{name} does not describe a diffusion with β_1 … β_T, so there are no α_t and σ_t of Eq. 1")
-    if betas.max() >= 1: raise ValueError(f"{name} has ᾱ_T = 0 (zero terminal SNR), where x_T and ε no longer determine x_0: use the schedule before rescaling, if the model was trained with it")
+    if betas is None or alpha_bar is None or getattr(config, 'use_flow_sigmas', False): raise OdebcError(f"{name} does not describe a diffusion with β_1 … β_T, so there are no α_t and σ_t of Eq. 1")
+    if betas.max() >= 1: raise OdebcError(f"{name} has ᾱ_T = 0 (zero terminal SNR), where x_T and ε no longer determine x_0: use the schedule before rescaling, if the model was trained with it")
     sched = Schedule(betas.detach().cpu(), name)
-    if not torch.allclose(sched.alpha(torch.arange(1, sched.T + 1))**2, alpha_bar.detach().cpu().double(), rtol=1e-3, atol=1e-6): raise ValueError(f"the betas and alphas_cumprod of {name} contradict each other")
+    if not torch.allclose(sched.alpha(torch.arange(1, sched.T + 1))**2, alpha_bar.detach().cpu().double(), rtol=1e-3, atol=1e-6): raise OdebcError(f"the betas and alphas_cumprod of {name} contradict each other")
     return sched
 
 # %% ../nbs/13_adapters.ipynb #ae24e0e1
@@ -39,10 +40,10 @@ def eps_of(
     prediction_type:str='epsilon', # what the output is, a key of TO_EPS
 )->Callable: # eps_fn(x, t), t in [1, T]
     "The noise estimate of a network that counts steps from 0 and returns ε, v or x_0"
-    if prediction_type not in TO_EPS: raise ValueError(f"unknown prediction type {prediction_type!r}, known are {', '.join(TO_EPS)}")
+    if prediction_type not in TO_EPS: raise OdebcError(f"unknown prediction type {prediction_type!r}, known are {', '.join(TO_EPS)}")
     def eps_fn(x, t):
         out, (alpha, sigma, _) = network(x, torch.tensor(t - 1, dtype=torch.float32, device=x.device)), level(sched, t)
-        if out.shape != x.shape: raise ValueError(f"the network returned shape {tuple(out.shape)} for x of shape {tuple(x.shape)}")
+        if out.shape != x.shape: raise OdebcError(f"the network returned shape {tuple(out.shape)} for x of shape {tuple(x.shape)}")
         return TO_EPS[prediction_type](x, out, alpha, sigma)
     return eps_fn
 
@@ -56,7 +57,7 @@ class SolutionMap:
         scheduler, # its scheduler: gives schedule and prediction type, not the way of sampling
         sampler:str, # label of an ODE solver, see `odebc.samplers.sampler`
     ):
-        if not is_ode(sampler): raise ValueError(f"{sampler} draws noise in every step, so x_0 would not depend on x_T and y alone: choose an ODE solver, such as DDIM-50")
+        if not is_ode(sampler): raise OdebcError(f"{sampler} draws noise in every step, so x_0 would not depend on x_T and y alone: choose an ODE solver, such as DDIM-50")
         self.unet, self.sampler, self.sched, self.channels = unet, sampler, schedule_of(scheduler), unet.config.out_channels
         self.prediction_type = getattr(scheduler.config, 'prediction_type', 'epsilon')
         eps_of(unet, self.sched, self.prediction_type)  # refuses an unknown type now, not at the first solve
@@ -76,9 +77,9 @@ class SolutionMap:
         y:Tensor, # LR images (B, 3, h, w)
     )->tuple: # (C, H, W)
         "The shape of one x_T for these y"
-        if y is None or y.ndim != 4 or y.shape[1] != 3: raise ValueError(f"y must be LR images of shape (B, 3, h, w), not {None if y is None else tuple(y.shape)}")
+        if y is None or y.ndim != 4 or y.shape[1] != 3: raise OdebcError(f"y must be LR images of shape (B, 3, h, w), not {None if y is None else tuple(y.shape)}")
         H, W = (self.scale*side for side in y.shape[2:])
-        if H % self.stride or W % self.stride: raise ValueError(f"x_T would have {H}×{W} pixels, but this network needs sides divisible by {self.stride}")
+        if H % self.stride or W % self.stride: raise OdebcError(f"x_T would have {H}×{W} pixels, but this network needs sides divisible by {self.stride}")
         return self.channels, H, W
 
     def __call__(self,
@@ -87,7 +88,7 @@ class SolutionMap:
     )->Tensor: # x_0, (B, 3, H, W) in [-1, 1], on the network's device, at least float32
         "Solve the ODE from x_T, used at t = T (Eq. 6)"
         shape, B = self.shape(y), len(x_T if y is None else y)
-        if x_T.shape[1:] != shape or len(x_T) not in (1, B): raise ValueError(f"x_T must have the shape {(B, *shape)}, or {(1, *shape)} for one for all, not {tuple(x_T.shape)}")
+        if x_T.shape[1:] != shape or len(x_T) not in (1, B): raise OdebcError(f"x_T must have the shape {(B, *shape)}, or {(1, *shape)} for one for all, not {tuple(x_T.shape)}")
         weight = next(self.unet.parameters())
         x_T, y = (None if x is None else x.to(weight.device, torch.promote_types(weight.dtype, torch.float32)) for x in (x_T, y))
         c = None if y is None else self.condition(y)
@@ -113,7 +114,7 @@ class UNetMap(SolutionMap):
         clip:bool=True, # keep x̂_0 in [-1, 1] on the way
     ):
         c = unet.config
-        if c.in_channels - c.out_channels not in (0, 3): raise ValueError(f"a network from {c.in_channels} to {c.out_channels} channels takes neither x_t and y (3 channels more than it returns) nor x_t alone (as many)")
+        if c.in_channels - c.out_channels not in (0, 3): raise OdebcError(f"a network from {c.in_channels} to {c.out_channels} channels takes neither x_t and y (3 channels more than it returns) nor x_t alone (as many)")
         self.scale, self.clip, self.stride, self.conditional = scale, clip, 2**(len(c.block_out_channels) - 1), c.in_channels > c.out_channels
         super().__init__(unet, scheduler, sampler)
 
@@ -122,9 +123,9 @@ class UNetMap(SolutionMap):
     )->tuple: # (C, H, W)
         "The shape of one x_T"
         if self.conditional: return super().shape(y)
-        if y is not None: raise ValueError("this network is unconditional, it cannot take y: call h(x_T, None)")
+        if y is not None: raise OdebcError("this network is unconditional, it cannot take y: call h(x_T, None)")
         size = self.unet.config.sample_size
-        if size is None: raise ValueError("the configuration of this unconditional network does not say how large its images are (sample_size)")
+        if size is None: raise OdebcError("the configuration of this unconditional network does not say how large its images are (sample_size)")
         return self.channels, *(2*(size,) if isinstance(size, int) else size)
 
     def condition(self, y): return upsample(y, self.scale)
@@ -161,9 +162,9 @@ class UpscalerMap(LatentMap):
         seed:int=0, # of that noise
     ):
         most = pipeline.config.max_noise_level
-        if not 0 <= noise_level <= most: raise ValueError(f"the noise level must lie in 0 … {most}, not {noise_level}")
-        if not isinstance(prompt, str): raise ValueError(f"need one prompt for all images, a string, not {prompt!r}")
-        if guidance < 1: raise ValueError(f"the guidance must be at least 1 (none), not {guidance}")
+        if not 0 <= noise_level <= most: raise OdebcError(f"the noise level must lie in 0 … {most}, not {noise_level}")
+        if not isinstance(prompt, str): raise OdebcError(f"need one prompt for all images, a string, not {prompt!r}")
+        if guidance < 1: raise OdebcError(f"the guidance must be at least 1 (none), not {guidance}")
         SolutionMap.__init__(self, pipeline.unet, pipeline.scheduler, sampler)
         self.vae, self.latent_std = pipeline.vae, 1/pipeline.vae.config.scaling_factor
         if next(self.vae.parameters()).dtype == torch.float16 and self.vae.config.force_upcast: self.vae.float()

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated
 import os, signal, sys, warnings
 import typer
+from .errors import OdebcError
 
 # %% ../nbs/12_cli.ipynb #a3e27825
 app = typer.Typer(help="Diffusion ODEs for super-resolution, and the search for their best starting noise.", add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -25,7 +26,7 @@ def commands():
     if mine == 1: return
     import torch
     there = torch.cuda.device_count()
-    if 0 < there < mine: raise ValueError(f"{mine} processes need a GPU each, and there are {there}: start fewer, or none on the GPU, with CUDA_VISIBLE_DEVICES='' before the command")
+    if 0 < there < mine: raise OdebcError(f"{mine} processes need a GPU each, and there are {there}: start fewer, or none on the GPU, with CUDA_VISIBLE_DEVICES='' before the command")
 
 DISTANCES = 'best', 'lpips', 'lpips-lite', 'dists', 'dssim' # for --distance; best: LPIPS, or LPIPS-lite where it cannot be had
 
@@ -34,7 +35,7 @@ def distance_named(
 )->tuple: # its name, distance(x_0, z) -> (B,), and why it is not LPIPS
     "A distance for a command"
     from odebc import metrics
-    if name not in DISTANCES: raise ValueError(f"unknown distance {name!r}, known are {', '.join(DISTANCES)}")
+    if name not in DISTANCES: raise OdebcError(f"unknown distance {name!r}, known are {', '.join(DISTANCES)}")
     if name != 'best': return name, {'lpips': metrics.lpips_model, 'lpips-lite': metrics.lite_model, 'dists': metrics.dists_model, 'dssim': lambda: metrics.dssim}[name](), ''
     answer = metrics.best_distance()
     if answer[2]: print(f"NOTE: real LPIPS is not at hand, the distance is {answer[0]} instead.\n      {answer[2]}\n")
@@ -159,7 +160,7 @@ def upscale(
     if found.meta.get('weights') != sr3.solution_map(sampler).meta['weights']: warnings.warn(f"{x_t} was found with another model than {model}")
     for path in images: load_image(path)  # a bad picture is found before the first one is enlarged
     targets = [out/f'{path.stem}_x{sr3.scale}.png' for path in images]
-    if len(set(targets)) < len(targets): raise ValueError("two pictures have the same name: enlarge them into different folders")
+    if len(set(targets)) < len(targets): raise OdebcError("two pictures have the same name: enlarge them into different folders")
     out.mkdir(parents=True, exist_ok=True)
     for path, target in zip(images, targets):
         to_image(sr3.upscale(load_image(path), found.x_T, sampler)).save(target)
@@ -184,23 +185,23 @@ def results(
     from odebc.results import report
     from odebc.scores import processes
     from odebc.train import SR3
-    if protocol not in PROTOCOLS: raise ValueError(f"unknown protocol {protocol!r}, known are {', '.join(PROTOCOLS)}")
+    if protocol not in PROTOCOLS: raise OdebcError(f"unknown protocol {protocol!r}, known are {', '.join(PROTOCOLS)}")
     ours, theirs = split(photographs())
     sets = {} if tests is None else {folder.name: list(byte_folder(folder).values()) for folder in sorted(tests.iterdir()) if folder.is_dir() and folder.name[0] != '.'}
-    if tests and not sets: raise ValueError(f"{tests} holds no folders: it needs one of photographs for each test set")
+    if tests and not sets: raise OdebcError(f"{tests} holds no folders: it needs one of photographs for each test set")
     sets.setdefault('photographs', list(theirs.values()))
     load = lambda name: SR3.from_pretrained(name, bf16).to(processes().device)
     pairs = list((ours if references is None else byte_folder(references)).values())
     names = ['this', *(Path(other).name for other in others)]
-    if len(set(names)) < len(names): raise ValueError(f"the networks need different names, none of them this; their folders are called {', '.join(names[1:])}")
+    if len(set(names)) < len(names): raise OdebcError(f"the networks need different names, none of them this; their folders are called {', '.join(names[1:])}")
     network, networks = load(model), {name: load(other) for name, other in zip(names[1:], others)}
     for name, other in networks.items():
-        if other.shape != network.shape: raise ValueError(f"{name} starts from an x_T of shape {other.shape}, {model} from one of {network.shape}: neither can use the other's")
+        if other.shape != network.shape: raise OdebcError(f"{name} starts from an x_T of shape {other.shape}, {model} from one of {network.shape}: neither can use the other's")
     make = lambda network, folder: Lab(network, PROTOCOLS['quick' if quick else protocol], pairs, sets, folder)
     lab, others = make(network, out), {name: make(other, out/'networks'/name) for name, other in networks.items()}
     if lab.why: print(f"NOTE: real LPIPS is not at hand, the distance is {lab.distance_name} instead.\n      {lab.why}\n")
     main_set = main_set or max(lab.tests, key=lambda name: len(lab.tests[name]))
-    if main_set not in lab.tests: raise ValueError(f"there is no test set {main_set!r}, only {', '.join(lab.tests)}")
+    if main_set not in lab.tests: raise OdebcError(f"there is no test set {main_set!r}, only {', '.join(lab.tests)}")
     print(report(lab, main_set, others))
     print(f"wrote results.md, results.csv and the figures into {out}")
 

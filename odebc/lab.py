@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 from tqdm.auto import tqdm
 from .data import degrade, digest, from_bytes, split, tiles, to_bytes, upsample, write_atomically
+from .errors import OdebcError
 from .metrics import best_distance, psnr, ssim
 from .samplers import nfe
 from .scores import BoundaryCondition, candidate
@@ -53,7 +54,7 @@ def intact(
 ): # what is in it
     "Read a file; ValueError where it is damaged"
     try: return read(path)
-    except (ValueError, SafetensorError) as e: raise ValueError(f"{path} is damaged ({' '.join(str(e).split())[:100]}): remove it to measure it anew") from None
+    except (ValueError, SafetensorError) as e: raise OdebcError(f"{path} is damaged ({' '.join(str(e).split())[:100]}): remove it to measure it anew") from None
 
 def read_json(path): return json.loads(path.read_text())
 
@@ -147,7 +148,7 @@ class Lab:
         self.model, self.p, self.folder, (self.distance_name, self.distance, self.why) = model, protocol, Path(folder), best_distance()
         known = prints(references)
         for name, images in tests.items():
-            if both := known & prints(images): raise ValueError(f"{len(both)} of the {len(images)} images of the test set {name!r} are references too: what is chosen on an image cannot be tested on it")
+            if both := known & prints(images): raise OdebcError(f"{len(both)} of the {len(images)} images of the test set {name!r} are references too: what is chosen on an image cannot be tested on it")
         cut = lambda images, n: from_bytes(tiles(images, min(n, places(images, model.size)), model.size, torch.Generator().manual_seed(0))).to(model.device)
         self.z, self.tests = cut(references, max(protocol.R, protocol.matrix[1])), {name: cut(images, protocol.n if len(images) >= 20 else protocol.few) for name, images in tests.items()}
         self.y, self.y_tests = degrade(self.z, self.model.scale), {name: degrade(z, self.model.scale) for name, z in self.tests.items()}
@@ -161,7 +162,7 @@ class Lab:
         mine = json.loads(json.dumps(mine))
         theirs = intact(path, read_json) if path.exists() else mine
         differ = [key for key in mine if mine[key] != theirs.get(key)]
-        if differ: raise ValueError(f"{self.folder} holds results with another {differ[0]}: give another folder, or remove it to start anew")
+        if differ: raise OdebcError(f"{self.folder} holds results with another {differ[0]}: give another folder, or remove it to start anew")
         write_atomically(path, json.dumps(mine).encode())
 
     def found(self,

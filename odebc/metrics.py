@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn, Tensor
+from .errors import OdebcError
 
 # %% ../nbs/06_metrics.ipynb #1bcb5bd8
 def import_torchvision():
@@ -43,10 +44,10 @@ def check_images(
     "Refuse what is not a batch of images in [-1, 1], is not of the shape of the first, or is too small"
     for x in (a, *others):
         if x.ndim != 4 or x.shape[1] != 3 or x.shape != a.shape:
-            raise ValueError(f"need batches of one shape (B, 3, H, W), got {' and '.join(str(tuple(i.shape)) for i in (a, *others))}")
-        if min(x.shape[2:]) < least: raise ValueError(f"this metric needs sides of at least {least} pixels, not {x.shape[2]}×{x.shape[3]}")
-        if not x.isfinite().all(): raise ValueError("an image holds NaN or infinite values")
-        if x.abs().max() > 1.01: raise ValueError(f"images must lie in [-1, 1], but one reaches {x.abs().max():.2f}")
+            raise OdebcError(f"need batches of one shape (B, 3, H, W), got {' and '.join(str(tuple(i.shape)) for i in (a, *others))}")
+        if min(x.shape[2:]) < least: raise OdebcError(f"this metric needs sides of at least {least} pixels, not {x.shape[2]}×{x.shape[3]}")
+        if not x.isfinite().all(): raise OdebcError("an image holds NaN or infinite values")
+        if x.abs().max() > 1.01: raise OdebcError(f"images must lie in [-1, 1], but one reaches {x.abs().max():.2f}")
 
 # %% ../nbs/06_metrics.ipynb #97027d17
 def psnr(
@@ -123,14 +124,14 @@ def trunk_weights(
     net:str='alex', # alex, vgg or squeeze
 )->dict: # "features.0.weight" … -> tensor
     "Convolutions trained on ImageNet, from a local file, torchvision's cache or its download"
-    if net not in TRUNKS: raise ValueError(f"no network {net!r} for LPIPS: there are {', '.join(TRUNKS)}")
+    if net not in TRUNKS: raise OdebcError(f"no network {net!r} for LPIPS: there are {', '.join(TRUNKS)}")
     (name, file), variable = TRUNKS[net], f'ODEBC_LPIPS_{net.upper()}'
     path, url = os.environ.get(variable), f'https://download.pytorch.org/models/{file}'
     try:
         if path: return load_file(path) if path.endswith('.safetensors') else torch.load(path, weights_only=True, map_location='cpu')
         with patience(20): return torch.hub.load_state_dict_from_url(url, check_hash=True, map_location='cpu')
     except (OSError, EOFError, RuntimeError, SafetensorError, pickle.UnpicklingError) as e:
-        raise ValueError(f"{'LPIPS and DISTS need' if net == 'vgg' else 'LPIPS needs'} {name}'s weights, and {path or url} cannot be read ({' '.join(str(e).split())[:150]}). "
+        raise OdebcError(f"{'LPIPS and DISTS need' if net == 'vgg' else 'LPIPS needs'} {name}'s weights, and {path or url} cannot be read ({' '.join(str(e).split())[:150]}). "
             f"Put {file} into {torch.hub.get_dir()}/checkpoints, or name such a file in {variable}") from None
 
 def load_trunk(
@@ -141,7 +142,7 @@ def load_trunk(
     "Give a trunk its weights"
     try: module.load_state_dict({k: weights['features.' + re.sub(r'^slice\d\.', '', k)].float() for k in module.state_dict()}, assign=True)
     except (KeyError, IndexError, TypeError, AttributeError, RuntimeError) as e:
-        raise ValueError(f"the weights found for LPIPS are not torchvision's {TRUNKS[net][0]} ({' '.join(str(e).split())[:150]})") from None
+        raise OdebcError(f"the weights found for LPIPS are not torchvision's {TRUNKS[net][0]} ({' '.join(str(e).split())[:150]})") from None
 
 @cache
 def lpips_model(

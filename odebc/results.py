@@ -21,6 +21,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from .boundary import correlation, winner
 from .data import digest, to_image, write_atomically
+from .errors import OdebcError
 from .lab import Lab, calls, drawn, fixed, intact, markdown, mean_over, paired, pm, stats, table_1
 from .metrics import dssim
 from .scores import BoundaryCondition, candidate
@@ -34,7 +35,7 @@ def section(
     "What the full measurement says"
     parts = (files('odebc.assets')/'results'/model/'results.md').read_text().split('\n## ')[1:]
     texts = {part.split('\n')[0]: part.split('\n', 2)[2] for part in parts}
-    if title not in texts: raise ValueError(f"the results of {model} have no section {title!r}, only {', '.join(texts)}")
+    if title not in texts: raise OdebcError(f"the results of {model} have no section {title!r}, only {', '.join(texts)}")
     return texts[title]
 
 def table(

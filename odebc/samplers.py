@@ -16,6 +16,7 @@ from typing import NamedTuple
 import math
 import torch
 from torch import Tensor
+from .errors import OdebcError
 from .schedule import Schedule, lam_times, respaced_times, uniform_times
 
 # %% ../nbs/03_samplers.ipynb #b9910306
@@ -59,11 +60,11 @@ def solve(
     callback:Callable|None=None, # callback(i, t, x) after step i = 1 … n arrived at time t
 )->Tensor: # x at the last time, shape of x_T
     "The loop of all samplers: one evaluation of `eps_fn`, then one step, for each time but the last"
-    if not x_T.isfinite().all(): raise ValueError("x_T holds NaN or infinite values")
+    if not x_T.isfinite().all(): raise OdebcError("x_T holds NaN or infinite values")
     x, past, times = x_T, [], solver.times.tolist()
     for i, (s, t, step) in enumerate(zip(times, times[1:], solver.steps), 1):
         eps = eps_fn(x, s)
-        if eps.shape != x.shape: raise ValueError(f"eps_fn returned shape {tuple(eps.shape)} for x of shape {tuple(x.shape)}")
+        if eps.shape != x.shape: raise OdebcError(f"eps_fn returned shape {tuple(eps.shape)} for x of shape {tuple(x.shape)}")
         past = past[-2:] + [Point(s, x, eps)]
         x = step(past, t, sched, generator)
         if callback: callback(i, t, x)
@@ -74,14 +75,14 @@ def ddim_step(
     eta:float=0., # 0: DDIM, the ODE; 1: DDPM with variance β̃
 )->Callable: # a step for `solve`
     "DDIM's family of steps (Song et al., 2021, Eq. 12)"
-    if not 0 <= eta <= 1: raise ValueError(f"η must lie in 0 … 1, not {eta}")
+    if not 0 <= eta <= 1: raise OdebcError(f"η must lie in 0 … 1, not {eta}")
     def step(past, t, sched, generator=None):
         s, x, eps = past[-1]
         (alpha_s, sigma_s, _), (alpha, sigma, _) = level(sched, s), level(sched, t)
         noise = eta*sigma/sigma_s*max(1 - (alpha_s/alpha)**2, 0)**.5 if eta else 0.
         x = alpha*predict_x0(past[-1], sched) + (sigma**2 - noise**2)**.5*eps
         if not noise: return x
-        if generator is None: raise ValueError("a stochastic step needs a torch.Generator")
+        if generator is None: raise OdebcError("a stochastic step needs a torch.Generator")
         return x + noise*torch.randn(x.shape, generator=generator, dtype=x.dtype, device=generator.device).to(x.device)
     return step
 
@@ -133,7 +134,7 @@ def multistep(
     **how, # `predict` and `moments` of `exponential_step`
 )->Solver:
     "DPM-Solver(++) 2M and 3M: steps uniform in λ, values from the steps before"
-    if order not in (1, 2, 3): raise ValueError(f"the order must be 1, 2 or 3, not {order}")
+    if order not in (1, 2, 3): raise OdebcError(f"the order must be 1, 2 or 3, not {order}")
     return Solver(lam_times(n, sched, start, end), [exponential_step(tuple(range(-min(i, order), 0)), **how) for i in range(1, n + 1)])
 
 # %% ../nbs/03_samplers.ipynb #1900ad06
@@ -167,7 +168,7 @@ def singlestep(
     predict:str='eps', # or "x0"
 )->Solver:
     "DPM-Solver-2 and -3: outer steps uniform in λ, calls inside each"
-    if order not in (1, 2, 3): raise ValueError(f"the order must be 1, 2 or 3, not {order}")
+    if order not in (1, 2, 3): raise OdebcError(f"the order must be 1, 2 or 3, not {order}")
     inner = {1: (), 2: (1/2,), 3: (1/3, 2/3)} | (inner or {})
     orders = n//order*[order] + [n % order]*(n % order > 0)
     outer, times, steps = lam_times(len(orders), sched, start, end), [], []
@@ -223,8 +224,8 @@ def parse(
     if family not in FAMILIES or not n.isdecimal() or name != (f'{family}({eta})' if eta else family) or (eta and (family != 'DDIM' or not eta.replace('.', '', 1).isdecimal() or float(eta) > 1)):
         calls = n if n.isdecimal() and int(n) else 50
         close = ' or '.join(f'{match}-{calls}' for match in get_close_matches(family or n, FAMILIES, 2, .4) or ['DDIM'])
-        raise ValueError(f"unknown sampler {label!r}, did you mean {close}? Known are <family>-<calls> with the families {', '.join(FAMILIES)}, and DDIM(<eta>)-<calls> with eta in 0 … 1")
-    if int(n) < 1: raise ValueError(f"{label}: at least 1 call is needed")
+        raise OdebcError(f"unknown sampler {label!r}, did you mean {close}? Known are <family>-<calls> with the families {', '.join(FAMILIES)}, and DDIM(<eta>)-<calls> with eta in 0 … 1")
+    if int(n) < 1: raise OdebcError(f"{label}: at least 1 call is needed")
     return family, int(n), 1. if family == 'DDPM' else float(eta or 0)
 
 def nfe(
@@ -257,9 +258,9 @@ def sampler(
 )->Callable: # (eps_fn, x_T, generator=None, callback=None) -> x_0
     "The sampler of a label; a stochastic one without a generator raises ValueError"
     family, n, eta = parse(label)
-    if n > sched.T: raise ValueError(f"{label}: the schedule has no more than {sched.T} steps")
+    if n > sched.T: raise OdebcError(f"{label}: the schedule has no more than {sched.T} steps")
     solver = ddim(n, sched, eta) if family == 'DDIM' else FAMILIES[family](n, sched)
     def sample(eps_fn, x_T, generator=None, callback=None):
-        if eta and generator is None: raise ValueError(f"{label} draws noise in every step: pass a torch.Generator")
+        if eta and generator is None: raise OdebcError(f"{label} draws noise in every step: pass a torch.Generator")
         return solve(solver, clipped(eps_fn, sched) if clip else eps_fn, x_T, sched, generator, callback)
     return sample

@@ -9,6 +9,7 @@ __all__ = ['Schedule', 'uniform_times', 'lam_times', 'respaced_times']
 import math
 import torch
 from torch import Tensor
+from .errors import OdebcError
 
 # %% ../nbs/00_schedule.ipynb #618e18c4
 class Schedule:
@@ -18,7 +19,7 @@ class Schedule:
         name:str='custom', # recorded in checkpoints
     ):
         betas = torch.as_tensor(betas, dtype=torch.float64)
-        if betas.ndim != 1 or not ((0 < betas) & (betas < 1)).all(): raise ValueError("betas must be a vector with every β in (0, 1)")
+        if betas.ndim != 1 or not ((0 < betas) & (betas < 1)).all(): raise OdebcError("betas must be a vector with every β in (0, 1)")
         self.T, self.name = len(betas), name
         self.table = torch.cat([torch.zeros(1, dtype=torch.float64), torch.log1p(-betas).cumsum(0)/2])
 
@@ -50,7 +51,7 @@ class Schedule:
         return torch.lerp(table[i], table[i+1], t - i)
 
     def _interval(self, t):
-        if not ((0 <= t) & (t <= self.T)).all(): raise ValueError(f"t must lie in [0, {self.T}]")
+        if not ((0 <= t) & (t <= self.T)).all(): raise OdebcError(f"t must lie in [0, {self.T}]")
         return t.floor().long().clamp(max=self.T - 1)
 
     def alpha(self, t)->Tensor:
@@ -70,7 +71,7 @@ class Schedule:
     )->Tensor: # t with lam(t) = l
         "The inverse of `lam`"
         l = torch.as_tensor(l, dtype=torch.float64)
-        if not (l >= self.lam(self.T) - 1e-9).all(): raise ValueError(f"λ must not be below λ_T = {self.lam(self.T):.4f}")
+        if not (l >= self.lam(self.T) - 1e-9).all(): raise OdebcError(f"λ must not be below λ_T = {self.lam(self.T):.4f}")
         table, log_alpha = self.table.to(l.device), -torch.nn.functional.softplus(-2*l)/2
         i = (torch.searchsorted(-table, -log_alpha) - 1).clamp(0, self.T - 1)
         return (i + (log_alpha - table[i])/(table[i+1] - table[i])).clamp(max=self.T)
@@ -90,7 +91,7 @@ def uniform_times(
     T:int=1000, # the schedule's T
 )->Tensor: # (n+1,) real times from T down to 0
     "n equal steps from T to 0"
-    if n < 1: raise ValueError(f"the number of steps must be at least 1, not {n}")
+    if n < 1: raise OdebcError(f"the number of steps must be at least 1, not {n}")
     return torch.linspace(T, 0, n + 1, dtype=torch.float64)
 
 def lam_times(
@@ -100,9 +101,9 @@ def lam_times(
     end:float=1., # last time, above 0
 )->Tensor: # (n+1,) real times from start to end
     "n steps from `start` to `end`, equal in λ"
-    if n < 0: raise ValueError(f"the number of steps must not be negative, but is {n}")
+    if n < 0: raise OdebcError(f"the number of steps must not be negative, but is {n}")
     ends = torch.tensor([sched.T if start is None else start, end], dtype=torch.float64)
-    if not (ends > 0).all(): raise ValueError(f"steps equal in λ go between times above 0, where λ is finite, not from {ends[0]:g} to {ends[1]:g}")
+    if not (ends > 0).all(): raise OdebcError(f"steps equal in λ go between times above 0, where λ is finite, not from {ends[0]:g} to {ends[1]:g}")
     inner = torch.lerp(*sched.lam(ends), torch.linspace(0, 1, n + 1, dtype=torch.float64))[1:-1]
     return torch.cat([ends[:1], sched.t_of_lam(inner), ends[1:]])[:n + 1]
 
@@ -111,11 +112,11 @@ def respaced_times(
     T:int=1000, # the schedule's T
 )->Tensor: # (sum(sections)+1,) whole times from T down to 0
     "The times of respaced DDPM, section by section (guided-diffusion's `space_timesteps`, t = index + 1)"
-    if sections[-1:] == [1] and T > 1: raise ValueError("the last section needs at least 2 steps, so that t = T is one of them")
+    if sections[-1:] == [1] and T > 1: raise OdebcError("the last section needs at least 2 steps, so that t = T is one of them")
     sizes = [T//len(sections) + (i < T % len(sections)) for i in range(len(sections))]
     times, start = [0], 1
     for n, size in zip(sections, sizes):
-        if not 1 <= n <= size: raise ValueError(f"a section of {size} steps cannot give {n}")
+        if not 1 <= n <= size: raise OdebcError(f"a section of {size} steps cannot give {n}")
         stride = (size - 1)/(n - 1) if n > 1 else 1
         position = 0.
         for _ in range(n):  # added up, not multiplied: where i·stride ends in .5, guided-diffusion's rounding error decides

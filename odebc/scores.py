@@ -21,6 +21,7 @@ from safetensors.torch import save
 from torch import Tensor
 from tqdm import tqdm
 from .data import digest, write_atomically
+from .errors import MapFailed, OdebcError
 from .metrics import against
 
 # %% ../nbs/09_scores.ipynb #518741b2
@@ -30,7 +31,7 @@ def candidate(
     seed:int=0, # of all of them
 )->Tensor: # (C, H, W) standard normal, float32, on the CPU
     "Candidate x_T number k; depends on (seed, k) alone"
-    if seed < 0 or k < 0: raise ValueError(f"the seed must not be negative, but is {seed}" if seed < 0 else f"candidates are numbered from 0, there is no {k}")
+    if seed < 0 or k < 0: raise OdebcError(f"the seed must not be negative, but is {seed}" if seed < 0 else f"candidates are numbered from 0, there is no {k}")
     return torch.from_numpy(np.random.default_rng((seed, k)).standard_normal(tuple(shape), dtype=np.float32))
 
 def candidates(
@@ -39,9 +40,9 @@ def candidates(
     seed:int=0, # of all of them
 )->Tensor: # (K, C, H, W)
     "The first K candidates"
-    if K < 1: raise ValueError(f"K must be at least 1, not {K}")
+    if K < 1: raise OdebcError(f"K must be at least 1, not {K}")
     try: x_T = torch.empty(K, *shape)
-    except RuntimeError: raise ValueError(f"K = {K} candidates of shape {tuple(shape)} do not fit into memory: draw fewer") from None
+    except RuntimeError: raise OdebcError(f"K = {K} candidates of shape {tuple(shape)} do not fit into memory: draw fewer") from None
     for k in range(K): x_T[k] = candidate(k, shape, seed)
     return x_T
 
@@ -92,8 +93,8 @@ class BoundaryCondition:
                 tensors, facts = {k: f.get_tensor(k) for k in f.keys()}, {k: json.loads(v) for k, v in f.metadata().items()}
             kept = {k.removeprefix('kept.'): tensors.pop(k) for k in list(tensors) if k.startswith('kept.')}
             return cls(**tensors, **facts, kept=kept)
-        except FileNotFoundError: raise ValueError(f"there is no boundary condition {path}") from None
-        except (OSError, SafetensorError, AttributeError, TypeError, ValueError) as e: raise ValueError(f"{path} is not a boundary condition: {e}") from None
+        except FileNotFoundError: raise OdebcError(f"there is no boundary condition {path}") from None
+        except (OSError, SafetensorError, AttributeError, TypeError, ValueError) as e: raise OdebcError(f"{path} is not a boundary condition: {e}") from None
 
 def standard_error(
     scores:Tensor, # (N,), NaN where missing
@@ -116,13 +117,13 @@ def check_pairs(
     y:Tensor, # (R, C, h, w) LR images
 ):
     "Refuse pairs that cannot be pairs"
-    if z.ndim != 4 or y.ndim != 4: raise ValueError(f"need batches of images z (R, C, H, W) and y (R, C, h, w), not {tuple(z.shape)} and {tuple(y.shape)}")
-    if z.device != y.device: raise ValueError(f"z is on {z.device} and y on {y.device}: move both to the device of the model")
-    if len(z) < 1 or len(y) != len(z): raise ValueError(f"need as many HR as LR images, at least one; got {len(z)} and {len(y)}")
+    if z.ndim != 4 or y.ndim != 4: raise OdebcError(f"need batches of images z (R, C, H, W) and y (R, C, h, w), not {tuple(z.shape)} and {tuple(y.shape)}")
+    if z.device != y.device: raise OdebcError(f"z is on {z.device} and y on {y.device}: move both to the device of the model")
+    if len(z) < 1 or len(y) != len(z): raise OdebcError(f"need as many HR as LR images, at least one; got {len(z)} and {len(y)}")
     (H, W), (h, w) = z.shape[2:], y.shape[2:]
-    if not h*w or H % h or W % w or H//h != W//w: raise ValueError(f"HR images of {W}×{H} do not belong to LR images of {w}×{h}: the one size must be a multiple of the other")
+    if not h*w or H % h or W % w or H//h != W//w: raise OdebcError(f"HR images of {W}×{H} do not belong to LR images of {w}×{h}: the one size must be a multiple of the other")
     for name, x in (('HR', z), ('LR', y)):
-        if not x.isfinite().all(): raise ValueError(f"{name} image {(~x.isfinite()).flatten(1).any(1).nonzero()[0].item()} holds NaN or infinite values")
+        if not x.isfinite().all(): raise OdebcError(f"{name} image {(~x.isfinite()).flatten(1).any(1).nonzero()[0].item()} holds NaN or infinite values")
 
 # %% ../nbs/09_scores.ipynb #0a6b6f6f
 def processes()->PartialState: # .num_processes, .process_index, .is_main_process
@@ -141,7 +142,7 @@ class Scores:
         after:Callable=lambda: None, # called when a batch is done
     ):
         check_pairs(z, y)
-        if batch is not None and batch < 1: raise ValueError(f"a batch has at least one cell, not {batch}")
+        if batch is not None and batch < 1: raise OdebcError(f"a batch has at least one cell, not {batch}")
         self.h, self.y, self.points, self.after, self.image = h, y, points, after, z.shape[1:]
         self.R, self.price, self.solves, self.nfe, self.state = len(z), max(getattr(h, 'nfe', 1), 1), 0, 0, processes()
         self.distance, self.D = against(distance, z), torch.empty(0, self.R, dtype=torch.float64)
@@ -161,10 +162,10 @@ class Scores:
         x_T = torch.stack([self.points(row) for row in rows.tolist()]).to(self.y)[place]
         try:
             with torch.no_grad(): x_0 = self.h(x_T, self.y[i]).to(self.y.device)
-        except Exception as e: raise RuntimeError(f"the solution map failed on candidates {rows.tolist()} and pairs {i.unique().tolist()}: {type(e).__name__}: {e}") from e
-        if x_0.shape != (len(cells), *self.image): raise ValueError(f"the solution map must return images of shape {(len(cells), *self.image)}, not {tuple(x_0.shape)}")
+        except Exception as e: raise MapFailed(f"the solution map failed on candidates {rows.tolist()} and pairs {i.unique().tolist()}: {type(e).__name__}: {e}") from e
+        if x_0.shape != (len(cells), *self.image): raise OdebcError(f"the solution map must return images of shape {(len(cells), *self.image)}, not {tuple(x_0.shape)}")
         with torch.no_grad(): scores = self.distance(x_0, i)
-        if scores.shape != (len(cells),): raise ValueError(f"the distance must return one value per image, shape ({len(cells)},), not {tuple(scores.shape)}")
+        if scores.shape != (len(cells),): raise OdebcError(f"the distance must return one value per image, shape ({len(cells)},), not {tuple(scores.shape)}")
         return scores
 
     def enlarge(self,
@@ -185,7 +186,7 @@ class Scores:
         except Exception as e: scores, failure = torch.full((size,), torch.nan), e
         scores = gather(scores.double().to(self.state.device)).cpu().view(P, -1).T.flatten()[:len(cells)]
         if failure: raise failure
-        if not scores.isfinite().all(): raise ValueError("the distance of candidate {} on pair {} is not finite{}".format(*cells[(~scores.isfinite()).nonzero()[0].item()], ', or another process failed: see what it says'*(P > 1)))
+        if not scores.isfinite().all(): raise OdebcError("the distance of candidate {} on pair {} is not finite{}".format(*cells[(~scores.isfinite()).nonzero()[0].item()], ', or another process failed: see what it says'*(P > 1)))
         return scores
 
     def fill(self,
@@ -240,7 +241,7 @@ def score_matrix(
     batch:int|None=None, # cells at a time
 )->Tensor: # (K, R) float64, D[k, i] = distance(h(x_T[k], y[i]), z[i])
     "Every candidate on every pair"
-    if not len(x_T): raise ValueError("there is no candidate to score")
+    if not len(x_T): raise OdebcError("there is no candidate to score")
     with tqdm(total=len(x_T)*len(z), desc='score', unit='solve', **quiet()) as bar:
         scores = Scores(h, z, y, distance, lambda k: x_T[k], batch, after=lambda: bar.update(scores.solves - bar.n))
         scores.fill(range(len(x_T)), range(len(z)))
@@ -265,7 +266,7 @@ def stored(
         if not path or not Path(path).exists(): return None
         found = BoundaryCondition.load(path)
         differ = [k for k in found.meta | meta if k not in OUTCOME and found.meta.get(k) != meta.get(k)]
-        if differ: raise ValueError(f"{path} holds a search with another {differ[0]} ({found.meta.get(differ[0])}, not {meta.get(differ[0])}): give another file, or remove it to start anew")
+        if differ: raise OdebcError(f"{path} holds a search with another {differ[0]} ({found.meta.get(differ[0])}, not {meta.get(differ[0])}): give another file, or remove it to start anew")
         return found
     try: answer = [read() if processes().is_main_process else None]
     except ValueError as e: answer = [e]

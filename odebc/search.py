@@ -20,6 +20,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from .boundary import mean_correlation
 from .data import digest
+from .errors import CannotWrite, OdebcError
 from .metrics import best_distance
 from .scores import BoundaryCondition, Scores, best, candidate, candidates, check_pairs, fitting_batch, name_of, quiet, score_matrix, standard_error, stored
 
@@ -43,7 +44,7 @@ def exhaustive(
 ):
     "Every candidate on every pair (Eq. 20)"
     affordable = K if budget is None else min(K, budget//s.R)
-    if affordable < 1: raise ValueError(f"a budget of {budget} solves does not pay for one candidate on {s.R} pairs")
+    if affordable < 1: raise OdebcError(f"a budget of {budget} solves does not pay for one candidate on {s.R} pairs")
     s.expected = affordable*s.R
     s.fill(range(affordable), range(s.R))
 
@@ -71,7 +72,7 @@ def affordable_rounds(
 )->list[tuple]: # (candidates, pairs) of each round
     "The plan with the most pairs in its first round that the budget allows"
     plans = [plan for plan in (rounds(K, R, r) for r in range(1, R + 1)) if cost(plan) <= budget]
-    if not plans: raise ValueError(f"a budget of {budget} solves is too small for K = {K} candidates on R = {R} pairs: at least {cost(rounds(K, R, 1))} are needed")
+    if not plans: raise OdebcError(f"a budget of {budget} solves is too small for K = {K} candidates on R = {R} pairs: at least {cost(rounds(K, R, 1))} are needed")
     return plans[-1]
 
 # %% ../nbs/09_search.ipynb #d519b653
@@ -138,9 +139,9 @@ def multifidelity(
     "Halving with a cheaper map, then the best of it on all pairs"
     budget = a_fifth(s, K, 2) if budget is None else budget
     s.expected, half = budget, budget//2
-    if s.coarse is None: raise ValueError("the strategy multifidelity needs `coarse`, a cheaper solution map, such as one with fewer steps")
+    if s.coarse is None: raise OdebcError("the strategy multifidelity needs `coarse`, a cheaper solution map, such as one with fewer steps")
     cheap, least = int(half*s.price/s.coarse.price), cost(rounds(K, s.R, 1))
-    if half < s.R or cheap < least: raise ValueError(f"a budget of {budget} solves is too small for two maps, {K} candidates and {s.R} pairs: at least {2*max(s.R, math.ceil(least*s.coarse.price/s.price))} are needed")
+    if half < s.R or cheap < least: raise OdebcError(f"a budget of {budget} solves is too small for two maps, {K} candidates and {s.R} pairs: at least {2*max(s.R, math.ceil(least*s.coarse.price/s.price))} are needed")
     plan = affordable_rounds(K, s.R, cheap)
     halve(s.coarse, plan, range(K))
     D = s.coarse.D
@@ -164,7 +165,7 @@ def opening(
 )->tuple[int, int]: # row of the best candidate, known on all pairs, and the solves that are left
     "Halving with half of the budget, among fewer candidates if it does not pay for K"
     half = budget//2
-    if half < s.R + 1: raise ValueError(f"a budget of {budget} solves is too small to begin with halving on {s.R} pairs: at least {2*s.R + 2} are needed")
+    if half < s.R + 1: raise OdebcError(f"a budget of {budget} solves is too small to begin with halving on {s.R} pairs: at least {2*s.R + 2} are needed")
     n = K
     while cost(rounds(n, s.R, 1)) > half: n = n*9//10
     plan = affordable_rounds(n, s.R, half)
@@ -205,7 +206,7 @@ def evolution(
     s.expected = budget = a_fifth(s, K, 5 + size) if budget is None else budget
     part, (C, H, W) = max(s.R//4, 1), s.points.shape
     generations, grid = (budget - s.R)//(size*part), max(n for n in range(1, grid + 1) if H % n == W % n == 0)
-    if generations < 1: raise ValueError(f"a budget of {budget} solves is too small for evolution on {s.R} pairs: at least {size*part + s.R} are needed")
+    if generations < 1: raise OdebcError(f"a budget of {budget} solves is too small for evolution on {s.R} pairs: at least {size*part + s.R} are needed")
     base, unit = candidate(0, s.points.shape, s.points.seed), grid/(H*W)**.5     # standard deviation of a block mean
     mean, std = torch.zeros(C, grid, grid), torch.ones(C, grid, grid)
     for n in range(generations):
@@ -229,7 +230,7 @@ def summed_gradient(
     "Gradient of the summed distance"
     x, i = x.to(s.y).clone().requires_grad_(), torch.tensor(columns, device=s.y.device)
     loss = s.distance(s.h(x.expand(len(i), -1, -1, -1), s.y[i]), i).sum()
-    if not loss.requires_grad: raise ValueError("the solution map or the distance has no gradient: choose another strategy")
+    if not loss.requires_grad: raise OdebcError("the solution map or the distance has no gradient: choose another strategy")
     return torch.autograd.grad(loss, x)[0]
 
 def downhill(
@@ -242,7 +243,7 @@ def downhill(
     mine, gradient = columns[s.state.process_index::s.state.num_processes], torch.zeros(x.shape, device=s.state.device)
     for j in range(0, len(mine), batch): gradient += summed_gradient(s, x, mine[j:j+batch]).to(gradient)
     gradient = reduce(gradient, 'sum').cpu()/len(columns)
-    if not gradient.isfinite().all(): raise ValueError("the gradient holds NaN or infinite values: choose another strategy")
+    if not gradient.isfinite().all(): raise OdebcError("the gradient holds NaN or infinite values: choose another strategy")
     return gradient
 
 def gradient(
@@ -256,7 +257,7 @@ def gradient(
     s.expected = budget = a_fifth(s, K, 4 + math.ceil(8*part*source.price/s.price/s.R)) if budget is None else budget
     now, left = opening(s, K, budget)
     steps = (left - s.R)*s.price//(4*part*source.price)
-    if steps < 1: raise ValueError(f"a budget of {budget} solves is too small for a gradient on {part} pairs")
+    if steps < 1: raise OdebcError(f"a budget of {budget} solves is too small for a gradient on {part} pairs")
     x, done = s.kept.get('x', s.points(now)), int(s.kept.get('steps', 0))
     if done < steps: batch = source.batch if source.y.device.type == 'cpu' else fitting_batch(lambda B: summed_gradient(source, x, [0]*B), source.batch)  # a gradient needs more memory than a score
     for n in range(done, steps):
@@ -331,7 +332,7 @@ class Run:
         "Write the file"
         if not self.path or not self.s.state.is_main_process: return
         try: found.save(self.path)
-        except OSError as e: raise OSError(f"cannot write {self.path} ({e.strerror or e}); what was finished before is still in it. Make room, or give another file, and run again") from None
+        except OSError as e: raise CannotWrite(f"cannot write {self.path} ({e.strerror or e}); what was finished before is still in it. Make room, or give another file, and run again") from None
 
 # %% ../nbs/09_search.ipynb #5648191a
 STRATEGIES = dict(halving=halving, exhaustive=exhaustive, multifidelity=multifidelity, refinement=refinement, evolution=evolution, gradient=gradient)
@@ -359,11 +360,11 @@ def search(
 )->BoundaryCondition:
     "The boundary condition that is best on the reference pairs (Eq. 20)"
     K, seed, budget = int(K), int(seed), budget if budget is None else int(budget)
-    if not 1 <= K <= 10**7: raise ValueError(f"K must be at least 1, not {K}" if K < 1 else f"K = {K} candidates are more than a search can keep in order: draw fewer, ten million at most")
-    if strategy not in STRATEGIES: raise ValueError(f"unknown strategy {strategy!r}, known are {', '.join(STRATEGIES)}")
-    if coarse and strategy not in ('multifidelity', 'gradient'): raise ValueError(f"the strategy {strategy} has no use for a cheaper map; multifidelity and gradient have")
+    if not 1 <= K <= 10**7: raise OdebcError(f"K must be at least 1, not {K}" if K < 1 else f"K = {K} candidates are more than a search can keep in order: draw fewer, ten million at most")
+    if strategy not in STRATEGIES: raise OdebcError(f"unknown strategy {strategy!r}, known are {', '.join(STRATEGIES)}")
+    if coarse and strategy not in ('multifidelity', 'gradient'): raise OdebcError(f"the strategy {strategy} has no use for a cheaper map; multifidelity and gradient have")
     for pairs in filter(None, ((z, y), unseen)): check_pairs(*pairs)
-    if unseen and (unseen[0].shape[1:], unseen[0].device) != (z.shape[1:], z.device): raise ValueError(f"the unseen images are {tuple(unseen[0].shape[1:])} on {unseen[0].device}, those of the search {tuple(z.shape[1:])} on {z.device}: x_T fits one size")
+    if unseen and (unseen[0].shape[1:], unseen[0].device) != (z.shape[1:], z.device): raise OdebcError(f"the unseen images are {tuple(unseen[0].shape[1:])} on {unseen[0].device}, those of the search {tuple(z.shape[1:])} on {z.device}: x_T fits one size")
     if not distance:
         _, distance, why = best_distance()
         if why: warnings.warn(f"real LPIPS is not at hand, the distance is LPIPS-lite instead: {why}")

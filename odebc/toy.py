@@ -11,6 +11,7 @@ import math
 import torch
 from scipy.integrate import solve_ivp
 from torch import Tensor
+from .errors import OdebcError
 from .schedule import Schedule
 
 # %% ../nbs/01_toy.ipynb #9bd9b22c
@@ -22,9 +23,9 @@ class Gaussian:
         sched:Schedule, # α and σ
     ):
         self.mean, self.cov, self.sched = *(torch.as_tensor(v, dtype=torch.float64) for v in (mean, cov)), sched
-        if self.mean.ndim < 1 or self.cov.shape != 2*self.mean.shape[-1:]: raise ValueError(f"need a mean (…, D) and a covariance (D, D), got {tuple(self.mean.shape)} and {tuple(self.cov.shape)}")
+        if self.mean.ndim < 1 or self.cov.shape != 2*self.mean.shape[-1:]: raise OdebcError(f"need a mean (…, D) and a covariance (D, D), got {tuple(self.mean.shape)} and {tuple(self.cov.shape)}")
         self.eigenvalues, self.axes = torch.linalg.eigh(self.cov)
-        if self.eigenvalues[0] < -1e-9*self.eigenvalues[-1].abs(): raise ValueError(f"a covariance has no negative eigenvalue, this one has {self.eigenvalues[0]:.3g}")
+        if self.eigenvalues[0] < -1e-9*self.eigenvalues[-1].abs(): raise OdebcError(f"a covariance has no negative eigenvalue, this one has {self.eigenvalues[0]:.3g}")
         self.eigenvalues = self.eigenvalues.clamp(min=0)
 
     def variances(self,
@@ -84,8 +85,8 @@ class Mixture:
     ):
         self.weights, self.means, self.stds = (torch.as_tensor(v, dtype=torch.float64) for v in (weights, means, stds))
         self.sched = sched
-        if self.means.ndim != 2 or not self.weights.shape == self.stds.shape == self.means.shape[:1]: raise ValueError("need K weights, K means (K, D) and K standard deviations")
-        if (self.weights <= 0).any() or (self.weights.sum() - 1).abs() > 1e-6 or (self.stds < 0).any(): raise ValueError("weights must be positive with sum 1, standard deviations not negative")
+        if self.means.ndim != 2 or not self.weights.shape == self.stds.shape == self.means.shape[:1]: raise OdebcError("need K weights, K means (K, D) and K standard deviations")
+        if (self.weights <= 0).any() or (self.weights.sum() - 1).abs() > 1e-6 or (self.stds < 0).any(): raise OdebcError("weights must be positive with sum 1, standard deviations not negative")
 
     def components(self,
         x:Tensor, # (B, D)
@@ -129,7 +130,7 @@ class ToySR:
         length:float=3., # over how many pixels neighbours are alike
         tau:float=.05, # standard deviation of the noise in y
     ):
-        if D % scale: raise ValueError(f"D = {D} must be divisible by the scale {scale}")
+        if D % scale: raise OdebcError(f"D = {D} must be divisible by the scale {scale}")
         i = torch.arange(D, dtype=torch.float64)
         self.sched, self.tau = sched, tau
         self.C = (-(i[:, None] - i).abs()/length).exp()
@@ -174,5 +175,5 @@ def reference(
         s = sched.t_of_lam(-math.log(max(r, 1e-12))).item()
         return eps_fn(sched.alpha(s)*torch.from_numpy(v).view(x.shape), s).flatten().numpy()
     solution = solve_ivp(slope, (ratio(u), ratio(t)), (x/sched.alpha(u)).flatten().numpy(), 'DOP853', t_eval=[ratio(t)], rtol=tol, atol=tol)
-    if not solution.success: raise ValueError(f"the reference solution failed: {solution.message}")
+    if not solution.success: raise OdebcError(f"the reference solution failed: {solution.message}")
     return sched.alpha(t)*torch.from_numpy(solution.y[:, -1]).view(x.shape)

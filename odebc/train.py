@@ -27,6 +27,7 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 from .data import augment, crops, degrade, digest, from_bytes, upsample, write_atomically
+from .errors import OdebcError
 from .samplers import is_ode, nfe, sampler as named_sampler
 from .schedule import Schedule
 from .unet import UNet
@@ -80,7 +81,7 @@ class SR3:
         y:Tensor|None, # LR images (B, 3, h, w) in [-1, 1]; None: unconditional
     )->Callable: # eps_fn(x, t)
         "The noise estimate ε_θ(x, y, t) with y closed over; for a gradient in x it keeps no inner values, and computes them again"
-        if y is not None and not y.abs().max() <= 1 + 1e-3: raise ValueError(f"y must lie in [-1, 1], not in [{y.min():.3g}, {y.max():.3g}]")
+        if y is not None and not y.abs().max() <= 1 + 1e-3: raise OdebcError(f"y must lie in [-1, 1], not in [{y.min():.3g}, {y.max():.3g}]")
         y_up = None if y is None else upsample(y, self.scale)
         def eps_fn(x, t):
             with torch.autocast(x.device.type, torch.bfloat16, enabled=self.bf16): return self.net(x, y_up, t)
@@ -101,7 +102,7 @@ class SR3:
         sampler:str='DDIM-50', # of the ODE
     )->Callable: # h(x_T, y) with its price `h.nfe` and its origin `h.meta`
         "`h` with one sampler, as the search takes it"
-        if not is_ode(sampler): raise ValueError(f"{sampler} draws noise in every step, its result is no function of x_T; choose one of the ODE, such as DDIM-50")
+        if not is_ode(sampler): raise OdebcError(f"{sampler} draws noise in every step, its result is no function of x_T; choose one of the ODE, such as DDIM-50")
         named_sampler(sampler, self.sched, clip=True)  # refuses an impossible one now, not at the first solve
         h = partial(self.h, sampler=sampler)
         h.nfe, h.meta = nfe(sampler), dict(sampler=sampler, weights=self.fingerprint, bf16=self.bf16)
@@ -117,8 +118,8 @@ class SR3:
         "Enlarge an image tile by tile, blending where tiles overlap"
         image = image.to(self.device)
         h, s, side = self.solution_map(sampler), self.scale, self.size//self.scale
-        if image.ndim != 3 or len(image) != 3: raise ValueError(f"need one RGB image (3, h, w), not {tuple(image.shape)}")
-        if x_T.shape != self.shape: raise ValueError(f"x_T must have the shape {self.shape} of this model, not {tuple(x_T.shape)}")
+        if image.ndim != 3 or len(image) != 3: raise OdebcError(f"need one RGB image (3, h, w), not {tuple(image.shape)}")
+        if x_T.shape != self.shape: raise OdebcError(f"x_T must have the shape {self.shape} of this model, not {tuple(x_T.shape)}")
         y = F.pad(image[None], (0, max(side - image.shape[2], 0), 0, max(side - image.shape[1], 0)), mode='replicate')
         places = [(i, j) for i in tile_starts(y.shape[2], side, overlap) for j in tile_starts(y.shape[3], side, overlap)]
         ramp = torch.arange(1., self.size + 1, device=y.device)
@@ -146,15 +147,15 @@ class SR3:
         "Load a model, ready for use: weights in float32, without gradients, in the memory format that is faster on a CPU"
         shipped = {folder.name: Path(str(folder)) for folder in files('odebc.assets').iterdir() if (folder/WEIGHTS).is_file()}
         folder = shipped.get(name_or_path) or Path(name_or_path)
-        if not folder.is_dir(): raise ValueError(f"no model {name_or_path}: there is no such folder, and the package ships {', '.join(sorted(shipped))}")
+        if not folder.is_dir(): raise OdebcError(f"no model {name_or_path}: there is no such folder, and the package ships {', '.join(sorted(shipped))}")
         missing = [f for f in (CONFIG, RECORD, WEIGHTS) if not (folder/f).is_file()]
-        if missing: raise ValueError(f"no model in {folder}: {', '.join(missing)} is missing")
+        if missing: raise OdebcError(f"no model in {folder}: {', '.join(missing)} is missing")
         try:
             config, record = (json.loads((folder/f).read_text()) for f in (CONFIG, RECORD))
             net, scale, size = UNet(**config['net']), config['scale'], config['size']
             net.load_state_dict({k: v.float() for k, v in load_file(folder/WEIGHTS).items()})
         except (SafetensorError, KeyError, TypeError, RuntimeError, ValueError) as e:
-            raise ValueError(f"the checkpoint in {folder} is damaged or of another version: {' '.join(str(e).split())[:200]}") from None
+            raise OdebcError(f"the checkpoint in {folder} is damaged or of another version: {' '.join(str(e).split())[:200]}") from None
         return cls(net.eval().requires_grad_(False).to(memory_format=torch.channels_last), scale, size, record, bf16)
 
 def total(
@@ -170,7 +171,7 @@ def tile_starts(
     overlap:int, # of neighbouring tiles, at least
 )->list[int]: # where the tiles begin
     "Evenly spread, from edge to edge"
-    if not 0 <= overlap < side: raise ValueError(f"the overlap must lie in 0 … {side - 1}, not {overlap}")
+    if not 0 <= overlap < side: raise OdebcError(f"the overlap must lie in 0 … {side - 1}, not {overlap}")
     n = math.ceil((length - overlap)/(side - overlap))
     return [round(i*(length - side)/max(n - 1, 1)) for i in range(max(n, 1))]
 
@@ -220,7 +221,7 @@ class Objective(nn.Module):
     ):
         super().__init__()
         for weight in (perceptual, own_path):
-            if not weight >= 0: raise ValueError(f"the weight of LPIPS must not be negative, as {weight} is")
+            if not weight >= 0: raise OdebcError(f"the weight of LPIPS must not be negative, as {weight} is")
         self.net, self.relative, self.perceptual, self.own_path = net, relative, perceptual, own_path
         if perceptual or own_path:
             from odebc.metrics import lpips_model
@@ -273,8 +274,8 @@ class Examples(Dataset):
         seed:int=0, # of all examples
     ):
         bad = [x for x in images if x.dtype != torch.uint8 or min(x.shape[1:]) < size]
-        if bad or not images: raise ValueError(f"need 8-bit images of at least {size}×{size} pixels, " + (f"not {bad[0].dtype} of {bad[0].shape[2]}×{bad[0].shape[1]}" if bad else "and there are none"))
-        if size % scale: raise ValueError(f"the size {size} must be divisible by the scale {scale}")
+        if bad or not images: raise OdebcError(f"need 8-bit images of at least {size}×{size} pixels, " + (f"not {bad[0].dtype} of {bad[0].shape[2]}×{bad[0].shape[1]}" if bad else "and there are none"))
+        if size % scale: raise OdebcError(f"the size {size} must be divisible by the scale {scale}")
         self.images, self.size, self.scale, self.seed = images, size, scale, seed
 
     def __getitem__(self, n):
@@ -337,7 +338,7 @@ class Run:
     ):
         r, self.start, self.recipe, self.net, self.examples = recipe, start, recipe, net.requires_grad_(True).to(memory_format=torch.channels_last), Examples(images, recipe.size, recipe.scale, recipe.seed)
         self.accelerator = Accelerator(cpu=not torch.cuda.is_available(), dataloader_config=DataLoaderConfiguration(split_batches=True))
-        if r.batch % self.accelerator.num_processes: raise ValueError(f"a batch of {r.batch} cannot be shared between {self.accelerator.num_processes} processes")
+        if r.batch % self.accelerator.num_processes: raise OdebcError(f"a batch of {r.batch} cannot be shared between {self.accelerator.num_processes} processes")
         self.objective, self.optimizer = self.accelerator.prepare(Objective(net, r.relative, r.perceptual, r.own_path), torch.optim.AdamW(net.parameters(), lr=r.lr, weight_decay=1e-4))
         self.ema = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(r.decay))
         self.losses, self.seconds = [], 0.
@@ -361,7 +362,7 @@ class Run:
         self.optimizer.zero_grad()
         self.accelerator.backward(loss)
         norm, loss = self.accelerator.clip_grad_norm_(self.net.parameters(), 1.), self.accelerator.reduce(loss.detach(), 'mean').item()
-        if not math.isfinite(loss + norm): raise ValueError(f"loss {loss} and gradient {norm:.3g} at step {len(self.losses)}: lower the learning rate; the last checkpoint is still good")
+        if not math.isfinite(loss + norm): raise OdebcError(f"loss {loss} and gradient {norm:.3g} at step {len(self.losses)}: lower the learning rate; the last checkpoint is still good")
         self.optimizer.step()
         self.ema.update_parameters(self.net)
         return loss
@@ -389,11 +390,11 @@ class Run:
             state = torch.load(path, weights_only=True, map_location='cpu')
             was = asdict(Recipe()) | state['task']  # a checkpoint may be older than the newest field
             differ = [k for k in mine if k not in free and mine[k] != was.get(k)]
-            if differ: raise ValueError(f"the {differ[0]} was {was.get(differ[0])} and is {mine[differ[0]]}")
-            if self.start not in (None, state['start']): raise ValueError("it began from other weights")
+            if differ: raise OdebcError(f"the {differ[0]} was {was.get(differ[0])} and is {mine[differ[0]]}")
+            if self.start not in (None, state['start']): raise OdebcError("it began from other weights")
             for part in ('net', 'ema', 'optimizer'): getattr(self, part).load_state_dict(state[part])
             self.losses, self.seconds, self.start = state['losses'], state['seconds'], state['start']
-        except Exception as e: raise ValueError(f"cannot resume from {path}, it is damaged or of another run: {' '.join(str(e).split())[:200]}") from None
+        except Exception as e: raise OdebcError(f"cannot resume from {path}, it is damaged or of another run: {' '.join(str(e).split())[:200]}") from None
         return self
 
     def model(self,
@@ -463,7 +464,7 @@ def configured(
     **changes, # of the recipe
 )->Run:
     "A run by the name of its configuration"
-    if name not in CONFIGS: raise ValueError(f"unknown configuration {name!r}, known are {', '.join(CONFIGS)}")
+    if name not in CONFIGS: raise OdebcError(f"unknown configuration {name!r}, known are {', '.join(CONFIGS)}")
     make, recipe = CONFIGS[name][0], replace(CONFIGS[name][1], **changes)
     torch.manual_seed(recipe.seed)
     net = make(*residual_std(Examples(images, recipe.size, recipe.scale, recipe.seed)))

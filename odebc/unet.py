@@ -10,6 +10,7 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import nn, Tensor
+from .errors import OdebcError
 from .schedule import Schedule
 
 # %% ../nbs/07_unet.ipynb #b4fa1ed9
@@ -19,7 +20,7 @@ def time_embedding(
     max_period:float=10_000., # the frequencies fall from 1 towards its inverse
 )->Tensor: # (B, dim)
     "Sinusoidal embedding of time (Vaswani et al., 2017)"
-    if dim % 2: raise ValueError(f"the embedding has a cosine and a sine for each wave: its length must be even, not {dim}")
+    if dim % 2: raise OdebcError(f"the embedding has a cosine and a sine for each wave: its length must be even, not {dim}")
     freqs = torch.exp(-math.log(max_period)*torch.arange(dim//2, device=t.device)/(dim//2))
     angles = t[:, None].float()*freqs
     return torch.cat([angles.cos(), angles.sin()], -1)
@@ -61,7 +62,7 @@ class Attention(nn.Module):
         groups:int=32, # of the normalisation
     ):
         super().__init__()
-        if channels % heads: raise ValueError(f"{channels} channels are not divisible by {heads} heads")
+        if channels % heads: raise OdebcError(f"{channels} channels are not divisible by {heads} heads")
         self.heads, self.norm = heads, nn.GroupNorm(groups, channels)
         self.qkv, self.out = nn.Conv2d(channels, 3*channels, 1), zero(nn.Conv2d(channels, channels, 1))
 
@@ -85,9 +86,9 @@ class Stage(nn.Module):
 def check_layout(channels, mults, attention, heads, groups, unshuffle):
     "Refuse what cannot be built"
     odd = [c for c in (channels, *(m*channels for m in mults)) if c < 1 or c % groups or c % heads]
-    if odd: raise ValueError(f"{odd[0]} channels are not divisible by {groups} groups and {heads} heads")
-    if not mults or set(attention) - set(range(len(mults))): raise ValueError(f"attention on levels {sorted(attention)} of a network with {len(mults)} levels")
-    if unshuffle < 1: raise ValueError(f"unshuffle must be at least 1, not {unshuffle}")
+    if odd: raise OdebcError(f"{odd[0]} channels are not divisible by {groups} groups and {heads} heads")
+    if not mults or set(attention) - set(range(len(mults))): raise OdebcError(f"attention on levels {sorted(attention)} of a network with {len(mults)} levels")
+    if unshuffle < 1: raise OdebcError(f"unshuffle must be at least 1, not {unshuffle}")
 
 class Backbone(nn.Module):
     "The UNet of guided-diffusion, with y stacked onto the image (Table 3)"
@@ -147,8 +148,8 @@ class UNet(nn.Module):
         **layout, # of the Backbone
     ):
         super().__init__()
-        if s is not None and not s > 0: raise ValueError(f"the standard deviation s must be positive, or None for plain SR3, not {s}")
-        if schedule not in ('linear', 'cosine'): raise ValueError(f"the schedule must be linear or cosine, not {schedule!r}")
+        if s is not None and not s > 0: raise OdebcError(f"the standard deviation s must be positive, or None for plain SR3, not {s}")
+        if schedule not in ('linear', 'cosine'): raise OdebcError(f"the schedule must be linear or cosine, not {schedule!r}")
         self.F, self.s, self.s_no_y, self.sched = Backbone(**layout), s, s_no_y, getattr(Schedule, schedule)()
         self.config = dict(s=s, s_no_y=s_no_y, schedule=schedule) | self.F.config
         self.multiple = self.F.config['unshuffle']*2**(len(self.F.config['mults']) - 1)
@@ -162,7 +163,7 @@ class UNet(nn.Module):
         "The estimate of the noise in x_t"
         self.check(x_t, y_up)
         t = torch.as_tensor(t, device=x_t.device)
-        if t.shape not in ((), (1,), (len(x_t),)): raise ValueError(f"t must be one time or one for each of the {len(x_t)} images, not of shape {tuple(t.shape)}")
+        if t.shape not in ((), (1,), (len(x_t),)): raise OdebcError(f"t must be one time or one for each of the {len(x_t)} images, not of shape {tuple(t.shape)}")
         self.sched.alpha(t)  # complains of a time outside [0, T]
         t = t.expand(len(x_t))
         if y_up is None: y_up, drop = torch.zeros_like(x_t), torch.ones(len(x_t), device=x_t.device)
@@ -202,8 +203,8 @@ class UNet(nn.Module):
     def check(self, x_t, y_up):
         "Refuse shapes that the levels do not divide or that do not match"
         if x_t.ndim != 4 or x_t.shape[1] != 3 or any(n % self.multiple for n in x_t.shape[2:]):
-            raise ValueError(f"x_t must be (B, 3, H, W) with sides divisible by {self.multiple}, not {tuple(x_t.shape)}")
-        if y_up is not None and y_up.shape != x_t.shape: raise ValueError(f"y_up must have the shape of x_t, {tuple(x_t.shape)}, not {tuple(y_up.shape)}")
+            raise OdebcError(f"x_t must be (B, 3, H, W) with sides divisible by {self.multiple}, not {tuple(x_t.shape)}")
+        if y_up is not None and y_up.shape != x_t.shape: raise OdebcError(f"y_up must have the shape of x_t, {tuple(x_t.shape)}, not {tuple(y_up.shape)}")
 
     def take(self,
         other, # UNet whose levels are the finest ones of this
@@ -211,7 +212,7 @@ class UNet(nn.Module):
         "Start from the weights of another network"
         own, given = self.state_dict(), other.state_dict()
         misfit = [k for k in given if k not in own or own[k].shape != given[k].shape]
-        if misfit: raise ValueError(f"cannot start from that network: {len(misfit)} of its {len(given)} tensors do not fit, {misfit[0]} first")
+        if misfit: raise OdebcError(f"cannot start from that network: {len(misfit)} of its {len(given)} tensors do not fit, {misfit[0]} first")
         self.load_state_dict(given, strict=False)
 
     @classmethod

@@ -25,6 +25,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from .boundary import winner
 from .data import blur, digest, gaussian_kernel, photographs, to_image, to_tensor, upsample
+from .errors import OdebcError
 from .metrics import best_distance, dssim, psnr
 from .lab import reference_and_test
 from .results import without_blocks
@@ -54,7 +55,7 @@ class Cache:
         try:
             with safe_open(path, 'pt') as f: scores, facts = {name: f.get_tensor(name).double() for name in ('LPIPS', 'DSSIM', 'MSE')}, f.metadata()
             return cls(facts['sampler'], scores, int(facts['R']), int(facts['seed']), facts['weights'], facts['pairs'])
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as e: raise ValueError(f"{path} holds no scores for the sliders: {e}") from None
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as e: raise OdebcError(f"{path} holds no scores for the sliders: {e}") from None
 
     @property
     def K(self)->int: return len(self.scores['LPIPS'])
@@ -63,7 +64,7 @@ class Cache:
         distance:str, # LPIPS, DSSIM or MSE
     )->tuple[Tensor, Tensor]: # (K, R) and (K, U)
         "Scores on reference and on unseen pairs"
-        if distance not in self.scores: raise ValueError(f"no scores in {distance!r}, there are {', '.join(self.scores)}")
+        if distance not in self.scores: raise OdebcError(f"no scores in {distance!r}, there are {', '.join(self.scores)}")
         return self.scores[distance][:, :self.R], self.scores[distance][:, self.R:]
 
     def complaint(self,
@@ -79,7 +80,7 @@ class Cache:
         "The pairs that were scored"
         U = self.scores['LPIPS'].shape[1] - self.R
         pairs = reference_and_test(photographs(), self.R, U, model.size, model.scale, self.seed)
-        if digest(torch.cat(pairs[::2]), torch.cat(pairs[1::2])) != self.pairs: raise ValueError(f"the photographs here are not those of the cached scores for {self.sampler}")
+        if digest(torch.cat(pairs[::2]), torch.cat(pairs[1::2])) != self.pairs: raise OdebcError(f"the photographs here are not those of the cached scores for {self.sampler}")
         return pairs
 
 def caches(
@@ -88,7 +89,7 @@ def caches(
     "All cached scores"
     folder = Path(folder or str(files('odebc.assets')/'explore'))
     found = [Cache.load(path) for path in sorted(folder.glob('*.safetensors'))]
-    if not found: raise ValueError(f"there are no cached scores in {folder}: run tools/explore_cache.py")
+    if not found: raise OdebcError(f"there are no cached scores in {folder}: run tools/explore_cache.py")
     return {c.sampler: c for c in found}
 
 # %% ../nbs/11_views.ipynb #11e0a010
@@ -440,5 +441,5 @@ def decoded(
     try:
         image = Image.open(io.BytesIO(data))
         if math.prod(image.size) <= 512**2: return to_tensor(image)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e: raise ValueError(f"this file cannot be read as an image: {e}") from None
-    raise ValueError(f"this image has {image.width}×{image.height} pixels, and the app takes as many as 512×512: crop it, or use `odebc upscale`")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e: raise OdebcError(f"this file cannot be read as an image: {e}") from None
+    raise OdebcError(f"this image has {image.width}×{image.height} pixels, and the app takes as many as 512×512: crop it, or use `odebc upscale`")
