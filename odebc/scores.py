@@ -22,6 +22,7 @@ from torch import Tensor
 from tqdm import tqdm
 from .data import digest, write_atomically
 from .errors import MapFailed, OdebcError
+from .identity import differing
 from .metrics import against
 
 # %% ../nbs/09_scores.ipynb #518741b2
@@ -255,18 +256,24 @@ def best(
     counts = (~D.isnan()).sum(1)
     return (D - D.nanmean(0)).nanmean(1).masked_fill(counts < counts.max(), torch.inf).argmin().item()
 
-OUTCOME = 'strategy', 'K', 'rho', 'unseen' # of `meta`: what does not tell one task from another
+OUTCOME = 'strategy', 'K', 'rho', 'unseen', 'accepted' # of `meta`: what does not tell one task from another
 
 def stored(
     path:str|Path|None, # of a boundary condition, or of nothing yet
     meta:dict, # of the task
+    former:dict|None=None, # fact of the task -> what earlier versions wrote for the same
+    accept:list[str]=(), # facts that may differ, knowingly
 )->BoundaryCondition|None:
     "What an earlier run left of the same task, the same for all processes; ValueError if the file is another task's"
     def read():
         if not path or not Path(path).exists(): return None
         found = BoundaryCondition.load(path)
-        differ = [k for k in found.meta | meta if k not in OUTCOME and found.meta.get(k) != meta.get(k)]
-        if differ: raise OdebcError(f"{path} holds a search with another {differ[0]} ({found.meta.get(differ[0])}, not {meta.get(differ[0])}): give another file, or remove it to start anew")
+        known = {name: fact for name, fact in found.meta.items() if name not in OUTCOME}
+        for name in differing(known, meta, former, accept):
+            raise OdebcError(
+                f"{path} holds a search with another {name} ({known.get(name)}, not {meta.get(name)}): "
+                f"give another file, or remove it to start anew; or, if you know that both are the "
+                f"same for your purpose, accept the {name} of the file")
         return found
     try: answer = [read() if processes().is_main_process else None]
     except ValueError as e: answer = [e]

@@ -28,6 +28,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 from .data import augment, crops, degrade, digest, from_bytes, upsample, write_atomically
 from .errors import OdebcError
+from .identity import declared
 from .samplers import is_ode, nfe, sampler as named_sampler
 from .schedule import Schedule
 from .unet import UNet
@@ -73,9 +74,18 @@ class SR3:
 
     @property
     def fingerprint(self)->str:
-        "Of the weights, and of the schedule they are solved on"
-        schedule = [] if self.sched.name == 'linear' else [self.sched.table]  # files from the time before there was a choice stay valid
-        return digest(*self.net.state_dict().values(), *schedule)
+        "Of the weights, and of the schedule they are solved on, by its name and numbers"
+        facts = self.sched.facts
+        if facts == Schedule.linear().facts: # files from before there was a choice stay valid
+            return digest(*self.net.state_dict().values())
+        return digest(*self.net.state_dict().values(), declared(facts))
+
+    @property
+    def former(self)->dict:
+        "What earlier versions wrote where it was another identity, on a machine that rounds like this one"
+        if self.sched.facts == Schedule.linear().facts:
+            return {}
+        return dict(weights=digest(*self.net.state_dict().values(), self.sched.table))
 
     def eps(self,
         y:Tensor|None, # LR images (B, 3, h, w) in [-1, 1]; None: unconditional
@@ -106,6 +116,7 @@ class SR3:
         named_sampler(sampler, self.sched, clip=True)  # refuses an impossible one now, not at the first solve
         h = partial(self.h, sampler=sampler)
         h.nfe, h.meta = nfe(sampler), dict(sampler=sampler, weights=self.fingerprint, bf16=self.bf16)
+        h.former = self.former
         return h
 
     def upscale(self,
