@@ -89,10 +89,11 @@ class BoundaryCondition:
         try:
             with safe_open(path, framework='pt') as f:
                 tensors, facts = {k: f.get_tensor(k) for k in f.keys()}, {k: json.loads(v) for k, v in f.metadata().items()}
+            if not isinstance(facts['meta'], dict): raise ValueError('its meta is no dictionary')
             kept = {k.removeprefix('kept.'): tensors.pop(k) for k in list(tensors) if k.startswith('kept.')}
             return cls(**tensors, **facts, kept=kept)
         except FileNotFoundError: raise OdebcError(f"there is no boundary condition {path}") from None
-        except (OSError, SafetensorError, AttributeError, TypeError, ValueError) as e: raise OdebcError(f"{path} is not a boundary condition: {e}") from None
+        except (OSError, SafetensorError, AttributeError, LookupError, TypeError, ValueError) as e: raise OdebcError(f"{path} is not a boundary condition: {e}") from None
 
 def standard_error(
     scores:Tensor, # (N,), NaN where missing
