@@ -418,13 +418,19 @@ def loaded(code, names):
     return set(done.stdout.splitlines()[-1].split())
 
 
-@pytest.mark.parametrize('module', MODULES)
-def test_heavy_libraries_are_imported_where_they_are_used(module):
-    allowed = WIDGETS if module == 'explore' else set()  # its controls are widgets
-    assert loaded(f'import odebc.{module}', HEAVY) <= allowed
+def test_heavy_libraries_are_imported_where_they_are_used():
+    "All in one fresh process: what they have not imported together, none has imported alone"
+    core = [module for module in MODULES if module != 'explore']
+    code = f"import importlib, sys\nfor module in {core!r}:\n    importlib.import_module(f'odebc.{{module}}')\n    print(module, [n for n in {HEAVY!r} if n in sys.modules], file=sys.stderr)"
+    done = finished([sys.executable, '-c', code])
+    assert done.returncode == 0 and [line.split(maxsplit=1) for line in done.stderr.splitlines()] == [[module, '[]'] for module in core], done.stderr
 
 
-@pytest.mark.parametrize('code', ['import odebc', 'import odebc.errors', 'import odebc.cli', "import sys; sys.argv = ['odebc', '--help']\nimport odebc.cli\ntry: odebc.cli.main()\nexcept SystemExit: pass"])
+def test_the_explorer_needs_widgets_and_no_more():
+    assert loaded('import odebc.explore', HEAVY) <= WIDGETS
+
+
+@pytest.mark.parametrize('code', ['import odebc.errors', "import sys; sys.argv = ['odebc', '--help']\nimport odebc.cli\ntry: odebc.cli.main()\nexcept SystemExit: pass"])
 def test_help_needs_no_torch(code):
     assert not loaded(code, [*HEAVY, 'torch', 'numpy', 'PIL'])
 
