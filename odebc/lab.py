@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 from .data import degrade, digest, from_bytes, split, tiles, to_bytes, upsample, write_atomically
 from .errors import OdebcError
 from .metrics import best_distance, psnr, ssim
+from .precision import in_words
 from .samplers import nfe
 from .scores import BoundaryCondition, candidate
 from .search import search
@@ -162,8 +163,19 @@ class Lab:
         mine = json.loads(json.dumps(mine))
         theirs = intact(path, read_json) if path.exists() else mine
         differ = [key for key in mine if mine[key] != theirs.get(key)]
-        if differ: raise OdebcError(f"{self.folder} holds results with another {differ[0]}: give another folder, or remove it to start anew")
+        if differ:
+            what = self.difference(differ[0], theirs.get(differ[0]), mine[differ[0]])
+            raise OdebcError(f"{self.folder} holds results with another {what}: give another folder, or remove it to start anew")
         write_atomically(path, json.dumps(mine).encode())
+
+    def difference(self, key, was, now)->str:
+        "What is another: of the network perhaps only its precision"
+        if key != 'network' or not was:
+            return key
+        inside = [fact for fact in now if now[fact] != was.get(fact)]
+        if inside != ['bf16']:
+            return key
+        return '{} ({}, not {})'.format(*in_words('bf16', was.get('bf16'), now['bf16']))
 
     def found(self,
         label:str, # of an ODE sampler

@@ -23,6 +23,7 @@ from tqdm import tqdm
 from .data import digest, write_atomically
 from .errors import MapFailed, OdebcError
 from .metrics import against
+from .precision import in_words
 
 # %% ../nbs/09_scores.ipynb #518741b2
 def candidate(
@@ -266,7 +267,9 @@ def stored(
         if not path or not Path(path).exists(): return None
         found = BoundaryCondition.load(path)
         differ = [k for k in found.meta | meta if k not in OUTCOME and found.meta.get(k) != meta.get(k)]
-        if differ: raise OdebcError(f"{path} holds a search with another {differ[0]} ({found.meta.get(differ[0])}, not {meta.get(differ[0])}): give another file, or remove it to start anew")
+        if differ:
+            key, was, now = in_words(differ[0], found.meta.get(differ[0]), meta.get(differ[0]))
+            raise OdebcError(f"{path} holds a search with another {key} ({was}, not {now}): give another file, or remove it to start anew")
         return found
     try: answer = [read() if processes().is_main_process else None]
     except ValueError as e: answer = [e]
