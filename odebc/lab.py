@@ -20,6 +20,7 @@ from .data import degrade, digest, from_bytes, split, tiles, to_bytes, upsample,
 from .errors import OdebcError
 from .identity import BICUBIC, differing, picture_digest
 from .metrics import best_distance, psnr, ssim
+from .precision import in_words
 from .samplers import nfe
 from .scores import BoundaryCondition, candidate
 from .search import search
@@ -165,7 +166,8 @@ class Lab:
         theirs = intact(path, read_json) if path.exists() else mine
         theirs = dict(degradation=BICUBIC) | theirs  # earlier versions knew no other, and did not say so
         for name in differing(theirs, mine, former, [*accept, 'accepted']):
-            raise OdebcError(f"{self.folder} holds results with another {name}: give another folder, "
+            what = self.difference(name, theirs.get(name), mine.get(name))
+            raise OdebcError(f"{self.folder} holds results with another {what}: give another folder, "
                 f"or remove it to start anew; or, if you know that both are the same for your purpose, "
                 f"accept the {name} of the folder")
         accepted = differing(theirs, theirs | mine, former, ['accepted'])
@@ -180,6 +182,15 @@ class Lab:
         return dict(protocol=asdict(self.p), distance=self.distance_name, degradation=BICUBIC,
             network=dict(weights=weights, bf16=self.model.bf16), references=of_images(self.z),
             tests={name: of_images(z) for name, z in self.tests.items()})
+
+    def difference(self, key, was, now)->str:
+        "What is another: of the network perhaps only its precision"
+        if key != 'network' or not was:
+            return key
+        inside = [fact for fact in now if now[fact] != was.get(fact)]
+        if inside != ['bf16']:
+            return key
+        return '{} ({}, not {})'.format(*in_words('bf16', was.get('bf16'), now['bf16']))
 
     def found(self,
         label:str, # of an ODE sampler

@@ -22,6 +22,7 @@ from .data import digest, write_atomically
 from .errors import MapFailed, OdebcError
 from .identity import differing
 from .metrics import against
+from .precision import in_words
 
 # %% ../nbs/09_scores.ipynb #518741b2
 def candidate(
@@ -272,8 +273,9 @@ def stored(
         found = BoundaryCondition.load(path)
         known = {name: fact for name, fact in found.meta.items() if name not in OUTCOME}
         for name in differing(known, meta, former, accept):
+            key, was, now = in_words(name, known.get(name), meta.get(name))
             raise OdebcError(
-                f"{path} holds a search with another {name} ({known.get(name)}, not {meta.get(name)}): "
+                f"{path} holds a search with another {key} ({was}, not {now}): "
                 f"give another file, or remove it to start anew; or, if you know that both are the "
                 f"same for your purpose, accept the {name} of the file")
         return found

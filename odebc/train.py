@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['WEIGHTS', 'CONFIG', 'RECORD', 'CHECKPOINT', 'CONFIGS', 'SR3', 'total', 'tile_starts', 'levels', 'sr3_error',
            'sr3_loss', 'training_times', 'Objective', 'Examples', 'residual_std', 'Recipe', 'trapezoid', 'interrupts',
-           'Run', 'configured', 'watch']
+           'Run', 'began_in_bf16', 'configured', 'watch']
 
 # %% ../nbs/08_train.ipynb #30cf122e
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from importlib.resources import files
 from pathlib import Path
 import io, json, math, os, platform, signal, threading, time
@@ -28,6 +28,7 @@ from tqdm import tqdm
 from .data import augment, crops, degrade, digest, from_bytes, upsample, write_atomically
 from .errors import OdebcError, writing
 from .identity import declared
+from .precision import Choice, chosen, precision_asked
 from .samplers import is_ode, nfe, sampler as named_sampler
 from .schedule import Schedule
 from .unet import UNet
@@ -42,8 +43,26 @@ class SR3:
         scale:int=4, # enlargement
         size:int=64, # side of the images it was trained on, pixels
         record:dict|None=None, # of the training
-        bf16:bool=False, # bfloat16 in the network
-    ): self.net, self.scale, self.size, self.record, self.bf16, self.sched = net, scale, size, record or {}, bf16, net.sched
+        precision:str='float32', # of the network: 'float32', 'bfloat16', or 'auto': what is faster here
+        bf16:bool|None=None, # the older way to say it
+    ):
+        self.net, self.scale, self.size, self.record, self.sched = net, scale, size, record or {}, net.sched
+        self.asked = precision_asked(precision, bf16)
+
+    @cached_property
+    def choice(self)->Choice:
+        "What the network computes in, and why; 'auto' is found out once, at the first need, on the device of the network"
+        return chosen(self.asked, self.net, self.size)
+
+    @property
+    def precision(self)->str:
+        "'float32' or 'bfloat16'"
+        return self.choice.precision
+
+    @property
+    def bf16(self)->bool:
+        "The precision as records keep it"
+        return self.choice.bf16
 
     @property
     def shape(self)->tuple: return (3, self.size, self.size)
@@ -64,7 +83,7 @@ class SR3:
         "The same weights, solved on another schedule"
         net = UNet(**self.net.config | dict(schedule=schedule))
         net.take(self.net)
-        return SR3(net.eval().requires_grad_(False).to(self.device, memory_format=torch.channels_last), self.scale, self.size, self.record, self.bf16)
+        return SR3(net.eval().requires_grad_(False).to(self.device, memory_format=torch.channels_last), self.scale, self.size, self.record, self.precision)
 
     @property
     def samples(self)->int:
@@ -152,9 +171,11 @@ class SR3:
     @classmethod
     def from_pretrained(cls,
         name_or_path:str|Path='small', # a shipped model, or a folder written by `save_pretrained`; ./small is always a folder
-        bf16:bool=False, # bfloat16 in the network: faster where the hardware has it
+        precision:str='float32', # of the network: 'float32', 'bfloat16', or 'auto': what is faster here
+        bf16:bool|None=None, # the older way to say it
     ):
         "Load a model, ready for use: weights in float32, without gradients, in the memory format that is faster on a CPU"
+        precision = precision_asked(precision, bf16)
         shipped = {folder.name: Path(str(folder)) for folder in files('odebc.assets').iterdir() if (folder/WEIGHTS).is_file()}
         folder = shipped.get(name_or_path) or Path(name_or_path)
         if not os.path.isdir(folder): raise OdebcError(f"no model {name_or_path}: there is no such folder, and the package ships {', '.join(sorted(shipped))}")
@@ -166,7 +187,7 @@ class SR3:
             net.load_state_dict({k: v.float() for k, v in load_file(folder/WEIGHTS).items()})
         except (OSError, SafetensorError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError, ValueError) as e:
             raise OdebcError(f"the checkpoint in {folder} is damaged or of another version: {' '.join(str(e).split())[:200]}") from None
-        return cls(net.eval().requires_grad_(False).to(memory_format=torch.channels_last), scale, size, record, bf16)
+        return cls(net.eval().requires_grad_(False).to(memory_format=torch.channels_last), scale, size, record, precision)
 
 def total(
     name:str, # of an entry of the record, such as "samples" or "minutes"
@@ -316,7 +337,7 @@ class Recipe:
     relative:bool = False # the logarithm of each image's loss in place of the loss
     perceptual:float = 0. # weight of LPIPS of x̂_0, added to the loss
     own_path:float = 0. # the same where sampling leads
-    bf16:bool = False # bfloat16 in the network: faster on GPUs and on CPUs with AMX or AVX512-BF16, slower on others
+    bf16:bool = False # bfloat16 in the network; `odebc.precision` finds out where it is faster
 
 def trapezoid(
     step:int, # 0 … steps
@@ -467,6 +488,15 @@ CONFIGS = { # name -> network, made with the measured s and s_no_y, and recipe
     'small-mid': (lambda *s: UNet(channels=32, mults=(1, 2, 4), blocks=1, attention=(2,), groups=1), Recipe(batch=4, steps=20_000, relative=True)),
     'base': (UNet.base, Recipe(batch=4, size=256)),
     'paper': (lambda *s: UNet.paper(), Recipe(steps=3_000_000, lr=1e-4, size=256, decay=.9999, bf16=True))}
+
+def began_in_bf16(
+    path:str|Path, # of a checkpoint
+)->bool|None: # None: it cannot be read, and `Run.resume` says why
+    "Whether the run that wrote a checkpoint computed in bfloat16"
+    try:
+        return torch.load(path, weights_only=True, map_location='cpu', mmap=True)['task'].get('bf16', False)
+    except Exception:
+        return None
 
 def configured(
     name:str, # a key of CONFIGS
