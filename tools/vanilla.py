@@ -164,7 +164,8 @@ class Training:
             plan=[asdict(s) | dict(until=min(s.until, 10**9)) for s in self.plan],
             decay=self.decay, torch=torch.__version__, loss=self.losses, start=self.origin)
         net = net.eval().requires_grad_(False).to(memory_format=torch.channels_last)
-        return SR3(net, SCALE, 256, record, bf16=self.bf16).to(self.device)
+        precision = 'bfloat16' if self.bf16 else 'float32'
+        return SR3(net, SCALE, 256, record, precision).to(self.device)
 
 
 def effects(D):
