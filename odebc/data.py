@@ -4,16 +4,17 @@
 
 # %% auto #0
 __all__ = ['MAX_PIXELS', 'TURNS', 'NO_WHITE', 'SRGB', 'D50', 'SRGB_CURVE', 'SRGB_POINTS', 'CICP_POINTS', 'SPACES', 'SUFFIXES',
-           'Dataset', 'DATASETS', 'to_bytes', 'from_bytes', 'to_image', 'Picture', 'without_pillows_limit', 'opened',
-           'decode', 'upright', 'Samples', 'packing', 'keyed', 'check_tiff', 'grey16', 'samples', 'unpacked_as',
-           'samples16', 'ask', 'managed', 'plain', 'transform_of', 'is_srgb', 'to_colours', 'to_xyz', 'screen_profile',
-           'icc_tags', 'icc_curve', 'by_numbers', 'png_chunks', 'profile_of', 'in_srgb', 'read', 'told_in_a_sentence',
-           'from_file', 'load_picture', 'over_white', 'load_image', 'to_tensor', 'picture_size', 'photographs',
-           'is_image', 'load_large', 'read_images', 'image_folder', 'byte_folder', 'crops', 'tiles', 'split', 'turned',
-           'augment', 'check_batch', 'lr_size', 'degrade', 'upsample', 'grid', 'gaussian_kernel', 'sinc_kernel', 'blur',
-           'gaussian_noise', 'poisson_noise', 'jpeg', 'draw', 'resize', 'random_blur', 'random_resize', 'random_noise',
-           'random_jpeg', 'sharpen', 'history', 'realistic', 'has_images', 'archived', 'unpack', 'download',
-           'write_atomically', 'digest']
+           'LEFT_BEHIND', 'Dataset', 'DATASETS', 'to_bytes', 'from_bytes', 'to_image', 'Picture',
+           'without_pillows_limit', 'opened', 'decode', 'upright', 'Samples', 'packing', 'keyed', 'check_tiff',
+           'grey16', 'samples', 'unpacked_as', 'samples16', 'ask', 'managed', 'plain', 'transform_of', 'is_srgb',
+           'to_colours', 'to_xyz', 'screen_profile', 'icc_tags', 'icc_curve', 'by_numbers', 'png_chunks', 'profile_of',
+           'in_srgb', 'read', 'told_in_a_sentence', 'from_file', 'load_picture', 'over_white', 'load_image',
+           'to_tensor', 'picture_size', 'photographs', 'is_hidden', 'is_image', 'sort_files', 'load_silently',
+           'counted', 'read_images', 'image_folder', 'byte_folder', 'crops', 'tiles', 'area_means', 'near_copies',
+           'joined', 'split', 'turned', 'augment', 'check_batch', 'lr_size', 'degrade', 'upsample', 'grid',
+           'gaussian_kernel', 'sinc_kernel', 'blur', 'gaussian_noise', 'poisson_noise', 'jpeg', 'draw', 'resize',
+           'random_blur', 'random_resize', 'random_noise', 'random_jpeg', 'sharpen', 'history', 'realistic',
+           'has_images', 'archived', 'unpack', 'download', 'write_atomically', 'digest']
 
 # %% ../nbs/05_data.ipynb #40828082
 from collections import namedtuple
@@ -29,6 +30,7 @@ import torch
 import torch.nn.functional as F
 from PIL import ExifTags, Image, ImageCms
 from PIL.Image import Transpose as T
+from scipy.sparse.csgraph import connected_components
 from scipy.special import j1
 from torch import Tensor
 from tqdm import tqdm
@@ -130,9 +132,10 @@ NO_WHITE = "have no agreed white: convert the picture to 8 or 16 bits"
 
 def packing(
     image:Image.Image, # opened, not decoded
-)->str: # Pillow's name, such as RGB;16B, or nothing
+)->str: # Pillow's name, such as RGB;16B; nothing for what is in memory already
     "How the numbers are stored"
-    details = image.tile[0].args if image.tile else ''
+    tiles = getattr(image, 'tile', [])
+    details = tiles[0].args if tiles else ''
     return details if isinstance(details, str) else details[0] or ''
 
 def keyed(
@@ -423,7 +426,7 @@ def read(
     "Pixels, and what the file says beside them"
     remarks, packed = [], packing(image)
     if image.format == 'TIFF': check_tiff(image)
-    chunks = png_chunks(image.fp) if image.format == 'PNG' and image.tile else {}
+    chunks = png_chunks(image.fp) if image.format == 'PNG' and packed else {}
     if image.format != 'MPO' and getattr(image, 'is_animated', False): # a telephone's MPO has one for the eye
         remarks.append("it holds several pictures, and the first is read")
     deep = source is not None and ';16' in packed and packed[0] != 'I'
@@ -507,48 +510,87 @@ def photographs()->dict[str, Tensor]: # name -> (3, H, W) in [-1, 1]
 
 # %% ../nbs/05_data.ipynb #7f93b9cb
 SUFFIXES = '.png .jpg .jpeg .bmp .tif .tiff .webp'.split()
+LEFT_BEHIND = '__MACOSX', '@eaDir' # folders that macOS and Synology leave beside pictures
+
+def is_hidden(
+    path:str|Path, # inside the folder that is searched
+)->bool:
+    "Is it, or a folder that it lies in, not meant to be seen?"
+    parts = Path(path).parts
+    return any(part in LEFT_BEHIND or part[0] == '.' and part != '..' for part in parts)
 
 def is_image(
-    path:str|Path, # a file's name
+    path:str|Path, # inside the folder that is searched; of a whole path only the name counts
 )->bool:
-    "Does its name say so? Hidden files (macOS adds some to archives) are none"
-    return Path(path).suffix.lower() in SUFFIXES and not Path(path).name.startswith('.')
+    "Does its name say so? Hidden files, and files in hidden folders, are none"
+    path = Path(path)
+    hidden = is_hidden(path.name if path.is_absolute() else path)
+    return path.suffix.lower() in SUFFIXES and not hidden
 
-def load_large(
+def sort_files(
+    folder:Path, # searched with its sub-folders
+)->tuple[list[Path], dict[str, list[str]]]: # image files; and why others are ignored -> their names
+    "Which files of a folder are read. Hidden ones are named only where they may be pictures"
+    images, hidden, others = [], [], []
+    for path in sorted(folder.rglob('*')):
+        name = path.relative_to(folder)
+        if path.is_dir(): continue
+        if is_image(name): images.append(path)
+        elif not is_hidden(name): others.append(str(name))
+        elif path.suffix.lower() in SUFFIXES and not path.name.startswith('._'): hidden.append(str(name))
+    return images, {'hidden': hidden, 'by its name no image': others}
+
+def load_silently(
     path:Path, # an image file
-    min_size:int, # shorter sides are refused, pixels
+    remarks:list, # what should be said about it is put here
 )->Tensor: # (3, H, W) in [-1, 1]
-    "Read one image file from which a patch can be cut"
-    image = load_image(path)
-    if min(image.shape[1:]) < min_size: raise OdebcError(f"{path} is {image.shape[2]}×{image.shape[1]}, smaller than {min_size}×{min_size}")
-    return image
+    "Read one image of many"
+    picture, more = from_file(path)
+    remarks += [f'{path.name}: {remark}' for remark in more]
+    return over_white(picture)
+
+def counted(
+    reasons:dict[str, list[str]], # reason -> names
+)->str:
+    "How many of each, and the first of them"
+    return ', '.join(f"{len(names)} {why} ({names[0]}{', …' if len(names) > 1 else ''})"
+                     for why, names in reasons.items() if names)
 
 def read_images(
     folder:str|Path, # searched with its sub-folders
-    min_size:int, # shorter sides are skipped, pixels
+    min_size:int, # shorter sides are ignored, pixels
     keep:Callable, # what to keep of an image, applied before the next is read
 )->dict: # path inside the folder -> what was kept
-    "Read a folder, image by image; unreadable and too small ones are skipped with a warning"
+    "Read a folder, image by image; one warning says which files were ignored, and why"
     folder = Path(folder)
     if not folder.is_dir(): raise OdebcError(f"there is no folder {folder}")
-    images, skipped = {}, []
-    for path in sorted(filter(is_image, folder.rglob('*'))):
-        try: images[str(path.relative_to(folder))] = keep(load_large(path, min_size))
-        except ValueError as e: skipped.append(str(e))
-    if skipped: warnings.warn(f"skipped {len(skipped)} of {len(skipped) + len(images)} images: " + '; '.join(skipped[:3]), stacklevel=3)
+    found, ignored = sort_files(folder)
+    images, small, unreadable, remarks = {}, [], [], []
+    for path in found:
+        name = str(path.relative_to(folder))
+        try:
+            width, height = picture_size(path)
+            if min(width, height) < min_size: small.append(f'{name}, {width}×{height}')
+            else: images[name] = keep(load_silently(path, remarks))
+        except OdebcError as e: unreadable.append(str(e))
+    ignored |= {f'smaller than {min_size}×{min_size}': small, 'unreadable': unreadable}
+    n = sum(map(len, ignored.values()))
+    said = [f"ignored {n} of {n + len(images)} files in {folder}: {counted(ignored)}"] if n else []
+    if remarks: said.append(counted({'read with a doubt': remarks}))
+    if said: warnings.warn('; '.join(said), stacklevel=3)
     if not images: raise OdebcError(f"no usable image in {folder} (looked for {' '.join(SUFFIXES)}, at least {min_size}×{min_size} pixels)")
     return images
 
 def image_folder(
     folder:str|Path, # searched with its sub-folders
-    min_size:int=64, # shorter sides are skipped, pixels
+    min_size:int=64, # shorter sides are ignored, pixels
 )->dict[str, Tensor]: # path inside the folder -> (3, H, W) in [-1, 1]
     "Every image of a folder, by name"
     return read_images(folder, min_size, lambda image: image)
 
 def byte_folder(
     folder:str|Path, # searched with its sub-folders
-    min_size:int=64, # shorter sides are skipped, pixels
+    min_size:int=64, # shorter sides are ignored, pixels
 )->dict[str, Tensor]: # path inside the folder -> uint8, (3, H, W)
     "Every image of a folder in 8 bits, by name; never more than one of them as floats"
     return read_images(folder, min_size, to_bytes)
@@ -585,16 +627,53 @@ def tiles(
     places.sort(key=lambda place: place[0])
     return torch.stack([image[:, i:i+size, j:j+size] for _, (image, i, j) in places[:n]])
 
+def area_means(
+    image:Tensor, # (channels, H, W), bytes or floats
+    n:int=8, # fields along each side
+)->Tensor: # (channels, n, n)
+    "Means over the fields of a picture, with their share of the pixels that a border divides"
+    def shares(size):
+        ends, pixel = torch.arange(n + 1)*size/n, torch.arange(size)
+        upper = torch.minimum(ends[1:, None], pixel + 1)
+        return (upper - torch.maximum(ends[:-1, None], pixel)).clamp(min=0)*n/size
+    return shares(image.shape[-2]) @ image.float() @ shares(image.shape[-1]).T
+
+def near_copies(
+    images:list[Tensor], # (3, H, W) each
+    share:float=.15, # of the contrast; copies differ by less, in the mean
+    shape:float=.03, # largest difference of the logarithms of width/height
+)->Tensor: # (n, n), bool
+    "Which of them are the same picture in another size or of another quality"
+    means = torch.stack([area_means(image).flatten(1) for image in images])
+    contrast = (means - means.mean(-1, keepdim=True)).square().mean((1, 2)).sqrt()
+    means = means.flatten(1)
+    exactly = 'donot_use_mm_for_euclid_dist'
+    apart = torch.cdist(means, means, compute_mode=exactly)/means.shape[1]**.5
+    aspect = torch.tensor([image.shape[-1]/image.shape[-2] for image in images]).log()
+    alike = (aspect[:, None] - aspect).abs() < shape
+    return alike & (apart < share*torch.minimum(contrast[:, None], contrast))
+
+def joined(
+    groups:list[list], # of names
+    near:Tensor, # (n, n), bool: which groups belong together
+)->list[list]: # fewer groups, in the order of their first
+    "Groups that belong together, also by way of a third, as one"
+    _, labels = connected_components(near.numpy(), directed=False)
+    together = {}
+    for label, group in zip(labels, groups): together.setdefault(label, []).extend(group)
+    return list(together.values())
+
 def split(
     images:dict[str, Tensor], # name -> image
     share:float=.5, # of the images that go to the first side, 0 … 1
     seed:int=0, # chooses which
 )->tuple[dict, dict]: # two dictionaries without a common image
-    "Divide images, not patches; the same image under two names stays on one side"
+    "Divide images, not patches; an image and its copies, also in another size, stay on one side"
     if not 0 <= share <= 1: raise OdebcError(f"the share must lie in 0 … 1, not {share}")
     groups = {}
     for name in sorted(images): groups.setdefault((images[name].shape, hashlib.sha256(images[name].numpy().tobytes()).digest()), []).append(name)
-    groups, n = list(groups.values()), min(max(round(share*len(groups)), 1), len(groups) - 1)
+    if groups: groups = joined([*groups.values()], near_copies([images[names[0]] for names in groups.values()]))
+    n = min(max(round(share*len(groups)), 1), len(groups) - 1)
     if len(groups) < 2: raise OdebcError(f"need at least two images that differ to keep search and test apart, got {len(groups)}")
     order = torch.randperm(len(groups), generator=torch.Generator().manual_seed(seed)).tolist()
     return tuple({name: images[name] for i in part for name in groups[i]} for part in (order[:n], order[n:]))
@@ -835,7 +914,7 @@ def has_images(
     folder:Path, # may be missing
 )->bool:
     "Is there an image, at any depth?"
-    return folder.is_dir() and any(is_image(path) for path in folder.rglob('*'))
+    return folder.is_dir() and any(is_image(path.relative_to(folder)) and path.is_file() for path in folder.rglob('*'))
 
 def archived(
     path:str|Path, # a zip or tar archive

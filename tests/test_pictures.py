@@ -1,17 +1,18 @@
 "What a picture file says beside its pixels: orientation, colours, depth, alpha. Against closed forms and other writers."
 import io
 import struct
-import subprocess
-import sys
 import threading
 import warnings
+import zipfile
 import zlib
 import numpy as np
 import pytest
 import tifffile
 import torch
 from PIL import ExifTags, Image, ImageCms
-from odebc.data import load_image, load_picture, over_white, picture_size, to_image, to_tensor
+from odebc import data
+from odebc.data import (Picture, byte_folder, has_images, image_folder, is_image, load_image, load_picture, near_copies, over_white, photographs,
+                        picture_size, split, to_bytes, to_image, to_tensor, unpack)
 from odebc.errors import OdebcError
 
 LEVEL = 1/255
@@ -288,6 +289,21 @@ def test_every_mode_that_pillow_writes_is_right_or_refused(mode, suffix, tmp_pat
     assert_shows(path, colours, alpha, levels=1 if held in ('YCbCr', 'LAB', 'La', 'CMYK') else .01)
     laid = colours if alpha is None else colours*alpha[..., None] + 1 - alpha[..., None]
     assert np.abs(unit(load_image(path)) - laid).max() <= LEVEL
+
+
+@pytest.mark.parametrize('mode', EXPECTED)
+def test_pictures_in_memory(mode):
+    image = in_mode(mode)
+    if mode == 'F':
+        with pytest.raises(OdebcError, match='floating-point numbers have no agreed white'): to_tensor(image)
+        return
+    numbers = np.array(image)
+    if mode == 'I': expected = grey(numbers)/65535, None               # in memory these are 16 bits, as Pillow's older versions had them
+    elif mode == 'HSV': expected = np.array(image.convert('RGB'))/255, None
+    else: expected = EXPECTED[mode](numbers)
+    colours, alpha = expected
+    laid = colours if alpha is None else colours*alpha[..., None] + 1 - alpha[..., None]
+    assert np.abs(unit(to_tensor(image)) - laid).max() <= LEVEL + 1e-6
 
 
 def test_modes_are_really_tried():
@@ -604,3 +620,181 @@ def test_what_pillow_would_read_wrongly_is_refused(tmp_path):
     for name, how in (('planes', {}), ('tiles', dict(tile=(16, 16))), ('compressed', dict(compression='zlib'))):
         tifffile.imwrite(tmp_path/f'{name}.tif', numbers, photometric='rgb', planarconfig='separate', **how)
         with pytest.raises(OdebcError, match=f'{name}.tif as an image: it keeps 16 bits in one plane for each colour'): load_picture(tmp_path/f'{name}.tif')
+
+
+# Large pictures
+
+@pytest.fixture
+def low_limit(monkeypatch):
+    "As if every picture here were larger than Pillow allows"
+    monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 100)
+
+
+@pytest.mark.filterwarnings('error')
+@pytest.mark.parametrize('way', WAYS)
+def test_pictures_beyond_pillows_limit(way, low_limit, tmp_path):
+    levels = smooth_levels(24, 40)
+    Image.fromarray(levels).save(tmp_path/f'x.{way}', **WAYS[way])
+    with pytest.raises(Image.DecompressionBombError): Image.open(tmp_path/f'x.{way}').load()
+    assert_shows(tmp_path/f'x.{way}', levels/255, levels=4 if way in ('jpg', 'avif') else 0)
+    assert Image.MAX_IMAGE_PIXELS == 100
+
+
+def test_pillows_limit_is_back_whatever_happens(low_limit, tmp_path):
+    Image.fromarray(random_levels(64, 64, 3)).save(tmp_path/'x.png')
+    (tmp_path/'broken.png').write_bytes((tmp_path/'x.png').read_bytes()[:3000])
+    (tmp_path/'no.png').write_bytes(b'no picture')
+    def often(name):
+        for _ in range(20):
+            try: load_picture(tmp_path/name)
+            except OdebcError: pass
+    threads = [threading.Thread(target=often, args=(name,)) for name in ('x.png', 'broken.png', 'no.png')*2]
+    for thread in threads: thread.start()
+    for thread in threads: thread.join()
+    assert Image.MAX_IMAGE_PIXELS == 100
+
+
+def test_our_own_limit(tmp_path, monkeypatch):
+    rows = [bytes(2000)]*12_000                                            # 192 megapixels of one bit, as large as four times 12
+    png(tmp_path/'large.png', 16_000, 12_000, 1, 0, rows)
+    with pytest.raises(Image.DecompressionBombError): Image.open(tmp_path/'large.png')
+    assert picture_size(tmp_path/'large.png') == (16_000, 12_000)
+    png(tmp_path/'huge.png', 40_000, 30_000, 1, 0, [b''])
+    for look in (picture_size, load_picture):
+        with pytest.raises(OdebcError, match='huge.png as an image: its 40000×30000 pixels are more than the 1,000,000,000 that are read: cut it into parts'): look(tmp_path/'huge.png')
+    monkeypatch.setattr(data, 'MAX_PIXELS', 16_000*12_000 - 1)
+    with pytest.raises(OdebcError, match='cut it into parts'): load_picture(tmp_path/'large.png')
+
+
+# Several pictures in a file
+
+def test_of_several_pictures_the_first_is_read_with_a_word(tmp_path):
+    first, second = (Image.fromarray(smooth_levels(24, 40)[::step]) for step in (1, -1))
+    for suffix in ('tif', 'png', 'webp'):
+        first.save(tmp_path/f'x.{suffix}', save_all=True, append_images=[second], **dict(lossless=True) if suffix == 'webp' else {})
+        with pytest.warns(UserWarning, match=f'x.{suffix}: it holds several pictures, and the first is read') as told:
+            assert np.allclose(unit(load_image(tmp_path/f'x.{suffix}')), smooth_levels(24, 40)/255, atol=1e-6)
+        assert len(told) == 1
+    first.save(tmp_path/'telephone.jpg', 'MPO', save_all=True, append_images=[second], quality=95, subsampling=0)
+    assert_shows(tmp_path/'telephone.jpg', smooth_levels(24, 40)/255, levels=4)   # its second one is for a machine
+
+
+# Writing
+
+def test_alpha_is_written_and_read_again(tmp_path):
+    levels = random_levels(24, 32, 4)
+    x = torch.from_numpy(levels).permute(2, 0, 1)/255
+    image = to_image(x[:3]*2 - 1, x[3:])
+    assert image.mode == 'RGBA' and np.array_equal(np.array(image), levels)
+    image.save(tmp_path/'x.png')
+    assert_shows(tmp_path/'x.png', levels[..., :3]/255, levels[..., 3]/255, levels=.01)
+    assert to_image(x[:3]*2 - 1).mode == 'RGB'
+    for wrong in (x[3], x[3:, 1:], x[2:], x[3:].expand(3, -1, -1)):
+        with pytest.raises(OdebcError, match=r'alpha .*\(1, 24, 32\)'): to_image(x[:3], wrong)
+
+
+def test_laid_over_white():
+    colours, alpha = torch.full((3, 1, 3), -1.), torch.tensor([[[0., .5, 1.]]])
+    assert torch.equal(over_white(Picture(colours, alpha)), torch.tensor([1., 0, -1]).expand(3, 1, 3))
+    assert over_white(Picture(colours)) is colours
+
+
+# Folders
+
+def save(path, picture):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture.save(path)
+
+
+def photograph(name):
+    return to_image(photographs()[name])
+
+
+@pytest.fixture
+def album(tmp_path):
+    "A folder as one finds it on a disk"
+    for name in ('coffee', 'chelsea', 'rocket'):
+        save(tmp_path/f'{name}.png', photograph(name))
+        thumbnail = photograph(name)
+        thumbnail.thumbnail((128, 128))
+        for hidden in ('.thumbnails', '__MACOSX', 'deep/.cache/large', '@eaDir/x'): save(tmp_path/hidden/f'{name}.png', thumbnail)
+    return tmp_path
+
+
+def test_hidden_folders_are_not_read_and_told(album):
+    (album/'notes.txt').write_text('hello')
+    (album/'.DS_Store').write_bytes(b'')
+    (album/'.git').mkdir()
+    (album/'.git/HEAD').write_text('ref')
+    (album/'folder.png').mkdir()
+    (album/'broken.jpg').write_bytes(b'no picture')
+    save(album/'tiny.png', Image.new('RGB', (50, 80)))
+    Image.fromarray(random_levels(80, 80, 3)).save(album/'doubt.png', icc_profile=b'damaged')
+    with pytest.warns(UserWarning) as told: images = byte_folder(album)
+    assert list(images) == ['chelsea.png', 'coffee.png', 'doubt.png', 'rocket.png']
+    assert len(told) == 1
+    said = str(told[0].message)
+    assert said.startswith(f'ignored 15 of 19 files in {album}: 12 hidden (.thumbnails/chelsea.png, …), 1 by its name no image (notes.txt), '
+                           '1 smaller than 64×64 (tiny.png, 50×80), 1 unreadable (cannot read')
+    assert said.endswith('1 read with a doubt (doubt.png: its colour profile cannot be used, so it is read as sRGB (it is damaged))')
+    assert told[0].filename == __file__
+
+
+@pytest.mark.filterwarnings('error')
+def test_nothing_is_said_about_nothing(tmp_path):
+    save(tmp_path/'.hidden/above/sub/a.png', photograph('coffee'))       # the folders above the searched one are the user's
+    (tmp_path/'.hidden/above/.DS_Store').write_bytes(b'')
+    (tmp_path/'.hidden/above/sub/._a.png').write_bytes(b'')
+    assert list(image_folder(tmp_path/'.hidden/above')) == ['sub/a.png']
+    assert has_images(tmp_path/'.hidden/above') and not has_images(tmp_path)
+
+
+def test_what_is_hidden_is_hidden_everywhere(album, monkeypatch):
+    assert not any(map(is_image, ('.a.png', '.thumbnails/a.png', 'b/.x/c/a.png', '__MACOSX/Set/a.png', 'a.txt', 'a')))
+    assert all(map(is_image, ('a.png', './a.PNG', '../a.jpg', 'b.c/a.tiff', '/home/me/.cache/Set5/a.png')))
+    for name in ('coffee', 'chelsea', 'rocket'): (album/f'{name}.png').unlink()
+    assert not has_images(album)
+    (album/'empty.png').mkdir()
+    assert not has_images(album)
+    with zipfile.ZipFile(album/'set.zip', 'w') as archive:
+        for folder in ('HR', '.HR', '__MACOSX/HR', 'HR/.thumbnails'): archive.writestr(f'{folder}/a.png', b'')
+    unpack(album/'set.zip', ['HR', '.HR', '__MACOSX/HR', 'HR/.thumbnails'], album/'set', 1)
+    assert [path.name for path in (album/'set').iterdir()] == ['a.png']
+
+
+def jpeg_of(image, quality):
+    buffer = io.BytesIO()
+    image.save(buffer, 'JPEG', quality=quality)
+    return Image.open(buffer)
+
+
+COPIES = {'thumbnail': lambda image: image.resize((128, round(128*image.height/image.width))), 'half': lambda image: image.reduce(2),
+    'saved again': lambda image: jpeg_of(image, 30), 'small and poor': lambda image: jpeg_of(image.resize((96, round(96*image.height/image.width))), 60),
+    'larger': lambda image: image.resize((image.width*3//2, image.height*3//2)), '256 colours': lambda image: image.quantize(256)}
+
+
+@pytest.mark.parametrize('copy', COPIES.values(), ids=COPIES)
+def test_a_copy_stays_with_its_original(copy):
+    "Also where it is found between others, whatever the seed, as floats and as bytes"
+    photos = photographs()
+    images = photos | {f'copy of {name}': to_tensor(copy(to_image(x))) for name, x in photos.items()}
+    if 'poor' in str(copy): images |= {f'copy of copy of {name}': to_tensor(COPIES['saved again'](to_image(x))) for name, x in photos.items()}
+    for seed in range(5):
+        for kind in (images, {name: to_bytes(x) for name, x in images.items()}):
+            left, right = split(kind, seed=seed)
+            assert not {name.split()[-1] for name in left} & {name.split()[-1] for name in right}
+            assert left.keys() | right.keys() == images.keys() and left and right
+
+
+def test_different_photographs_are_no_copies():
+    photos = list(photographs().values())
+    parts = [x[:, i:i + 200, j:j + 200] for x in photos for i, j in ((0, 0), (0, 200), (200, 0), (200, 200)) if min(x.shape[1:]) >= 400]
+    noise = list(torch.randn(6, 3, 256, 256, generator=torch.Generator().manual_seed(0)))
+    flat = list(torch.linspace(-1, 1, 6)[:, None, None, None].expand(6, 3, 64, 64))
+    for images in (photos, parts, noise, flat): assert not near_copies(images).triu(1).any()
+
+
+def test_a_folder_of_one_photograph_in_two_sizes_cannot_be_split(tmp_path):
+    save(tmp_path/'a.png', photograph('coffee'))
+    save(tmp_path/'b.png', photograph('coffee').reduce(2))
+    with pytest.raises(OdebcError, match='at least two images that differ .* got 1'): split(image_folder(tmp_path))
