@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['app', 'SEED', 'Precision', 'DISTANCES', 'NO_MEMORY', 'PEER_GONE', 'leave', 'commands', 'check_processes', 'ready',
-           'in_older_words', 'begun', 'say', 'loaded', 'distance_named', 'demo', 'train', 'search', 'upscale',
-           'results', 'sentence', 'told', 'calm_streams', 'give_up_printing', 'main']
+           'in_older_words', 'begun', 'say', 'loaded', 'distance_named', 'demo', 'train', 'search', 'start_for',
+           'upscale', 'results', 'sentence', 'told', 'calm_streams', 'give_up_printing', 'main']
 
 # %% ../nbs/12_cli.ipynb #7cd76033
 from collections.abc import Callable
@@ -221,29 +221,55 @@ def search(
           f"{found.solves} solves, {found.nfe} network evaluations, {found.seconds:.0f} s; written to {out}")
 
 # %% ../nbs/12_cli.ipynb #1bd01528
+def start_for(
+    network, # SR3
+    model:str, # its name
+    x_t:Path|None, # file with a found x_T
+    seed:int|None, # of a random one
+    sampler:str|None, # that was asked for
+)->tuple: # x_T, and the sampler
+    "The start of `upscale`: the user's own, a random one, or the one that is shipped for the network"
+    from odebc.enlarge import shipped_start, told
+    from odebc.scores import BoundaryCondition, candidate
+    if x_t and seed is not None:
+        raise OdebcError("x_T is either read (--x-t) or drawn (--seed): give one of them")
+    if seed is not None:
+        return candidate(0, network.shape, seed), sampler or 'DDIM-20'
+    if x_t:
+        found = BoundaryCondition.load(x_t)
+        if found.meta.get('weights') != network.fingerprint:
+            warnings.warn(f"{x_t} was found with another model than {model}")
+        if found.x_T.shape != network.shape:
+            raise OdebcError(f"x_T must have the shape {network.shape} of the model {model}, not {tuple(found.x_T.shape)} as in {x_t}")
+        return found.x_T, sampler or found.meta.get('sampler', 'DDIM-20')
+    found = shipped_start(network.fingerprint, sampler or 'DDIM-20')
+    if found is None:
+        raise OdebcError(f"no x_T is shipped for the model {model}: search one with `odebc search --model {model} --out x_T.safetensors` "
+                         f"and give it by --x-t, or draw a random one by --seed 0")
+    print(f"using the x_T that was found for {model} with {told(found)}, shipped with odebc")
+    if sampler not in (None, found.meta['sampler']):
+        print(f"NOTE: none is shipped for {sampler}; search one with `odebc search --model {model} --sampler {sampler}`")
+    return found.x_T, sampler or found.meta['sampler']
+
 @app.command()
 def upscale(
     images: Annotated[list[Path], typer.Argument(help="pictures to enlarge")],
-    x_t: Annotated[Path, typer.Option(help="x_T, written by odebc search or demo")],
+    x_t: Annotated[Path|None, typer.Option(help="x_T, written by odebc search or demo; the one that is shipped for the model by default")]=None,
     out: Annotated[Path, typer.Option(help="folder for the results")]=Path('upscaled'),
     sampler: Annotated[str|None, typer.Option(help="sampler of the ODE; the one x_T was found with by default")]=None,
     model: Annotated[str, typer.Option(help="a shipped model, or a folder with one")]='small',
+    seed: Annotated[int|None, typer.Option(min=0, max=SEED, help="draw a random x_T in place of a found one")]=None,
     precision: Precision='auto',
 ):
-    "Enlarge pictures of any size from a found x_T."
-    from odebc.data import load_image, to_image
-    from odebc.scores import BoundaryCondition
-    sr3, found = loaded(model, precision), BoundaryCondition.load(x_t)
-    sampler = sampler or found.meta.get('sampler', 'DDIM-20')
-    if found.meta.get('weights') != sr3.solution_map(sampler).meta['weights']: warnings.warn(f"{x_t} was found with another model than {model}")
-    for path in images: load_image(path)  # a bad picture is found before the first one is enlarged
-    targets = [out/f'{path.stem}_x{sr3.scale}.png' for path in images]
-    if len(set(targets)) < len(targets): raise OdebcError("two pictures have the same name: enlarge them into different folders")
+    "Enlarge pictures of any size from a found x_T; run again to go on after an interrupt."
+    from odebc.enlarge import enlarge_files
+    sr3 = loaded(model, precision)
+    x_T, sampler = start_for(sr3, model, x_t, seed, sampler)
+    files = {out/f'{path.stem}_x{sr3.scale}.png': path for path in images}
+    if len(files) < len(images): raise OdebcError("two pictures have the same name: enlarge them into different folders")
     ready(out)
-    for path, target in zip(images, targets):
-        enlarged = to_image(sr3.upscale(load_image(path), found.x_T, sampler))
-        with writing(target): enlarged.save(target)
-        print(f"wrote {target}")
+    batch = 16 if sr3.device.type == 'cuda' else max(16*64**2//sr3.size**2, 1) # of large tiles fewer, so that the bar moves
+    enlarge_files(sr3.solution_map(sampler), files, x_T, sr3.scale, batch=batch)
 
 # %% ../nbs/12_cli.ipynb #3e40e2f3
 @app.command()
