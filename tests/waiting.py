@@ -1,5 +1,6 @@
 "Waiting for processes and for what they do: with a limit, and a failure that says what was awaited and where it stood."
 import os
+import select
 import signal
 import subprocess
 import time
@@ -69,3 +70,16 @@ def finished(command, seconds=LIMIT, check=False, **options):
     out, err = ended(process, seconds)
     assert not check or process.returncode == 0, f'{process.args} ended with status {process.returncode}\n{out}\n{err}'
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def written(process, what, seconds=LIMIT):
+    "Read what a process writes to its errors until `what` is among it. The process has bufsize=0: nothing is read ahead"
+    end, seen = time.monotonic() + seconds, b''
+    while what not in seen:
+        ready = select.select([process.stderr], [], [], max(0, end - time.monotonic()))[0]
+        news = process.stderr.read(4096) if ready else b''
+        if not news:
+            told = ended(process, 20 if ready else 0)[1]
+            raise AssertionError(f'{process.args} ended, and never wrote {what}\n{(seen + told).decode(errors="replace")}')
+        seen += news
+    return seen
