@@ -16,15 +16,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 import hashlib, io, math, os, tarfile, tempfile, warnings, zipfile
 import numpy as np
-import pooch
 import torch
 import torch.nn.functional as F
 from PIL import ExifTags, Image
 from PIL.Image import Transpose as T
-from scipy.special import j1
 from torch import Tensor
 from tqdm import tqdm
-from .errors import OdebcError
+from .errors import OdebcError, writing
 
 # %% ../nbs/05_data.ipynb #22d1aa33
 TURNS = dict(zip(range(2, 9), (T.FLIP_LEFT_RIGHT, T.ROTATE_180, T.FLIP_TOP_BOTTOM, T.TRANSPOSE, T.ROTATE_270, T.TRANSVERSE, T.ROTATE_90))) # EXIF's orientation -> what undoes it
@@ -76,7 +74,7 @@ def load_image(
 )->Tensor: # (3, H, W) in [-1, 1]
     "Read one image file"
     path = Path(path)
-    if not path.is_file(): raise OdebcError(f"there is no image file {path}")
+    if not os.path.isfile(path): raise OdebcError(f"there is no image file {path}")
     try:
         with Image.open(path) as image: return to_tensor(image)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e: raise OdebcError(f"cannot read {path} as an image: {e}") from None
@@ -115,7 +113,7 @@ def read_images(
 )->dict: # path inside the folder -> what was kept
     "Read a folder, image by image; unreadable and too small ones are skipped with a warning"
     folder = Path(folder)
-    if not folder.is_dir(): raise OdebcError(f"there is no folder {folder}")
+    if not os.path.isdir(folder): raise OdebcError(f"there is no folder {folder}")
     images, skipped = {}, []
     for path in sorted(filter(is_image, folder.rglob('*'))):
         try: images[str(path.relative_to(folder))] = keep(load_large(path, min_size))
@@ -261,6 +259,7 @@ def sinc_kernel(
 )->Tensor: # (size, size), sum 1
     "Weights of an ideal circular low-pass, which rings"
     if not 0 < cutoff <= math.pi: raise OdebcError(f"the cut-off must lie in (0, π], not {cutoff}")
+    from scipy.special import j1  # slow to import: only where it is used
     r = grid(size).square().sum(-1).sqrt()
     k = torch.where(r > 0, cutoff*torch.from_numpy(j1(cutoff*r.numpy()))/(2*math.pi*r.clamp(min=1e-9)), cutoff**2/(4*math.pi))
     return (k/k.sum()).float()
@@ -457,6 +456,7 @@ def download(
 )->Path: # folder of images, see `image_folder`
     "The HR images of a public set: from its folder if it holds any, else downloaded and checked"
     if name not in DATASETS: raise OdebcError(f"unknown data set {name!r}, known are {', '.join(DATASETS)}")
+    import pooch  # slow to import: only where it is used
     folder = Path(folder or os.environ.get('ODEBC_DATA') or pooch.os_cache('odebc')).expanduser()
     target, known = folder/name, DATASETS[name]
     if has_images(target): return target
@@ -476,11 +476,15 @@ def write_atomically(
 ):
     "Write a file, or leave the old one untouched"
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + '.part')
-    try: part.write_bytes(data)
-    except OSError: part.unlink(missing_ok=True); raise
-    os.replace(part, path)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(path.name + '.part')
+        try:
+            part.write_bytes(data)
+            os.replace(part, path)
+        except OSError:
+            part.unlink(missing_ok=True)
+            raise
 
 def digest(
     *tensors:Tensor, # any shapes and types

@@ -54,9 +54,9 @@ def intact(
 ): # what is in it
     "Read a file; ValueError where it is damaged"
     try: return read(path)
-    except (ValueError, SafetensorError) as e: raise OdebcError(f"{path} is damaged ({' '.join(str(e).split())[:100]}): remove it to measure it anew") from None
+    except (OSError, ValueError, TypeError, SafetensorError) as e: raise OdebcError(f"{path} is damaged ({' '.join(str(e).split())[:100]}): remove it to measure it anew") from None
 
-def read_json(path): return json.loads(path.read_text())
+def read_json(path): return dict(json.loads(path.read_text(encoding='utf8')))
 
 def measure(
     method:Callable, # (y, numbers) -> x_0, with numbers a range: which images these are

@@ -14,8 +14,6 @@ from pathlib import Path
 import json
 import numpy as np
 import torch
-from accelerate import PartialState
-from accelerate.utils import broadcast_object_list, find_executable_batch_size, gather
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -126,8 +124,9 @@ def check_pairs(
         if not x.isfinite().all(): raise OdebcError(f"{name} image {(~x.isfinite()).flatten(1).any(1).nonzero()[0].item()} holds NaN or infinite values")
 
 # %% ../nbs/09_scores.ipynb #0a6b6f6f
-def processes()->PartialState: # .num_processes, .process_index, .is_main_process
+def processes()->'PartialState': # accelerate's, with .num_processes, .process_index, .is_main_process
     "All processes that torchrun or accelerate started, or this one alone; gloo between CPUs, nccl between GPUs"
+    from accelerate import PartialState  # slow to import: only where it is used
     return PartialState(cpu=not torch.cuda.is_available())
 
 class Scores:
@@ -178,6 +177,7 @@ class Scores:
         cells:list, # of (k, i), for all processes
     )->Tensor: # their scores, (len(cells),) float64 on the CPU, the same on every process
         "Each process judges its share; one that fails gives NaN to the others and then raises"
+        from accelerate.utils import gather
         P, p, failure = self.state.num_processes, self.state.process_index, None
         size = self.batch
         while size//2*P >= len(cells) and size > 1: size //= 2
@@ -218,6 +218,7 @@ def fitting_batch(
     largest:int, # B to begin with
 )->int: # the largest of largest, largest/2, … that does not run out of memory, on every process
     "A batch size that fits into memory"
+    from accelerate.utils import find_executable_batch_size, gather
     size = largest
     def halve():
         nonlocal size
@@ -270,6 +271,7 @@ def stored(
         return found
     try: answer = [read() if processes().is_main_process else None]
     except ValueError as e: answer = [e]
+    from accelerate.utils import broadcast_object_list
     found = broadcast_object_list(answer)[0]
     if isinstance(found, ValueError): raise found
     return found

@@ -15,7 +15,6 @@ from pathlib import Path
 import json, math, time, warnings
 import torch
 import torch.nn.functional as F
-from accelerate.utils import reduce
 from torch import Tensor
 from tqdm.auto import tqdm
 from .boundary import mean_correlation
@@ -242,6 +241,7 @@ def downhill(
     "Gradient of the mean distance on some pairs, a batch at a time; each process takes a part of them"
     mine, gradient = columns[s.state.process_index::s.state.num_processes], torch.zeros(x.shape, device=s.state.device)
     for j in range(0, len(mine), batch): gradient += summed_gradient(s, x, mine[j:j+batch]).to(gradient)
+    from accelerate.utils import reduce
     gradient = reduce(gradient, 'sum').cpu()/len(columns)
     if not gradient.isfinite().all(): raise OdebcError("the gradient holds NaN or infinite values: choose another strategy")
     return gradient

@@ -18,7 +18,6 @@ import io, json, math, os, platform, signal, threading, time
 import numpy as np
 import torch
 import torch.nn.functional as F
-from accelerate import Accelerator, DataLoaderConfiguration
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import nn, Tensor
@@ -27,7 +26,7 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 from .data import augment, crops, degrade, digest, from_bytes, upsample, write_atomically
-from .errors import OdebcError
+from .errors import OdebcError, writing
 from .samplers import is_ode, nfe, sampler as named_sampler
 from .schedule import Schedule
 from .unet import UNet
@@ -147,14 +146,14 @@ class SR3:
         "Load a model, ready for use: weights in float32, without gradients, in the memory format that is faster on a CPU"
         shipped = {folder.name: Path(str(folder)) for folder in files('odebc.assets').iterdir() if (folder/WEIGHTS).is_file()}
         folder = shipped.get(name_or_path) or Path(name_or_path)
-        if not folder.is_dir(): raise OdebcError(f"no model {name_or_path}: there is no such folder, and the package ships {', '.join(sorted(shipped))}")
+        if not os.path.isdir(folder): raise OdebcError(f"no model {name_or_path}: there is no such folder, and the package ships {', '.join(sorted(shipped))}")
         missing = [f for f in (CONFIG, RECORD, WEIGHTS) if not (folder/f).is_file()]
         if missing: raise OdebcError(f"no model in {folder}: {', '.join(missing)} is missing")
         try:
-            config, record = (json.loads((folder/f).read_text()) for f in (CONFIG, RECORD))
-            net, scale, size = UNet(**config['net']), config['scale'], config['size']
+            config, record = (json.loads((folder/f).read_text(encoding='utf8')) for f in (CONFIG, RECORD))
+            net, scale, size, record = UNet(**config['net']), int(config['scale']), int(config['size']), dict(record)
             net.load_state_dict({k: v.float() for k, v in load_file(folder/WEIGHTS).items()})
-        except (SafetensorError, KeyError, TypeError, RuntimeError, ValueError) as e:
+        except (OSError, SafetensorError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError, ValueError) as e:
             raise OdebcError(f"the checkpoint in {folder} is damaged or of another version: {' '.join(str(e).split())[:200]}") from None
         return cls(net.eval().requires_grad_(False).to(memory_format=torch.channels_last), scale, size, record, bf16)
 
@@ -337,6 +336,7 @@ class Run:
         start:dict|None=None, # record of the model whose weights the network has
     ):
         r, self.start, self.recipe, self.net, self.examples = recipe, start, recipe, net.requires_grad_(True).to(memory_format=torch.channels_last), Examples(images, recipe.size, recipe.scale, recipe.seed)
+        from accelerate import Accelerator, DataLoaderConfiguration  # slow to import: only where it is used
         self.accelerator = Accelerator(cpu=not torch.cuda.is_available(), dataloader_config=DataLoaderConfiguration(split_batches=True))
         if r.batch % self.accelerator.num_processes: raise OdebcError(f"a batch of {r.batch} cannot be shared between {self.accelerator.num_processes} processes")
         self.objective, self.optimizer = self.accelerator.prepare(Objective(net, r.relative, r.perceptual, r.own_path), torch.optim.AdamW(net.parameters(), lr=r.lr, weight_decay=1e-4))
@@ -427,7 +427,7 @@ class Run:
     )->SR3: # the trained model
         "Train to the last step with a progress bar; what is done is kept when interrupted"
         folder, r, main, saved = Path(folder), self.recipe, self.accelerator.is_main_process, time.monotonic()
-        folder.mkdir(parents=True, exist_ok=True)
+        with writing(folder): folder.mkdir(parents=True, exist_ok=True)
         if (folder/CHECKPOINT).exists(): self.resume(folder/CHECKPOINT)
         with interrupts() as asked, tqdm(total=r.steps, initial=len(self.losses), desc='train', unit='step', disable=not main) as bar:
             for loss in self:
@@ -446,8 +446,8 @@ class Run:
     ):
         "Add a line to the log: the last 50 steps"
         n, path, head = len(self.losses), folder/'log.csv', 'step,samples,minutes,loss'
-        rows = path.read_text().splitlines()[1:] if path.exists() else []
-        before = [row for row in rows if int(row.split(',')[0]) < n]  # what came after the checkpoint is trained anew
+        rows = path.read_text(encoding='utf8').splitlines()[1:] if path.exists() else []
+        before = [row for row in rows if row.split(',')[0].isdecimal() and int(row.split(',')[0]) < n]  # what came after the checkpoint is trained anew
         write_atomically(path, '\n'.join([head, *before, f'{n},{n*self.recipe.batch},{self.seconds/60:.2f},{sum(self.losses[-50:])/50:.5f}', '']).encode())
 
 # %% ../nbs/08_train.ipynb #cf255c6c
