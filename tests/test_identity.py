@@ -268,3 +268,29 @@ def test_shipped_results_are_of_these_photographs(name):
         n = min(facts['protocol']['few'], room)
         cut = tiles(images, n, 64, torch.Generator().manual_seed(0))
         assert picture_digest(cut) == facts['tests'][test]
+
+
+def test_a_command_accepts_photographs_of_another_decoder(photo_folder, tmp_path):
+    "`odebc search --accept pairs`, after one pixel of one photograph has changed"
+    import shutil
+    from PIL import Image
+    from odebc.cli import app
+    photos = shutil.copytree(photo_folder, tmp_path/'photos')
+    sizes = ['--k', '2', '--r', '4', '--unseen', '2', '--sampler', 'DDIM-1']
+    fixed = ['--distance', 'lpips-lite', '--precision', 'float32', '--out', str(tmp_path/'x_T')]
+
+    def run(*more):
+        command = ['search', '--images', str(photos), *sizes, *fixed, *more]
+        app(command, standalone_mode=False, obj=dict(debug=False))
+        return BoundaryCondition.load(tmp_path/'x_T')
+    first = run()
+    for path in photos.iterdir():
+        image = Image.open(path)
+        for x, y in ((i, j) for i in range(5, image.width, 16) for j in range(5, image.height, 16)):
+            red, *others = image.getpixel((x, y))
+            image.putpixel((x, y), (red ^ 1, *others))
+        image.save(path)
+    with pytest.raises(ValueError, match='another pairs'):
+        run()
+    again = run('--accept', 'pairs')
+    assert again.meta['accepted'] == ['pairs'] and torch.equal(again.scores, first.scores)
