@@ -125,7 +125,7 @@ def train(
     bf16: Annotated[bool|None, typer.Option(help="bfloat16 in the network: for GPUs, and CPUs with AMX or AVX512-BF16")]=None,
     about: Annotated[str, typer.Option(help="what the photographs are, for the record")]='',
 ):
-    "Train SR3 on a folder of photographs; run again to resume. For several processes: torchrun --nproc-per-node N -m odebc train …"
+    "Train SR3 on a folder of photographs; run again to resume. For several processes: torchrun --nproc-per-node N -m -- odebc train …"
     from odebc.data import byte_folder
     from odebc.train import CONFIGS, SR3, Recipe, configured
     least = size or (CONFIGS[config][1] if config in CONFIGS else Recipe()).size
@@ -153,7 +153,7 @@ def search(
     model: Annotated[str, typer.Option(help="a shipped model, or a folder with one")]='small',
     seed: Annotated[int, typer.Option(min=0, max=SEED, help="of patches and candidates")]=0,
 ):
-    "Search x_T on reference patches; run again to resume. For several processes: torchrun --nproc-per-node N -m odebc search …"
+    "Search x_T on reference patches; run again to resume. For several processes: torchrun --nproc-per-node N -m -- odebc search …"
     from odebc.data import byte_folder, photographs
     from odebc.lab import reference_and_test
     from odebc.scores import processes
