@@ -1,5 +1,10 @@
 import os
 import signal
+
+# before torch is loaded, and for the processes that the tests start: threads that wait for others must not use up
+# the time of a busy machine. A demo of 40 seconds took 175 beside other work without this
+os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
+
 import pytest
 from odebc.data import photographs, to_image
 

@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 import torch
 from tqdm import tqdm
+from odebc.cli import calm_streams
 from odebc.data import crops, degrade, image_folder, upsample, write_atomically
 from odebc.lab import batch_size
 from odebc.metrics import lpips, psnr
@@ -30,12 +31,13 @@ def row(sampler, x, z, side, bicubic, seconds=0.):
 def keep(path, rows):
     "Add rows to a file, in place of earlier ones of the same measurement"
     key = lambda r: (r['samples'], r.get('weights'), r['images'], r['crops'], r['size'], r['sampler'], r.get('bf16', False), r.get('schedule', 'linear'), r.get('squares'))
-    old = json.loads(path.read_text()) if path.exists() else []
+    old = json.loads(path.read_text(encoding='utf8')) if path.exists() else []
     write_atomically(path, json.dumps([*(r for r in old if key(r) not in set(map(key, rows))), *rows], indent=0).encode())
 
 
 @torch.no_grad()
 def main():
+    calm_streams()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('samplers', nargs='+', help='labels, such as DDIM-50 DDPM-100')
     parser.add_argument('--model', default='small', help='a shipped model, or a folder')

@@ -49,7 +49,7 @@ def main():
     x_T = candidates(args.crops, z.shape[1:], seed=7)[::args.every]
     for label in args.samplers:
         found = dict(sampler=label, samples=model.samples, weights=model.fingerprint, images=Path(args.images).name, crops=len(z), bf16=model.bf16) | way(model, label, x_T, z)
-        write_atomically(args.out, json.dumps([*(json.loads(args.out.read_text()) if args.out.exists() else []), found]).encode())
+        write_atomically(args.out, json.dumps([*(json.loads(args.out.read_text(encoding='utf8')) if args.out.exists() else []), found]).encode())
 
 
 if __name__ == '__main__': main()
