@@ -6,7 +6,7 @@
 __all__ = ['ROWS', 'STATE', 'BLOCK', 'READING', 'tile_starts', 'Tiling', 'Blend', 'number_in', 'group_memory', 'cached_files',
            'process_memory', 'available_memory', 'gigabytes', 'duration', 'check_memory', 'Forecast', 'existing',
            'free_disk', 'check_disk', 'laid_out', 'solved', 'working_memory', 'enlarge', 'png_chunk', 'differences',
-           'write_png', 'facts_of', 'Part', 'fingerprint', 'enlarged_rows', 'Enlargement', 'seconds_of',
+           'write_png', 'facts_of', 'Part', 'kept_facts', 'fingerprint', 'enlarged_rows', 'Enlargement', 'seconds_of',
            'read_enlargement', 'forecasts', 'enlarge_files', 'shipped_start', 'told']
 
 # %% ../nbs/08_enlarge.ipynb #e8000002
@@ -29,6 +29,7 @@ from tqdm import tqdm
 from .data import Picture, digest, load_picture, picture_size, to_bytes, upsample
 from .data import without_pillows_limit, write_atomically
 from .errors import CannotWrite, OdebcError
+from .precision import in_words
 
 # %% ../nbs/08_enlarge.ipynb #e8000011
 def tile_starts(
@@ -453,7 +454,8 @@ class Part:
             return None
         differ = [name for name in self.facts | facts if self.facts.get(name) != facts.get(name)]
         if differ:
-            raise OdebcError(f"{self.folder} holds half of another enlargement, with another {differ[0]} ({facts.get(differ[0])}, not {self.facts.get(differ[0])}): "
+            key, was, now = in_words(differ[0], facts.get(differ[0]), self.facts.get(differ[0]))
+            raise OdebcError(f"{self.folder} holds half of another enlargement, with another {key} ({was}, not {now}): "
                              f"write into another folder, or remove it to begin anew")
         if self.size < notes['rows']*self.row_bytes:
             warnings.warn(f"rows are missing in {self.folder/ROWS}: {self.target} is begun anew")
@@ -519,6 +521,18 @@ class Part:
                 yield np.frombuffer(data, np.uint8).reshape(-1, width, channels)
 
 # %% ../nbs/08_enlarge.ipynb #e8000052
+def kept_facts(
+    path:str|Path, # of a finished picture, or of the folder of a half one
+)->dict: # empty where it says nothing
+    "What it says of its own making"
+    if not Path(path).is_dir():
+        return facts_of(path) or {}
+    try:
+        with safe_open(Path(path)/STATE, 'pt') as file:
+            return json.loads(file.metadata()['facts'])
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError):
+        return {}
+
 def fingerprint(
     picture:Picture, # colours, and perhaps alpha
 )->str: # 16 hexadecimal digits
