@@ -183,7 +183,7 @@ def upscale(
     model: Annotated[str, typer.Option(help="a shipped model, or a folder with one")]='small',
     seed: Annotated[int|None, typer.Option(min=0, help="draw a random x_T in place of a found one")]=None,
 ):
-    "Enlarge pictures of any size from a found x_T; run again to resume."
+    "Enlarge pictures from a found x_T; run again to resume."
     from odebc.enlarge import enlarge_files
     from odebc.scores import processes
     from odebc.train import SR3
