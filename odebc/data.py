@@ -25,16 +25,13 @@ from pathlib import Path
 from typing import NamedTuple
 import hashlib, io, math, os, struct, sys, tarfile, tempfile, threading, warnings, zipfile
 import numpy as np
-import pooch
 import torch
 import torch.nn.functional as F
 from PIL import ExifTags, Image, ImageCms
 from PIL.Image import Transpose as T
-from scipy.sparse.csgraph import connected_components
-from scipy.special import j1
 from torch import Tensor
 from tqdm import tqdm
-from .errors import OdebcError
+from .errors import OdebcError, writing
 
 # %% ../nbs/05_data.ipynb #22d1aa33
 def to_bytes(
@@ -445,7 +442,7 @@ def told_in_a_sentence(
     path:Path, # an image file
 ):
     "What goes wrong while a file is read"
-    if not path.is_file(): raise OdebcError(f"there is no image file {path}")
+    if not os.path.isfile(path): raise OdebcError(f"there is no image file {path}")
     try: yield
     except (OSError, SyntaxError, ValueError, struct.error) as e:
         raise OdebcError(f"cannot read {path} as an image: {e}") from None
@@ -563,7 +560,7 @@ def read_images(
 )->dict: # path inside the folder -> what was kept
     "Read a folder, image by image; one warning says which files were ignored, and why"
     folder = Path(folder)
-    if not folder.is_dir(): raise OdebcError(f"there is no folder {folder}")
+    if not os.path.isdir(folder): raise OdebcError(f"there is no folder {folder}")
     found, ignored = sort_files(folder)
     images, small, unreadable, remarks = {}, [], [], []
     for path in found:
@@ -658,6 +655,7 @@ def joined(
     near:Tensor, # (n, n), bool: which groups belong together
 )->list[list]: # fewer groups, in the order of their first
     "Groups that belong together, also by way of a third, as one"
+    from scipy.sparse.csgraph import connected_components  # heavy, and only needed here
     _, labels = connected_components(near.numpy(), directed=False)
     together = {}
     for label, group in zip(labels, groups): together.setdefault(label, []).extend(group)
@@ -755,6 +753,7 @@ def sinc_kernel(
 )->Tensor: # (size, size), sum 1
     "Weights of an ideal circular low-pass, which rings"
     if not 0 < cutoff <= math.pi: raise OdebcError(f"the cut-off must lie in (0, π], not {cutoff}")
+    from scipy.special import j1  # slow to import: only where it is used
     r = grid(size).square().sum(-1).sqrt()
     k = torch.where(r > 0, cutoff*torch.from_numpy(j1(cutoff*r.numpy()))/(2*math.pi*r.clamp(min=1e-9)), cutoff**2/(4*math.pi))
     return (k/k.sum()).float()
@@ -951,6 +950,7 @@ def download(
 )->Path: # folder of images, see `image_folder`
     "The HR images of a public set: from its folder if it holds any, else downloaded and checked"
     if name not in DATASETS: raise OdebcError(f"unknown data set {name!r}, known are {', '.join(DATASETS)}")
+    import pooch  # slow to import: only where it is used
     folder = Path(folder or os.environ.get('ODEBC_DATA') or pooch.os_cache('odebc')).expanduser()
     target, known = folder/name, DATASETS[name]
     if has_images(target): return target
@@ -970,11 +970,15 @@ def write_atomically(
 ):
     "Write a file, or leave the old one untouched"
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + '.part')
-    try: part.write_bytes(data)
-    except OSError: part.unlink(missing_ok=True); raise
-    os.replace(part, path)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(path.name + '.part')
+        try:
+            part.write_bytes(data)
+            os.replace(part, path)
+        except OSError:
+            part.unlink(missing_ok=True)
+            raise
 
 def digest(
     *tensors:Tensor, # any shapes and types

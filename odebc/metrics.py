@@ -11,7 +11,7 @@ __all__ = ['ALEX_VARIABLE', 'TRUNKS', 'import_torchvision', 'check_images', 'psn
 from collections.abc import Callable
 from functools import cache, partial
 from importlib.resources import files
-import contextlib, json, math, os, pickle, re, socket, sys, warnings
+import contextlib, json, math, os, pickle, re, socket, sys, threading, warnings
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
@@ -20,20 +20,18 @@ from torch import nn, Tensor
 from .errors import OdebcError
 
 # %% ../nbs/06_metrics.ipynb #1bcb5bd8
+_one_at_a_time = threading.Lock()
+
 def import_torchvision():
-    "torchvision, also where it was built for another torch than the one installed"
-    try: import torchvision
-    except RuntimeError:
-        for name in [n for n in sys.modules if n.partition('.')[0] == 'torchvision']: del sys.modules[name]
-        import_torchvision.ops = torch.library.Library('torchvision', 'DEF')
-        for op in ('nms', 'qnms'): import_torchvision.ops.define(f'{op}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor')
-        import torchvision
-
-import_torchvision()
-
-# %% ../nbs/06_metrics.ipynb #839dce53
-import lpips as lpips_package, torchvision
-from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
+    "torchvision, also where it was built for another torch than the one installed; call it before what imports torchvision"
+    with _one_at_a_time:
+        try: import torchvision
+        except RuntimeError:
+            for name in [n for n in sys.modules if n.partition('.')[0] == 'torchvision']: del sys.modules[name]
+            import_torchvision.ops = torch.library.Library('torchvision', 'DEF')
+            for op in ('nms', 'qnms'): import_torchvision.ops.define(f'{op}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor')
+            import torchvision
+    return torchvision
 
 # %% ../nbs/06_metrics.ipynb #16ae8b07
 def check_images(
@@ -56,6 +54,8 @@ def psnr(
 )->Tensor: # (B,) in dB, higher is better, ∞ for equal images
     "Peak signal-to-noise ratio over RGB"
     check_images(a, b)
+    import_torchvision()  # for torchmetrics
+    from torchmetrics.functional.image import peak_signal_noise_ratio
     return peak_signal_noise_ratio(a, b, data_range=2., reduction='none', dim=(1, 2, 3))
 
 # %% ../nbs/06_metrics.ipynb #004a1ac8
@@ -65,6 +65,8 @@ def ssim(
 )->Tensor: # (B,), 1 for equal images
     "Structural similarity (Wang et al., 2004)"
     check_images(a, b, least=11)
+    import_torchvision()  # for torchmetrics
+    from torchmetrics.functional.image import structural_similarity_index_measure
     a, b = (a + 1)/2, (b + 1)/2
     similarity = structural_similarity_index_measure(a, b, data_range=1., reduction='none', return_full_image=True)[1]
     return similarity[..., 5:-5, 5:-5].mean((1, 2, 3))  # windows that lie inside the image
@@ -150,6 +152,8 @@ def lpips_model(
 )->LPIPS:
     "LPIPS 0.1 with the heads of the lpips package, loaded once"
     weights = trunk_weights(net)
+    import_torchvision()  # for lpips
+    import lpips as lpips_package
     with warnings.catch_warnings(action='ignore'): package = lpips_package.LPIPS(net=net, pnet_rand=True, verbose=False)
     load_trunk(package.net, net, weights)
     model = LPIPS(nn.Sequential(package.scaling_layer, package.net), [lin.model[-1].weight.flatten() for lin in package.lins])
@@ -188,7 +192,7 @@ class LowRankAlexNet(nn.Module):
 def lite_model()->LPIPS:
     "The stand-in for LPIPS that this package ships, loaded once"
     folder = files('odebc.assets')/'lpips_lite'
-    model = LPIPS(LowRankAlexNet(**json.loads((folder/'config.json').read_text())), [torch.ones(w) for w in (64, 192, 384, 256, 256)])
+    model = LPIPS(LowRankAlexNet(**json.loads((folder/'config.json').read_text(encoding='utf8'))), [torch.ones(w) for w in (64, 192, 384, 256, 256)])
     model.load_state_dict({k: v.float() for k, v in load_file(folder/'lpips_lite.safetensors').items()})
     return model.eval().requires_grad_(False)
 
@@ -226,9 +230,11 @@ class DISTS(nn.Module):
         beta:Tensor, # weights of the structures, same shape
     ):
         super().__init__()
-        self.trunk, self.sizes, total, row = trunk[:30], (3, 64, 128, 256, 512, 512), alpha.sum() + beta.sum(), torch.tensor([1., 2., 1.])
-        constants = dict(alpha=alpha.flatten()/total, beta=beta.flatten()/total, blur=row.outer(row)/16, shift=pixel(.485, .456, .406), scale=pixel(.229, .224, .225))
-        for name, value in constants.items(): self.register_buffer(name, value)
+        self.trunk, self.sizes, row = trunk[:30], (3, 64, 128, 256, 512, 512), torch.tensor([1., 2., 1.])
+        self.register_buffer('alpha', alpha.flatten())
+        self.register_buffer('beta', beta.flatten())
+        constants = dict(blur=row.outer(row)/16, shift=pixel(.485, .456, .406), scale=pixel(.229, .224, .225))
+        for name, value in constants.items(): self.register_buffer(name, value, persistent=False)
 
     def pool(self, f):
         "Half the size without aliasing: the root of blurred squares in place of VGG's maximum"
@@ -252,13 +258,14 @@ class DISTS(nn.Module):
             (vp, mp), (vq, mq) = (torch.var_mean(f, (2, 3), correction=0, keepdim=True) for f in (p, q))
             cov, vp, mp, vq, mq = (s.mean((2, 3)) for s in ((p - mp)*(q - mq), vp, mp, vq, mq))
             similarity = similarity + (alpha*(2*mp*mq + c)/(mp**2 + mq**2 + c) + beta*(2*cov + c)/(vp + vq + c)).sum(1)
-        return 1 - similarity
+        return 1 - similarity/(self.alpha.sum() + self.beta.sum())
 
     forward = LPIPS.forward
 
 @cache
 def dists_model()->DISTS:
     "DISTS with the weights in torchmetrics, loaded once"
+    torchvision = import_torchvision()
     with torch.device('meta'): trunk = torchvision.models.vgg16().features
     load_trunk(trunk, 'vgg', trunk_weights('vgg'))
     w = torch.load(files('torchmetrics.functional.image')/'dists_models/weights.pt', weights_only=True, map_location='cpu')

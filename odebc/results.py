@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from copy import copy
 from importlib.resources import files
 import csv, io
-import matplotlib.pyplot as plt
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save
@@ -21,7 +20,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from .boundary import correlation, winner
 from .data import digest, to_image, write_atomically
-from .errors import OdebcError
+from .errors import OdebcError, writing
 from .lab import Lab, calls, drawn, fixed, intact, markdown, mean_over, paired, pm, stats, table_1
 from .metrics import dssim
 from .scores import BoundaryCondition, candidate
@@ -33,7 +32,7 @@ def section(
     model:str='small', # a network whose results are shipped
 )->str: # markdown
     "What the full measurement says"
-    parts = (files('odebc.assets')/'results'/model/'results.md').read_text().split('\n## ')[1:]
+    parts = (files('odebc.assets')/'results'/model/'results.md').read_text(encoding='utf8').split('\n## ')[1:]
     texts = {part.split('\n')[0]: part.split('\n', 2)[2] for part in parts}
     if title not in texts: raise OdebcError(f"the results of {model} have no section {title!r}, only {', '.join(texts)}")
     return texts[title]
@@ -42,7 +41,7 @@ def table(
     model:str='small', # a network whose results are shipped
 )->list[dict]: # lines of its results.csv
     "The full Table 1"
-    return list(csv.DictReader(io.StringIO((files('odebc.assets')/'results'/model/'results.csv').read_text())))
+    return list(csv.DictReader(io.StringIO((files('odebc.assets')/'results'/model/'results.csv').read_text(encoding='utf8'))))
 
 # %% ../nbs/10_results.ipynb #c8b60284
 ROWS = 'DDPM-1000', 'DDPM-250', 'DDPM-100', 'DPMS-20', 'DDIM-50', 'DDIM-100', 'DPMS-20 + x̃_T', 'DDIM-50 + x̃_T', 'DDIM-100 + x̃_T'
@@ -255,8 +254,9 @@ def picture(
     z:Tensor, # HR images (≥n, 3, H, W)
     distance:Callable, # for the numbers
     name:str='LPIPS', # of the distance
-)->plt.Figure:
+)->'Figure': # matplotlib's
     "LR and HR images have no number; all others say how far from HR they are"
+    import matplotlib.pyplot as plt  # slow to import: only where something is drawn
     n = min(map(len, columns.values()))
     fig, axes = plt.subplots(n, len(columns), figsize=(1.6*len(columns), 1.75*n + .4), layout='constrained', squeeze=False)
     for column, (title, images) in zip(axes.T, columns.items()):
@@ -271,7 +271,7 @@ def story(
     lab:Lab,
     test:str, # name of the set
     n:int=3, # images
-)->plt.Figure:
+)->'Figure':
     "Figures 1, 2 and 4: images under some random x_T, under the worst and the best candidate, and by DDPM"
     label, z, y, model = lab.p.ode[0], lab.tests[test][:n], lab.y_tests[test][:n], lab.model
     found = lab.found(label)
@@ -284,8 +284,9 @@ def story(
 def plot_ablation(
     means:dict[tuple, Tensor], # of `ablation`
     name:str='LPIPS', # of the distance
-)->plt.Figure:
+)->'Figure':
     "Figure 3: mean and standard deviation over the blocks"
+    import matplotlib.pyplot as plt
     most = max(k for k, _ in means), max(r for _, r in means)
     fig, axes = plt.subplots(1, 2, figsize=(7, 2.8), layout='constrained', sharey=True)
     for ax, symbol, other, place in zip(axes, 'RK', 'KR', (1, 0)):
@@ -297,8 +298,9 @@ def plot_ablation(
 
 def plot_agreement(
     C:Tensor, # (R, R) correlations
-)->plt.Figure:
+)->'Figure':
     "Table 6 as a picture"
+    import matplotlib.pyplot as plt
     fig, ax = plt.subplots(figsize=(4, 3.4), layout='constrained')
     fig.colorbar(ax.imshow(C, cmap='PuOr_r', vmin=-1, vmax=1), label='correlation over candidates')
     ax.set(xlabel='image $i$', ylabel='image $j$')
@@ -307,8 +309,9 @@ def plot_agreement(
 def plot_predictors(
     told:dict[str, float], # of `predictors`
     K:int, # candidates that they were measured on
-)->plt.Figure:
+)->'Figure':
     "The correlations, and in grey what chance alone reaches in 95 of 100 cases"
+    import matplotlib.pyplot as plt
     told = {name: v for name, v in told.items() if name != 'together'}
     fig, ax = plt.subplots(figsize=(5, 2.4), layout='constrained')
     ax.axvspan(-2/K**.5, 2/K**.5, color='.9'); ax.barh(list(told), list(told.values())); ax.invert_yaxis()
@@ -332,11 +335,13 @@ def listing(
 
 def kept(
     lab:Lab,
-    figure:plt.Figure,
+    figure:'Figure', # matplotlib's
     file:str, # its name
 )->str: # markdown that shows it
     "Save a figure in the folder"
-    figure.savefig(lab.folder/file, dpi=100); plt.close(figure)
+    import matplotlib.pyplot as plt
+    with writing(lab.folder/file): figure.savefig(lab.folder/file, dpi=100)
+    plt.close(figure)
     return f'![]({file})'
 
 def experiments(
@@ -366,10 +371,10 @@ def write(
     texts:dict[str, str], # title -> markdown
 )->str: # results.md
     "Both files, results.csv and results.md"
-    lines, text = io.StringIO(), f'# Results\n\nDistance: {lab.distance_name}. {lab.why}\n'
+    lines, text = io.StringIO(), f'# Results\n\nPrecision: {lab.model.precision}. Distance: {lab.distance_name}. {lab.why}\n'
     csv.writer(lines).writerows([('set', 'method', 'metric', 'mean', 'standard error', 'images', 'calls', 'seconds per image'), *(line for test, rows in tables.items() for line in table_lines(lab, rows, test))])
     text += ''.join(f'\n## {title}\n\n{content}\n' for title, content in texts.items())
-    for file, content in (('results.csv', lines.getvalue()), ('results.md', text)): write_atomically(lab.folder/file, content.encode())
+    for file, content in (('results.csv', lines.getvalue()), ('results.md', text)): write_atomically(lab.folder/file, content.encode(errors='backslashreplace'))  # a set's name may be no text
     return text
 
 def report(

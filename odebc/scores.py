@@ -14,15 +14,15 @@ from pathlib import Path
 import json
 import numpy as np
 import torch
-from accelerate import PartialState
-from accelerate.utils import broadcast_object_list, find_executable_batch_size, gather
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 from tqdm import tqdm
 from .data import digest, write_atomically
 from .errors import MapFailed, OdebcError
+from .identity import differing
 from .metrics import against
+from .precision import in_words
 
 # %% ../nbs/09_scores.ipynb #518741b2
 def candidate(
@@ -91,10 +91,11 @@ class BoundaryCondition:
         try:
             with safe_open(path, framework='pt') as f:
                 tensors, facts = {k: f.get_tensor(k) for k in f.keys()}, {k: json.loads(v) for k, v in f.metadata().items()}
+            if not isinstance(facts['meta'], dict): raise ValueError('its meta is no dictionary')
             kept = {k.removeprefix('kept.'): tensors.pop(k) for k in list(tensors) if k.startswith('kept.')}
             return cls(**tensors, **facts, kept=kept)
         except FileNotFoundError: raise OdebcError(f"there is no boundary condition {path}") from None
-        except (OSError, SafetensorError, AttributeError, TypeError, ValueError) as e: raise OdebcError(f"{path} is not a boundary condition: {e}") from None
+        except (OSError, SafetensorError, AttributeError, LookupError, TypeError, ValueError) as e: raise OdebcError(f"{path} is not a boundary condition: {e}") from None
 
 def standard_error(
     scores:Tensor, # (N,), NaN where missing
@@ -126,8 +127,9 @@ def check_pairs(
         if not x.isfinite().all(): raise OdebcError(f"{name} image {(~x.isfinite()).flatten(1).any(1).nonzero()[0].item()} holds NaN or infinite values")
 
 # %% ../nbs/09_scores.ipynb #0a6b6f6f
-def processes()->PartialState: # .num_processes, .process_index, .is_main_process
+def processes()->'PartialState': # accelerate's, with .num_processes, .process_index, .is_main_process
     "All processes that torchrun or accelerate started, or this one alone; gloo between CPUs, nccl between GPUs"
+    from accelerate import PartialState  # slow to import: only where it is used
     return PartialState(cpu=not torch.cuda.is_available())
 
 class Scores:
@@ -178,6 +180,7 @@ class Scores:
         cells:list, # of (k, i), for all processes
     )->Tensor: # their scores, (len(cells),) float64 on the CPU, the same on every process
         "Each process judges its share; one that fails gives NaN to the others and then raises"
+        from accelerate.utils import gather
         P, p, failure = self.state.num_processes, self.state.process_index, None
         size = self.batch
         while size//2*P >= len(cells) and size > 1: size //= 2
@@ -218,6 +221,7 @@ def fitting_batch(
     largest:int, # B to begin with
 )->int: # the largest of largest, largest/2, … that does not run out of memory, on every process
     "A batch size that fits into memory"
+    from accelerate.utils import find_executable_batch_size, gather
     size = largest
     def halve():
         nonlocal size
@@ -255,21 +259,29 @@ def best(
     counts = (~D.isnan()).sum(1)
     return (D - D.nanmean(0)).nanmean(1).masked_fill(counts < counts.max(), torch.inf).argmin().item()
 
-OUTCOME = 'strategy', 'K', 'rho', 'unseen' # of `meta`: what does not tell one task from another
+OUTCOME = 'strategy', 'K', 'rho', 'unseen', 'accepted' # of `meta`: what does not tell one task from another
 
 def stored(
     path:str|Path|None, # of a boundary condition, or of nothing yet
     meta:dict, # of the task
+    former:dict|None=None, # fact of the task -> what earlier versions wrote for the same
+    accept:list[str]=(), # facts that may differ, knowingly
 )->BoundaryCondition|None:
     "What an earlier run left of the same task, the same for all processes; ValueError if the file is another task's"
     def read():
         if not path or not Path(path).exists(): return None
         found = BoundaryCondition.load(path)
-        differ = [k for k in found.meta | meta if k not in OUTCOME and found.meta.get(k) != meta.get(k)]
-        if differ: raise OdebcError(f"{path} holds a search with another {differ[0]} ({found.meta.get(differ[0])}, not {meta.get(differ[0])}): give another file, or remove it to start anew")
+        known = {name: fact for name, fact in found.meta.items() if name not in OUTCOME}
+        for name in differing(known, meta, former, accept):
+            key, was, now = in_words(name, known.get(name), meta.get(name))
+            raise OdebcError(
+                f"{path} holds a search with another {key} ({was}, not {now}): "
+                f"give another file, or remove it to start anew; or, if you know that both are the "
+                f"same for your purpose, accept the {name} of the file")
         return found
     try: answer = [read() if processes().is_main_process else None]
     except ValueError as e: answer = [e]
+    from accelerate.utils import broadcast_object_list
     found = broadcast_object_list(answer)[0]
     if isinstance(found, ValueError): raise found
     return found

@@ -9,7 +9,6 @@ __all__ = ['Gaussian', 'Mixture', 'ToySR', 'reference']
 from collections.abc import Callable
 import math
 import torch
-from scipy.integrate import solve_ivp
 from torch import Tensor
 from .errors import OdebcError
 from .schedule import Schedule
@@ -174,6 +173,7 @@ def reference(
     def slope(r, v):
         s = sched.t_of_lam(-math.log(max(r, 1e-12))).item()
         return eps_fn(sched.alpha(s)*torch.from_numpy(v).view(x.shape), s).flatten().numpy()
+    from scipy.integrate import solve_ivp  # slow to import: only where it is used
     solution = solve_ivp(slope, (ratio(u), ratio(t)), (x/sched.alpha(u)).flatten().numpy(), 'DOP853', t_eval=[ratio(t)], rtol=tol, atol=tol)
     if not solution.success: raise OdebcError(f"the reference solution failed: {solution.message}")
     return sched.alpha(t)*torch.from_numpy(solution.y[:, -1]).view(x.shape)

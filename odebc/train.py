@@ -5,19 +5,18 @@
 # %% auto #0
 __all__ = ['WEIGHTS', 'CONFIG', 'RECORD', 'CHECKPOINT', 'CONFIGS', 'SR3', 'total', 'levels', 'sr3_error', 'sr3_loss',
            'training_times', 'Objective', 'Examples', 'residual_std', 'Recipe', 'trapezoid', 'interrupts', 'Run',
-           'configured', 'watch']
+           'began_in_bf16', 'configured', 'watch']
 
 # %% ../nbs/08_train.ipynb #30cf122e
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from importlib.resources import files
 from pathlib import Path
 import io, json, math, os, platform, signal, threading, time
 import numpy as np
 import torch
-from accelerate import Accelerator, DataLoaderConfiguration
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import nn, Tensor
@@ -27,7 +26,9 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 from .data import augment, crops, degrade, digest, from_bytes, upsample, write_atomically
 from .enlarge import enlarge, tile_starts
-from .errors import OdebcError
+from .errors import OdebcError, writing
+from .identity import declared
+from .precision import Choice, chosen, precision_asked
 from .samplers import is_ode, nfe, sampler as named_sampler
 from .schedule import Schedule
 from .unet import UNet
@@ -42,8 +43,26 @@ class SR3:
         scale:int=4, # enlargement
         size:int=64, # side of the images it was trained on, pixels
         record:dict|None=None, # of the training
-        bf16:bool=False, # bfloat16 in the network
-    ): self.net, self.scale, self.size, self.record, self.bf16, self.sched = net, scale, size, record or {}, bf16, net.sched
+        precision:str='float32', # of the network: 'float32', 'bfloat16', or 'auto': what is faster here
+        bf16:bool|None=None, # the older way to say it
+    ):
+        self.net, self.scale, self.size, self.record, self.sched = net, scale, size, record or {}, net.sched
+        self.asked = precision_asked(precision, bf16)
+
+    @cached_property
+    def choice(self)->Choice:
+        "What the network computes in, and why; 'auto' is found out once, at the first need, on the device of the network"
+        return chosen(self.asked, self.net, self.size)
+
+    @property
+    def precision(self)->str:
+        "'float32' or 'bfloat16'"
+        return self.choice.precision
+
+    @property
+    def bf16(self)->bool:
+        "The precision as records keep it"
+        return self.choice.bf16
 
     @property
     def shape(self)->tuple: return (3, self.size, self.size)
@@ -64,7 +83,7 @@ class SR3:
         "The same weights, solved on another schedule"
         net = UNet(**self.net.config | dict(schedule=schedule))
         net.take(self.net)
-        return SR3(net.eval().requires_grad_(False).to(self.device, memory_format=torch.channels_last), self.scale, self.size, self.record, self.bf16)
+        return SR3(net.eval().requires_grad_(False).to(self.device, memory_format=torch.channels_last), self.scale, self.size, self.record, self.precision)
 
     @property
     def samples(self)->int:
@@ -73,9 +92,18 @@ class SR3:
 
     @property
     def fingerprint(self)->str:
-        "Of the weights, and of the schedule they are solved on"
-        schedule = [] if self.sched.name == 'linear' else [self.sched.table]  # files from the time before there was a choice stay valid
-        return digest(*self.net.state_dict().values(), *schedule)
+        "Of the weights, and of the schedule they are solved on, by its name and numbers"
+        facts = self.sched.facts
+        if facts == Schedule.linear().facts: # files from before there was a choice stay valid
+            return digest(*self.net.state_dict().values())
+        return digest(*self.net.state_dict().values(), declared(facts))
+
+    @property
+    def former(self)->dict:
+        "What earlier versions wrote where it was another identity, on a machine that rounds like this one"
+        if self.sched.facts == Schedule.linear().facts:
+            return {}
+        return dict(weights=digest(*self.net.state_dict().values(), self.sched.table))
 
     def eps(self,
         y:Tensor|None, # LR images (B, 3, h, w) in [-1, 1]; None: unconditional
@@ -106,6 +134,7 @@ class SR3:
         named_sampler(sampler, self.sched, clip=True)  # refuses an impossible one now, not at the first solve
         h = partial(self.h, sampler=sampler)
         h.nfe, h.meta = nfe(sampler), dict(sampler=sampler, weights=self.fingerprint, bf16=self.bf16)
+        h.former = self.former
         return h
 
     def upscale(self,
@@ -132,21 +161,23 @@ class SR3:
     @classmethod
     def from_pretrained(cls,
         name_or_path:str|Path='small', # a shipped model, or a folder written by `save_pretrained`; ./small is always a folder
-        bf16:bool=False, # bfloat16 in the network: faster where the hardware has it
+        precision:str='float32', # of the network: 'float32', 'bfloat16', or 'auto': what is faster here
+        bf16:bool|None=None, # the older way to say it
     ):
         "Load a model, ready for use: weights in float32, without gradients, in the memory format that is faster on a CPU"
+        precision = precision_asked(precision, bf16)
         shipped = {folder.name: Path(str(folder)) for folder in files('odebc.assets').iterdir() if (folder/WEIGHTS).is_file()}
         folder = shipped.get(name_or_path) or Path(name_or_path)
-        if not folder.is_dir(): raise OdebcError(f"no model {name_or_path}: there is no such folder, and the package ships {', '.join(sorted(shipped))}")
+        if not os.path.isdir(folder): raise OdebcError(f"no model {name_or_path}: there is no such folder, and the package ships {', '.join(sorted(shipped))}")
         missing = [f for f in (CONFIG, RECORD, WEIGHTS) if not (folder/f).is_file()]
         if missing: raise OdebcError(f"no model in {folder}: {', '.join(missing)} is missing")
         try:
-            config, record = (json.loads((folder/f).read_text()) for f in (CONFIG, RECORD))
-            net, scale, size = UNet(**config['net']), config['scale'], config['size']
+            config, record = (json.loads((folder/f).read_text(encoding='utf8')) for f in (CONFIG, RECORD))
+            net, scale, size, record = UNet(**config['net']), int(config['scale']), int(config['size']), dict(record)
             net.load_state_dict({k: v.float() for k, v in load_file(folder/WEIGHTS).items()})
-        except (SafetensorError, KeyError, TypeError, RuntimeError, ValueError) as e:
+        except (OSError, SafetensorError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError, ValueError) as e:
             raise OdebcError(f"the checkpoint in {folder} is damaged or of another version: {' '.join(str(e).split())[:200]}") from None
-        return cls(net.eval().requires_grad_(False).to(memory_format=torch.channels_last), scale, size, record, bf16)
+        return cls(net.eval().requires_grad_(False).to(memory_format=torch.channels_last), scale, size, record, precision)
 
 def total(
     name:str, # of an entry of the record, such as "samples" or "minutes"
@@ -286,7 +317,7 @@ class Recipe:
     relative:bool = False # the logarithm of each image's loss in place of the loss
     perceptual:float = 0. # weight of LPIPS of x̂_0, added to the loss
     own_path:float = 0. # the same where sampling leads
-    bf16:bool = False # bfloat16 in the network: faster on GPUs and on CPUs with AMX or AVX512-BF16, slower on others
+    bf16:bool = False # bfloat16 in the network; `odebc.precision` finds out where it is faster
 
 def trapezoid(
     step:int, # 0 … steps
@@ -317,6 +348,7 @@ class Run:
         start:dict|None=None, # record of the model whose weights the network has
     ):
         r, self.start, self.recipe, self.net, self.examples = recipe, start, recipe, net.requires_grad_(True).to(memory_format=torch.channels_last), Examples(images, recipe.size, recipe.scale, recipe.seed)
+        from accelerate import Accelerator, DataLoaderConfiguration  # slow to import: only where it is used
         self.accelerator = Accelerator(cpu=not torch.cuda.is_available(), dataloader_config=DataLoaderConfiguration(split_batches=True))
         if r.batch % self.accelerator.num_processes: raise OdebcError(f"a batch of {r.batch} cannot be shared between {self.accelerator.num_processes} processes")
         self.objective, self.optimizer = self.accelerator.prepare(Objective(net, r.relative, r.perceptual, r.own_path), torch.optim.AdamW(net.parameters(), lr=r.lr, weight_decay=1e-4))
@@ -407,7 +439,7 @@ class Run:
     )->SR3: # the trained model
         "Train to the last step with a progress bar; what is done is kept when interrupted"
         folder, r, main, saved = Path(folder), self.recipe, self.accelerator.is_main_process, time.monotonic()
-        folder.mkdir(parents=True, exist_ok=True)
+        with writing(folder): folder.mkdir(parents=True, exist_ok=True)
         if (folder/CHECKPOINT).exists(): self.resume(folder/CHECKPOINT)
         with interrupts() as asked, tqdm(total=r.steps, initial=len(self.losses), desc='train', unit='step', disable=not main) as bar:
             for loss in self:
@@ -426,8 +458,8 @@ class Run:
     ):
         "Add a line to the log: the last 50 steps"
         n, path, head = len(self.losses), folder/'log.csv', 'step,samples,minutes,loss'
-        rows = path.read_text().splitlines()[1:] if path.exists() else []
-        before = [row for row in rows if int(row.split(',')[0]) < n]  # what came after the checkpoint is trained anew
+        rows = path.read_text(encoding='utf8').splitlines()[1:] if path.exists() else []
+        before = [row for row in rows if row.split(',')[0].isdecimal() and int(row.split(',')[0]) < n]  # what came after the checkpoint is trained anew
         write_atomically(path, '\n'.join([head, *before, f'{n},{n*self.recipe.batch},{self.seconds/60:.2f},{sum(self.losses[-50:])/50:.5f}', '']).encode())
 
 # %% ../nbs/08_train.ipynb #cf255c6c
@@ -436,6 +468,15 @@ CONFIGS = { # name -> network, made with the measured s and s_no_y, and recipe
     'small-mid': (lambda *s: UNet(channels=32, mults=(1, 2, 4), blocks=1, attention=(2,), groups=1), Recipe(batch=4, steps=20_000, relative=True)),
     'base': (UNet.base, Recipe(batch=4, size=256)),
     'paper': (lambda *s: UNet.paper(), Recipe(steps=3_000_000, lr=1e-4, size=256, decay=.9999, bf16=True))}
+
+def began_in_bf16(
+    path:str|Path, # of a checkpoint
+)->bool|None: # None: it cannot be read, and `Run.resume` says why
+    "Whether the run that wrote a checkpoint computed in bfloat16"
+    try:
+        return torch.load(path, weights_only=True, map_location='cpu', mmap=True)['task'].get('bf16', False)
+    except Exception:
+        return None
 
 def configured(
     name:str, # a key of CONFIGS

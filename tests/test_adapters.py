@@ -1,15 +1,17 @@
 "diffusers' models as solution maps: the same pictures as diffusers' own loops and pipelines, batches, precision, bad input."
 import json
-import subprocess
 import sys
 from copy import deepcopy
 import pytest
 import torch
-import odebc.metrics  # torchvision must be imported through it, and transformers imports torchvision
+from odebc.metrics import import_torchvision
+
+import_torchvision()  # before transformers, which imports it, too
 from diffusers import (AutoencoderKL, DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler, FlowMatchEulerDiscreteScheduler, IPNDMScheduler,
     LDMSuperResolutionPipeline, PNDMScheduler, StableDiffusionUpscalePipeline, UNet2DConditionModel, UNet2DModel, UniPCMultistepScheduler, VQModel)
 from diffusers.schedulers.scheduling_ddim_cogvideox import CogVideoXDDIMScheduler
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from waiting import finished
 from odebc.adapters import TO_EPS, LatentMap, UNetMap, UpscalerMap, eps_of, schedule_of
 from odebc.data import upsample
 from odebc.search import candidates, search
@@ -70,7 +72,7 @@ def upscaler(tmp_path_factory):
 
 def test_the_module_needs_no_diffusers():
     code = "import sys, odebc.adapters; print(sorted({'diffusers', 'transformers'} & set(sys.modules)))"
-    assert subprocess.run([sys.executable, '-c', code], capture_output=True, check=True, text=True).stdout.strip() == '[]'
+    assert finished([sys.executable, '-c', code], check=True).stdout.strip() == '[]'
 
 
 SCHEDULES = dict(linear={}, scaled_linear=dict(beta_start=.00085, beta_end=.012, beta_schedule='scaled_linear'), cosine=dict(beta_schedule='squaredcos_cap_v2'),

@@ -5,17 +5,17 @@ import re
 import shutil
 import signal
 import socket
-import subprocess
 import sys
-import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from subprocess import TimeoutExpired
 from urllib.error import URLError
 from urllib.request import urlopen
 import pytest
 from PIL import Image
 from playwright.sync_api import expect, sync_playwright
 from safetensors import safe_open
+from waiting import begin, end, wait_until
 from odebc.data import photographs, to_image, to_tensor, upsample
 from odebc.metrics import psnr
 
@@ -23,6 +23,7 @@ ROOT = Path(__file__).parent.parent
 SHOTS = ROOT/'runs'/'screenshots'
 MINUTE = 60_000
 expect.set_options(timeout=MINUTE)
+pytestmark = pytest.mark.timeout(1800)  # a browser, two servers and a kernel
 
 
 def free_port():
@@ -35,15 +36,22 @@ def server(folder, command, cwd, path='/'):
     port, log = free_port(), folder/'server.log'
     private = {f'{name}_DIR': str(folder/name) for name in ('JUPYTER_CONFIG', 'JUPYTER_DATA', 'JUPYTER_RUNTIME', 'IPYTHON', 'JUPYTERLAB_SETTINGS', 'JUPYTERLAB_WORKSPACES')}
     private['IPYTHONDIR'] = private.pop('IPYTHON_DIR')
-    with log.open('w') as out: process = subprocess.Popen(command(f'--port={port} --no-browser'), cwd=cwd, env=os.environ | private, stdout=out, stderr=out, start_new_session=True)
+    with log.open('w') as out: process = begin(command(f'--port={port} --no-browser'), os.environ | private, cwd=cwd, stdout=out, stderr=out)
+
+    def answers():
+        assert process.poll() is None, log.read_text()
+        try:
+            urlopen(f'http://127.0.0.1:{port}{path}', timeout=300).close()
+            return True
+        except (URLError, ConnectionError):
+            return False
     try:
-        for _ in range(240):
-            assert process.poll() is None, log.read_text()
-            try: urlopen(f'http://127.0.0.1:{port}{path}', timeout=300).close(); break
-            except (URLError, ConnectionError): time.sleep(.5)
-        else: raise AssertionError(log.read_text())
+        wait_until(answers, f'an answer of the server, whose log is {log}', seconds=600)
         yield f'http://127.0.0.1:{port}'
-    finally: os.killpg(process.pid, signal.SIGTERM); process.wait(30)
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        with suppress(TimeoutExpired): process.wait(30)
+        end(process)
 
 
 @pytest.fixture(scope='module')

@@ -4,10 +4,10 @@ import io
 import itertools
 import os
 import re
-import subprocess
 import sys
 import threading
 import time
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 import numpy as np
@@ -17,6 +17,7 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.numpy import load_file
 from safetensors.torch import save_file
+from waiting import LIMIT, finished, wait_until
 from odebc import explore
 from odebc.boundary import winner
 from odebc.data import digest, photographs, to_bytes, to_image, to_tensor
@@ -56,7 +57,7 @@ def shelf(model, tmp_path_factory):
 def healthy(app):
     "Everything under way has ended, and nothing went wrong"
     for job in (app.job, getattr(app, 'live', app.job)):
-        job.wait(60)
+        job.wait(LIMIT)
         assert not job.thread or not job.thread.is_alive()
     assert app.problem.value == ''
     return app
@@ -65,13 +66,6 @@ def healthy(app):
 def found_in(text, name):
     "A number in a message"
     return re.search(f'class="odebc-{name}">(.*?)</b>', text)[1]
-
-
-def wait_for(condition, seconds=60):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, 'it took too long'
-        time.sleep(.01)
 
 
 # --- the functions
@@ -127,9 +121,12 @@ def test_files_that_are_no_scores_are_refused(tmp_path, model):
 
 def test_a_dragged_slider_starts_one_job():
     started, problems = [], []
-    job = Job(problems.append, pause=.05)
-    for n in range(50): job.start(lambda check, n=n: started.append(n))
-    job.wait(5)
+    job = Job(problems.append, pause=LIMIT)     # however slowly the slider is dragged
+    for n in range(49): job.start(lambda check, n=n: started.append(n))
+    job.cancel()
+    job.pause = 0                               # the hand rests
+    job.start(lambda check: started.append(49))
+    job.wait(LIMIT)
     assert started == [49] and not problems
 
 
@@ -139,11 +136,13 @@ def test_two_jobs_never_run_at_once():
     def work(check):
         running.append(1); most.append(len(running))
         try:
-            for _ in range(20): time.sleep(.005); check()
+            while True: time.sleep(.005); check()
         finally: running.pop()
-    for _ in range(6): job.start(work); time.sleep(.02)
-    job.wait(5)
-    assert set(most) == {1} and len(most) > 1 and not problems
+    for n in range(6):
+        job.start(work)                         # while the one before runs
+        wait_until(lambda: len(most) == n + 1, 'the next job')
+    job.cancel(); job.wait(LIMIT)
+    assert most == 6*[1] and not problems
 
 
 # --- search app
@@ -191,7 +190,7 @@ def test_scores_of_another_network_are_flagged(tmp_path, model):
     app = search_app(folder=scores_file(tmp_path, model, 'DDIM-2', weights='0123456789abcdef'))
     assert 'another network (0123456789abcdef)' in app.warning.value
     app = trajectory_app(folder=scores_file(tmp_path, model, 'DDIM-2', pairs='0123456789abcdef'))
-    app.job.wait(60)
+    app.job.wait(LIMIT)
     assert 'photographs here are not those' in app.problem.value and app.note.value == ''
 
 
@@ -208,9 +207,9 @@ def test_an_error_in_the_network_is_told(shelf, monkeypatch):
     def broken(*args, **kw): raise RuntimeError('<out of memory>')
     monkeypatch.setattr(SR3, 'h', broken)
     app.K.value = 1
-    app.job.wait(60)
+    app.job.wait(LIMIT)
     assert '&lt;out of memory&gt;' in app.problem.value
-    app.go.click(); app.live.wait(60)
+    app.go.click(); app.live.wait(LIMIT)
     assert 'out of memory' in app.problem.value and app.cancel.disabled and not app.go.disabled
 
 
@@ -229,21 +228,25 @@ def test_live_search_finds_what_search_finds(shelf, model):
 
 def test_live_search_is_cancelled_and_keeps_the_best(shelf, tmp_path):
     app = healthy(search_app(folder=shelf))
-    slow = threading.Event()
-    def report(n): slow.wait(.3)
-    original, Watched.eps = Watched.eps, lambda self, y: (report(0), original(self, y))[1]
+    cancelled = threading.Event()
+    def eps(self, y):
+        if app.found is not None: cancelled.wait(LIMIT)     # goes no further until the button is pressed
+        return original(self, y)
+    original, Watched.eps = Watched.eps, eps
     try:
         app.go.click()
-        wait_for(lambda: app.found is not None)
+        wait_until(lambda: app.found is not None, 'the first candidate')
         progress = app.progress.value
         app.cancel.click()
         app.R.value = 2     # nothing is blocked meanwhile
+        cancelled.set()
         healthy(app)
     finally: Watched.eps = original
     assert 0 < progress < app.progress.max
     assert app.status.value.startswith('cancelled') and app.cancel.disabled and not app.go.disabled
     app.found.save(tmp_path/'x_T.safetensors')
     assert BoundaryCondition.load(tmp_path/'x_T.safetensors').index == app.found.index
+    app.live.pause = LIMIT
     app.go.click(); app.cancel.click(); healthy(app)
     assert app.found is None and app.status.value == 'stopped before anything was found' and not app.go.disabled
 
@@ -317,24 +320,44 @@ def test_after_an_upload_every_image_of_the_list_can_be_chosen(shelf):
     assert healthy(app).note.value != listed
 
 
+@contextmanager
+def halted():
+    "The network stands still after each call until the end of the block"
+    original, over = Watched.eps, threading.Event()
+    def eps(self, y):
+        eps_fn = original(self, y)
+        def waiting(x, t):
+            found = eps_fn(x, t)
+            over.wait(LIMIT)
+            return found
+        return waiting
+    Watched.eps = eps
+    try: yield
+    finally:
+        over.set()
+        Watched.eps = original
+
+
 def test_upscaling_is_cancelled(shelf):
     app = healthy(upscale_app(folder=shelf))
     app.n.value = 2
     app.go.click()
     assert healthy(app).after.value and app.download.value
     app.n.value = 50
-    app.go.click()
-    assert app.after.value == b'' and app.download.value == ''    # not the picture of other settings
-    wait_for(lambda: app.progress.value > 0)
-    app.cancel.click()
+    with halted():
+        app.go.click()
+        assert app.after.value == b'' and app.download.value == ''    # not the picture of other settings
+        wait_until(lambda: app.progress.value > 0, 'the first call')
+        app.cancel.click()
     healthy(app)
     assert app.note.value == 'cancelled' and app.after.value == b'' and app.cancel.disabled and not app.go.disabled
     app.go.click(); app.cancel.click(); healthy(app)    # before it has begun
     assert app.cancel.disabled and not app.go.disabled
-    app.go.click()
-    wait_for(lambda: app.progress.value > 0)
-    app.example.index = 1                               # another image is chosen meanwhile
-    note = app.note.value
+    with halted():
+        app.go.click()
+        wait_until(lambda: app.progress.value > 0, 'the first call')
+        app.example.index = 1                           # another image is chosen meanwhile
+        note = app.note.value
     assert healthy(app).note.value == note and app.after.value == b'' and not app.go.disabled
 
 
@@ -353,7 +376,7 @@ def test_every_control_has_a_label(shelf, app):
 
 @pytest.mark.skipif(not os.environ.get(ALEX_VARIABLE), reason=f'needs {ALEX_VARIABLE}')
 def test_the_tool_writes_resumes_and_renews(tmp_path, model):
-    def run(*args): return subprocess.run([sys.executable, ROOT/'tools/explore_cache.py', '--out', tmp_path, '--samplers', 'DDIM-1', '--r', '2', '--u', '2', *args], capture_output=True, encoding='utf8', check=True)
+    def run(*args): return finished([sys.executable, ROOT/'tools/explore_cache.py', '--out', tmp_path, '--samplers', 'DDIM-1', '--r', '2', '--u', '2', *args], check=True)
     run('--k', '2')
     first = load_file(tmp_path/'DDIM-1.safetensors')
     run('--k', '3')
@@ -367,4 +390,4 @@ def test_the_tool_writes_resumes_and_renews(tmp_path, model):
 
 def test_nothing_else_needs_the_widgets():
     code = "import sys, odebc.cli, odebc.results, odebc.search; sys.exit('odebc.explore' in sys.modules or 'ipywidgets' in sys.modules)"
-    assert subprocess.run([sys.executable, '-c', code]).returncode == 0
+    finished([sys.executable, '-c', code], check=True)

@@ -21,6 +21,7 @@ from odebc.train import SR3
 import lpips as lpips_package  # after odebc.metrics, which makes torchvision importable
 import torchmetrics.functional.image.dists as torchmetrics_dists
 from torchvision.models.vgg import cfgs, make_layers, vgg16
+from waiting import LIMIT
 
 SQUEEZE = Path(__file__).parents[2]/'shared/weights/squeezenet1_1_features.safetensors'
 real = pytest.mark.skipif(not os.environ.get(ALEX_VARIABLE), reason=f'needs {ALEX_VARIABLE}')
@@ -190,7 +191,7 @@ def test_a_download_of_other_weights_is_refused_and_leaves_nothing_behind(vgg, t
 
     def local(request):
         asked.append(request.full_url)
-        return urlopen(request.full_url.replace(there, f'http://127.0.0.1:{server.server_port}'))
+        return urlopen(request.full_url.replace(there, f'http://127.0.0.1:{server.server_port}'), timeout=LIMIT)
     monkeypatch.setattr(torch.hub, 'urlopen', local)
     with pytest.raises(ValueError, match='invalid hash value'): trunk_weights('vgg')
     server.shutdown()

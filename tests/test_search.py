@@ -1,41 +1,28 @@
 "The search where it hurts: killed, shared between processes, out of disk, against brute force."
 import itertools
 import json
-import multiprocessing
 import os
-import resource
 import signal
-import subprocess
 import sys
 import time
 from collections import Counter
 from functools import partial
+from pathlib import Path
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
+from tiny import Z, cheap, coarse_for, h, mse, slow_maps
+from waiting import begin, ended, finished, wait_until
 from odebc.metrics import lpips_model
 from odebc.schedule import Schedule
 from odebc.scores import BoundaryCondition, Scores, best, candidates
 from odebc.search import STRATEGIES, Points, SearchInterrupted, affordable_rounds, cost, evolution, exhaustive, halving, rounds, search
 from odebc.toy import ToySR
 
-Z = torch.rand(8, 3, 8, 8, generator=torch.Generator().manual_seed(0))*2 - 1
-fork = multiprocessing.get_context('fork')
-
-
-def mse(a, b): return (a - b).square().mean((1, 2, 3))
-
-
-def h(x_T, y): return y + .1*x_T + .3*y*x_T
-
-
-def cheap(x_T, y): return h(x_T, y) + .02*x_T.roll(1, -1)
-
-
-h.nfe, cheap.nfe = 4, 1
-
-
-def coarse_for(strategy): return cheap if strategy in ('multifidelity', 'gradient') else None
+TESTS = Path(__file__).parent
+# every process of these tests is started fresh: a forked one shares locks with all that were forked beside it,
+# and one that is killed takes its locks with it
+FRESH = os.environ | dict(PYTHONPATH=str(TESTS), OMP_NUM_THREADS='1', CUDA_VISIBLE_DEVICES='')
 
 
 # --- halving finds what exhaustive search finds
@@ -113,25 +100,25 @@ def test_exhaustive_search_on_the_conditional_gaussian():
 
 # --- kill -9
 
-def solve_slowly(log, path, strategy, budget, delay):
-    "A search in a process of its own that writes down every batch it begins"
-    def slow(f):
-        def map(x_T, y):
-            log.open('a').write(json.dumps([f.nfe, x_T.flatten(1)[:, :2].double().tolist(), y.flatten(1)[:, 0].tolist(), x_T.requires_grad]) + '\n')
-            time.sleep(delay)
-            return f(x_T, y)
-        map.nfe = f.nfe
-        return map
-    search(slow(h), Z, Z, 40, mse, strategy, budget, path=path, coarse=slow(cheap) if coarse_for(strategy) else None, batch=4)
+SLOWLY = '''
+import sys
+from odebc.search import search
+from tiny import Z, mse, slow_maps
+log, path, strategy, budget, delay = sys.argv[1:]
+h, coarse = slow_maps(log, strategy, float(delay))
+search(h, Z, Z, 40, mse, strategy, int(budget), path=path, coarse=coarse, batch=4)
+'''
 
 
-def run(*args, kill_after=None):
-    process = fork.Process(target=solve_slowly, args=args)
-    process.start()
-    process.join(kill_after)
-    if process.is_alive(): os.kill(process.pid, signal.SIGKILL)
-    process.join()
-    return process.exitcode
+def killed(log, batches, seconds, *args):
+    "Kill -9 for a search in a process of its own, so many seconds after it began so many batches: its exit status"
+    before = len(log.read_bytes().splitlines())
+    process = begin([sys.executable, '-c', SLOWLY, log, *args], FRESH)
+    wait_until(lambda: process.poll() is not None or len(log.read_bytes().splitlines()) >= before + batches, f'{batches} batches')
+    time.sleep(seconds)
+    process.kill()
+    ended(process)
+    return process.returncode
 
 
 def cells(log):
@@ -146,13 +133,15 @@ def cells(log):
 @pytest.mark.parametrize('strategy, kills', [('halving', 10), ('exhaustive', 2), ('multifidelity', 3), ('refinement', 3), ('evolution', 3), ('gradient', 3)])
 def test_killed_at_random_moments_and_resumed(strategy, kills, tmp_path):
     torch.set_num_threads(1)
-    budget, moments = 240, torch.rand(kills, generator=torch.Generator().manual_seed(3))*.4 + .05
+    g, budget, delay = torch.Generator().manual_seed(3), 240, .04
+    batches, seconds = torch.randint(1, 50//kills, (kills,), generator=g).tolist(), (1.5*delay*torch.rand(kills, generator=g)).tolist()
     whole = search(h, Z, Z, 40, mse, strategy, budget, coarse=coarse_for(strategy), batch=4)
     log, path = tmp_path/'log', tmp_path/'x_T.safetensors'
     log.touch()
-    ends = [run(log, path, strategy, budget, .04, kill_after=moment) for moment in moments.tolist()]
-    assert -signal.SIGKILL in ends
-    for _ in range(2): assert run(log, path, strategy, budget, 0) == 0      # the second time there is nothing left to do
+    ends = [killed(log, *moment, path, strategy, budget, delay) for moment in zip(batches, seconds)]
+    assert set(ends) == {-signal.SIGKILL}
+    watched, coarse = slow_maps(log, strategy)
+    for _ in range(2): search(watched, Z, Z, 40, mse, strategy, budget, path=path, coarse=coarse, batch=4)      # the second time there is nothing left to do
     found = BoundaryCondition.load(path)
     assert found.index == whole.index and found.nfe == whole.nfe and found.solves == whole.solves
     assert torch.equal(found.x_T, whole.x_T)
@@ -167,7 +156,7 @@ SCRIPT = '''
 import sys, torch
 from odebc.scores import processes
 from odebc.search import search
-from tests.test_search import Z, cheap, coarse_for, h, mse
+from tiny import Z, coarse_for, h, mse
 strategy, path, stop = sys.argv[1], sys.argv[2], int(sys.argv[3])
 class Stop(Exception): pass
 def watch(found):
@@ -179,9 +168,8 @@ processes().destroy_process_group()
 
 
 def launch(n, *args):
-    how = [] if n == 1 else ['-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', str(n)]
-    done = subprocess.run([sys.executable, *how, *map(str, args)], env=os.environ | dict(PYTHONPATH='.', OMP_NUM_THREADS='1', CUDA_VISIBLE_DEVICES=''), capture_output=True, encoding='utf8', timeout=300)
-    assert done.returncode == 0, done.stderr
+    how = ['-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', n]
+    finished([sys.executable, *how, *args], env=FRESH, check=True)
 
 
 @pytest.mark.parametrize('strategy', ['halving', 'gradient'])
@@ -200,20 +188,22 @@ def test_two_processes_find_what_one_finds_and_one_goes_on_where_two_stopped(str
 
 # --- faults
 
-def with_a_full_disk(path):
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
-    try: search(h, Z, Z, 40, mse, 'exhaustive', path=path, batch=4)
-    except OSError as e:
-        if 'cannot write' in str(e) and 'Make room' in str(e): os._exit(3)
+FULL = '''
+import resource, sys
+from odebc.search import search
+from tiny import Z, h, mse
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+try: search(h, Z, Z, 40, mse, 'exhaustive', path=sys.argv[1], batch=4)
+except OSError as e: print(e)
+'''
 
 
 def test_a_full_disk_keeps_what_was_finished(tmp_path):
     path = tmp_path/'x_T.safetensors'
     with pytest.raises(RuntimeError): search(failing_after(5), Z, Z, 40, mse, 'exhaustive', path=path, batch=4)
     before = path.read_bytes()
-    process = fork.Process(target=with_a_full_disk, args=(path,))
-    process.start(); process.join()
-    assert process.exitcode == 3
+    told = finished([sys.executable, '-c', FULL, path], env=FRESH, check=True).stdout
+    assert 'cannot write' in told and 'Make room' in told
     assert path.read_bytes() == before and os.listdir(tmp_path) == [path.name]
     assert search(h, Z, Z, 40, mse, 'exhaustive', path=path, batch=4).solves == 320
 

@@ -3,12 +3,12 @@ import filecmp
 import json
 import re
 import shutil
-import subprocess
 import sys
 import warnings
 from pathlib import Path
 import nbformat
 import pytest
+from waiting import finished
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT/'nbs').glob('*.ipynb'))
@@ -20,7 +20,7 @@ def copy(tmp_path_factory):
     folder = tmp_path_factory.mktemp('copy')
     for name in ('nbs', 'odebc'): shutil.copytree(ROOT/name, folder/name, ignore=shutil.ignore_patterns('__pycache__', '.ipynb_checkpoints'))
     for name in ('settings.ini', 'pyproject.toml'): shutil.copy(ROOT/name, folder/name)
-    for command in ('nbdev_clean', 'nbdev_export'): subprocess.run([Path(sys.executable).with_name(command)], cwd=folder, check=True, capture_output=True)
+    for command in ('nbdev_clean', 'nbdev_export'): finished([Path(sys.executable).with_name(command)], cwd=folder, check=True)
     return folder
 
 
@@ -74,5 +74,5 @@ def test_equation_is_derived_checked_and_drawn(number):
 
 
 def test_readme_is_the_index_page():
-    text = subprocess.run([sys.executable, ROOT/'tools/readme.py'], check=True, capture_output=True, encoding='utf8').stdout
+    text = finished([sys.executable, ROOT/'tools/readme.py'], check=True).stdout
     assert (ROOT/'README.md').read_text(encoding='utf8') == text, 'run make notebooks'

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 import pytest
 import torch
+from waiting import begin, ended, finished, wait_until
 from odebc.data import byte_folder
 from odebc.metrics import lite_model, lpips_model
 from odebc.samplers import Point, Solver, clipped, ddim_step, predict_x0, solve
@@ -37,21 +38,23 @@ ENV = dict(os.environ, OMP_NUM_THREADS='1', CUDA_VISIBLE_DEVICES='')  # two proc
 def images(photo_folder): return list(byte_folder(photo_folder).values())
 
 
+def written_at(path): return path.stat().st_mtime_ns if path.exists() else None
+
+
 @pytest.mark.parametrize('how', ['SIGKILL', 'SIGINT'])
 def test_killed_and_resumed_is_the_same_run(how, photo_folder, tmp_path):
     "kill -9, or Ctrl-C, at whatever moment, three times"
     command = lambda folder: [sys.executable, '-c', KILLED, photo_folder, folder]
-    subprocess.run(command(tmp_path/'straight'), check=True, capture_output=True, env=ENV)
+    finished(command(tmp_path/'straight'), env=ENV, check=True)
     for seconds in (0, .35, .8):
-        before = (tmp_path/'killed'/CHECKPOINT).stat().st_mtime_ns if (tmp_path/'killed'/CHECKPOINT).exists() else 0
-        process = subprocess.Popen(command(tmp_path/'killed'), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=ENV)
-        while not (tmp_path/'killed'/CHECKPOINT).exists() or (tmp_path/'killed'/CHECKPOINT).stat().st_mtime_ns == before:
-            assert not process.poll(), 'the run failed by itself'
-            time.sleep(.02)
+        before = written_at(tmp_path/'killed'/CHECKPOINT)
+        process = begin(command(tmp_path/'killed'), ENV, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        wait_until(lambda: process.poll() is not None or written_at(tmp_path/'killed'/CHECKPOINT) != before, 'a checkpoint, or the end')
         time.sleep(seconds)
         process.send_signal(getattr(signal, how))
-        process.wait()
-    subprocess.run(command(tmp_path/'killed'), check=True, capture_output=True, env=ENV)
+        err = ended(process)[1].decode()
+        assert process.returncode == -getattr(signal, how) or 'KeyboardInterrupt' in err or process.returncode == 0, err     # the last may have been through
+    finished(command(tmp_path/'killed'), env=ENV, check=True)
     straight, killed = (torch.load(tmp_path/f/CHECKPOINT, weights_only=True) for f in ('straight', 'killed'))
     assert len(killed['losses']) == 40 and killed['losses'] == straight['losses']
     for part in ('net', 'ema'):
@@ -61,7 +64,7 @@ def test_killed_and_resumed_is_the_same_run(how, photo_folder, tmp_path):
 def test_two_processes_have_the_gradient_of_the_joint_batch(photo_folder, tmp_path):
     launch = dict(one=[sys.executable], two=[sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2'])
     (tmp_path/'script.py').write_text(GRADIENT)
-    for name, command in launch.items(): subprocess.run([*command, tmp_path/'script.py', photo_folder, tmp_path/name, dict(one='1', two='2')[name]], check=True, capture_output=True, env=ENV)
+    for name, command in launch.items(): finished([*command, tmp_path/'script.py', photo_folder, tmp_path/name, dict(one='1', two='2')[name]], env=ENV, check=True)
     one, two = (torch.load(tmp_path/name, weights_only=True) for name in launch)
     assert one['loss'] == pytest.approx(two['loss'], rel=1e-5)
     assert max(g.abs().max() for g in one['grad']) > .01
@@ -85,7 +88,7 @@ except KeyboardInterrupt: open(f'{sys.argv[2]}/{run.accelerator.process_index}',
 def test_when_one_process_is_interrupted_all_stop_and_the_work_is_kept(photo_folder, tmp_path):
     "Also where writing takes long: the launcher ends all processes when the first has ended"
     (tmp_path/'script.py').write_text(ONE_IS_ASKED)
-    done = subprocess.run([sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2', tmp_path/'script.py', photo_folder, tmp_path], capture_output=True, encoding='utf8', env=ENV, timeout=120)
+    done = finished([sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2', tmp_path/'script.py', photo_folder, tmp_path], env=ENV)
     assert 'KeyboardInterrupt' in done.stderr, done.stderr
     assert [(tmp_path/name).read_text() for name in '01'] == ['6', '6']
     assert len(torch.load(tmp_path/CHECKPOINT, weights_only=True)['losses']) == 6
@@ -94,7 +97,7 @@ def test_when_one_process_is_interrupted_all_stop_and_the_work_is_kept(photo_fol
 def test_the_command_in_two_processes_and_again_to_go_on(photo_folder, tmp_path):
     launch = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2', '--', Path(sys.executable).with_name('odebc')]
     for steps in 1, 2:
-        subprocess.run([*launch, 'train', '--start', 'small', '--steps', str(steps), '--batch', '2', '--size', '32', '--images', photo_folder, '--out', tmp_path], check=True, capture_output=True, env=ENV)
+        finished([*launch, 'train', '--start', 'small', '--steps', steps, '--batch', 2, '--size', 32, '--images', photo_folder, '--out', tmp_path], env=ENV, check=True)
         model, state = SR3.from_pretrained(tmp_path), torch.load(tmp_path/CHECKPOINT, weights_only=True)
         assert model.record['processes'] == 2 and model.samples == SR3.from_pretrained('small').samples + 2*steps
         assert len(state['losses']) == steps and state['optimizer']['state'][0]['step'] == steps
@@ -180,7 +183,7 @@ def test_the_mean_of_the_weights_before_and_after_a_training(images, tmp_path):
     net = UNet(.13, channels=32, mults=(1,), blocks=1, groups=8, unshuffle=4)
     before = Run(net, images, Recipe(steps=3, batch=2, size=64)).fit(tmp_path/'before')
     after = Run(net, images, Recipe(steps=3, batch=2, size=32), before.record).fit(tmp_path/'after')
-    mean = lambda first, second, share='.25': subprocess.run([sys.executable, Path(__file__).parents[1]/'tools/mean.py', tmp_path/first, tmp_path/second, '--out', tmp_path/'mean', '--share', share], capture_output=True, encoding='utf8', env=ENV)
+    mean = lambda first, second, share='.25': finished([sys.executable, Path(__file__).parents[1]/'tools/mean.py', tmp_path/first, tmp_path/second, '--out', tmp_path/'mean', '--share', share], env=ENV)
     assert mean('before', 'after').returncode == 0
     found = SR3.from_pretrained(tmp_path/'mean')
     weight = lambda model: model.net.F.last.weight

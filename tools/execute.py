@@ -3,7 +3,9 @@ import base64
 import io
 import os
 import sys
+import time
 from pathlib import Path
+from queue import Empty
 import nbformat
 from PIL import Image
 from nbclient import NotebookClient
@@ -20,9 +22,25 @@ def at_rest(output):
     output.data = {'image/jpeg': base64.b64encode(buffer.getvalue()).decode()}
     return output
 
+class Client(NotebookClient):
+    "On a busy machine it may miss that the kernel has answered, and wait until the time is up: ask every second"
+    async def async_start_new_kernel_client(self):
+        kernel = await super().async_start_new_kernel_client()
+        answer = kernel.shell_channel.get_msg
+
+        async def ask(timeout=None):
+            end = None if timeout is None else time.monotonic() + timeout
+            while True:
+                try:
+                    return await answer(timeout=1)
+                except Empty:
+                    if end is not None and time.monotonic() > end: raise
+        kernel.shell_channel.get_msg = ask
+        return kernel
+
 def execute(path):
     nb = nbformat.read(path, as_version=4)
-    NotebookClient(nb, timeout=600, resources={'metadata': {'path': str(path.parent)}}).execute()
+    Client(nb, timeout=600, resources={'metadata': {'path': str(path.parent)}}).execute()
     nb.metadata.pop('widgets', None)
     for cell in nb.cells:
         if cell.cell_type == 'code': cell.outputs = [still for still in map(at_rest, cell.outputs) if still]
@@ -30,6 +48,7 @@ def execute(path):
 
 if __name__ == '__main__':
     os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')  # a page must not stand still where another process is busy
+    os.environ.setdefault('ODEBC_PRECISION', 'float32')  # figures must not depend on what is faster here
     for page in map(Path, sys.argv[1:]):
         print(page, flush=True)
         execute(page)

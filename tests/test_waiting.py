@@ -1,0 +1,63 @@
+"What hangs ends in a failure that says where: a process, a thread in it, a test that blocks signals, a page."
+import re
+import shutil
+import sys
+from pathlib import Path
+import psutil
+import pytest
+from waiting import finished, wait_until
+
+ROOT = Path(__file__).parents[1]
+
+GRANDCHILD = '''
+import os, sys, threading
+open(sys.argv[1], 'w').write(str(os.getpid()))
+def stuck_for_ever():
+    lock = threading.Lock()
+    for _ in range(2): lock.acquire()
+stuck_for_ever()
+'''
+CHILD = 'import subprocess, sys; subprocess.run([sys.executable, *sys.argv[1:]])'
+
+
+def test_a_process_that_hangs_is_ended_with_all_that_it_started_and_tells_where(tmp_path):
+    (tmp_path/'grandchild.py').write_text(GRANDCHILD)
+    with pytest.raises(AssertionError, match='has not ended after 5 s[^$]*in stuck_for_ever'):
+        finished([sys.executable, '-c', CHILD, tmp_path/'grandchild.py', tmp_path/'number'], seconds=5)
+    number = int((tmp_path/'number').read_text())
+    wait_until(lambda: not psutil.pid_exists(number) or psutil.Process(number).status() == psutil.STATUS_ZOMBIE, 'the end of the grandchild', 10)
+
+
+def test_what_never_comes_is_named():
+    with pytest.raises(AssertionError, match='waited 0.05 s in vain for this: rain'): wait_until(lambda: False, 'rain', .05)
+
+
+HANGS = '''
+import signal, threading, pytest
+def stuck_for_ever():
+    lock = threading.Lock()
+    for _ in range(2): lock.acquire()
+def test_stuck(): stuck_for_ever()
+def test_stuck_where_no_signal_comes():
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM])
+    stuck_for_ever()
+'''
+
+
+@pytest.mark.parametrize('name, limits', [
+    ('test_stuck', ['-o', 'timeout=3']),
+    ('test_stuck_where_no_signal_comes', ['-o', 'timeout=3', '-o', 'faulthandler_timeout=6'])])
+def test_a_test_that_hangs_fails_and_tells_where(name, limits, tmp_path):
+    "With the project's own settings, but for the seconds"
+    shutil.copy(ROOT/'pyproject.toml', tmp_path)
+    (tmp_path/'test_hangs.py').write_text(HANGS)
+    done = finished([sys.executable, '-m', 'pytest', '-v', *limits, f'test_hangs.py::{name}'], cwd=tmp_path, seconds=120)
+    assert done.returncode and name in done.stdout
+    assert re.search('test_hangs.py(:5: Failed|", line 5 in stuck_for_ever)', done.stdout + done.stderr)
+
+
+def test_every_test_has_a_limit(request):
+    "Also where the plugin is missing: pytest would pass over the setting in silence"
+    assert request.config.pluginmanager.hasplugin('timeout')
+    limit, last = (float(request.config.getini(name)) for name in ('timeout', 'faulthandler_timeout'))
+    assert 0 < limit < last and request.config.getini('faulthandler_exit_on_timeout')

@@ -1,0 +1,85 @@
+"Waiting for processes and for what they do: with a limit, and a failure that says what was awaited and where it stood."
+import os
+import select
+import signal
+import subprocess
+import time
+from contextlib import suppress
+import psutil
+
+LIMIT = 300  # seconds for a process that takes 30 on a quiet machine: a slow one that is busy must have ended too
+
+
+def wait_until(condition, what, seconds=LIMIT):
+    "Look again and again until condition() is true, and return what it gave"
+    end = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < end, f'waited {seconds} s in vain for this: {what}'
+        time.sleep(.01)
+    return found
+
+
+def begin(command, env=None, **options):
+    "Start a process that tells where its threads stand when it is given up; `end` it"
+    env = dict(os.environ if env is None else env, PYTHONFAULTHANDLER='1')
+    return subprocess.Popen(list(map(str, command)), env=env, start_new_session=True, **options)
+
+
+def family(process):
+    "A process and all that it started"
+    try:
+        parent = psutil.Process(process.pid)
+        return [parent, *parent.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def send(processes, number):
+    for process in processes:
+        with suppress(psutil.NoSuchProcess): process.send_signal(number)
+
+
+def end(process):
+    "Kill it and all that it started; nothing happens where it has ended"
+    send(family(process), signal.SIGKILL)
+    process.wait(60)
+
+
+def ended(process, seconds=LIMIT):
+    "What a process wrote until its end: output and errors. A failure with the traces of all its threads if that takes longer"
+    try:
+        return process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        members = family(process)
+        send(members, signal.SIGABRT)  # each Python process among them writes its traces
+        try:
+            written = process.communicate(timeout=20)
+        except subprocess.TimeoutExpired as e:
+            written = e.output, e.stderr
+        send(members, signal.SIGKILL)
+        told = '\n'.join(w if isinstance(w, str) else (w or b'').decode(errors='replace') for w in written)
+        raise AssertionError(f'{process.args} has not ended after {seconds} s\n{told}') from None
+    finally:
+        end(process)
+
+
+def finished(command, seconds=LIMIT, check=False, **options):
+    "Run a command to its end, as `subprocess.run` does, with its output as text"
+    options = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding='utf8', errors='replace') | options
+    process = begin(command, **options)
+    out, err = ended(process, seconds)
+    assert not check or process.returncode == 0, f'{process.args} ended with status {process.returncode}\n{out}\n{err}'
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def written(process, what, seconds=LIMIT):
+    "Read what a process writes to its errors until `what` is among it. The process has bufsize=0: nothing is read ahead"
+    end, seen = time.monotonic() + seconds, b''
+    while what not in seen:
+        ready = select.select([process.stderr], [], [], max(0, end - time.monotonic()))[0]
+        news = process.stderr.read(4096) if ready else b''
+        if not news:
+            told = ended(process, 20 if ready else 0)[1]
+            raise AssertionError(f'{process.args} ended, and never wrote {what}\n{(seen + told).decode(errors="replace")}')
+        seen += news
+    return seen
