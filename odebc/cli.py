@@ -268,7 +268,7 @@ def upscale(
     seed: Annotated[int|None, typer.Option(min=0, max=SEED, help="draw a random x_T in place of a found one")]=None,
     precision: Precision='auto',
 ):
-    "Enlarge pictures of any size from a found x_T; run again to go on after an interrupt."
+    "Enlarge pictures from a found x_T; run again to resume."
     from odebc.enlarge import enlarge_files, kept_facts
     def targets(sr3):
         return [out/f'{path.stem}_x{sr3.scale}.png' for path in images]
