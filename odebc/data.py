@@ -331,34 +331,40 @@ def icc_tags(
 
 def icc_curve(
     tag:bytes, # of type curv or para
-    v:np.ndarray, # 0 … 1
-)->np.ndarray: # light, 0 … 1
-    "From the numbers of a picture to light"
+)->Callable: # from numbers, 0 … 1, to light
+    "The curve of a screen"
     kind, (count,) = tag[:4], struct.unpack_from('>I', tag, 8)
     if kind == b'curv':
-        table = np.frombuffer(tag, '>u2', count, 12)
-        if count < 2: return v**(table[0]/256 if count else 1)
-        return np.interp(v, np.linspace(0, 1, count), table/65535)
+        table = np.frombuffer(tag, '>u2', count, 12)/65535
+        if count > 1: return lambda v: np.interp(v, np.linspace(0, 1, count), table)
+        gamma = 65535*table[0]/256 if count else 1
+        return lambda v: v**gamma
     kind, = struct.unpack_from('>H', tag, 8)
     gamma, *rest = np.frombuffer(tag, '>i4', (1, 3, 4, 5, 7)[kind], 12)/65536
     a, b, *rest = rest or (1, 0)
-    above, below, slope, bend = 0, 0, 0, -b/a
+    above, below, slope, bend = 0, 0, 0, -b/(a or 1)
     if kind == 2: above = below = rest[0]
     if kind > 2: slope, bend = rest[:2]
     if kind == 4: above, below = rest[2:]
-    return np.where(v >= bend, (a*v + b).clip(0)**gamma + above, slope*v + below)
+    return lambda v: np.where(v >= bend, (a*v + b).clip(0)**gamma + above, slope*v + below)
 
 def by_numbers(
-    levels:np.ndarray, # (h, w, 3), 0 … 255
     tags:dict[bytes, bytes], # of a screen's profile
-)->np.ndarray: # sRGB, (h, w, 3), 0 … 255
+)->Callable: # of levels, (h, w, 3), 0 … 255, into sRGB's
     "Colours of a screen in closed form: to light, to sRGB's primaries, and back. For more than 8 bits"
-    light = np.stack([icc_curve(tags[c + b'TRC'], levels[..., i]/255.) for i, c in enumerate((b'r', b'g', b'b'))], -1)
-    columns = [np.frombuffer(tags[c + b'XYZ'], '>i4', 3, 8)/65536 for c in (b'r', b'g', b'b')]
-    light = light @ np.array(columns) @ np.linalg.inv(to_xyz(SRGB_POINTS)).T
+    try:
+        curves = [icc_curve(tags[c + b'TRC']) for c in (b'r', b'g', b'b')]
+        columns = np.array([np.frombuffer(tags[c + b'XYZ'], '>i4', 3, 8)/65536 for c in (b'r', b'g', b'b')])
+    except (KeyError, IndexError, ValueError, struct.error):
+        raise ImageCms.PyCMSError("it is damaged") from None
+    matrix = columns @ np.linalg.inv(to_xyz(SRGB_POINTS)).T
     gamma, a, b, slope, bend = SRGB_CURVE
-    light = light.clip(0, 1)
-    return 255*np.where(light < slope*bend, light/slope, (light**(1/gamma) - b)/a).astype(np.float32)
+    def convert(levels):
+        with np.errstate(all='ignore'): # a damaged curve may lead anywhere
+            light = np.stack([curve(levels[..., i]/255.) for i, curve in enumerate(curves)], -1) @ matrix
+        light = np.nan_to_num(light).clip(0, 1)
+        return 255*np.where(light < slope*bend, light/slope, (light**(1/gamma) - b)/a).astype(np.float32)
+    return convert
 
 # %% ../nbs/05_data.ipynb #42c655b3
 CICP_POINTS = {1: SRGB_POINTS, 12: (.3127, .329, .68, .32, .265, .69, .15, .06), # Display P3
@@ -405,18 +411,19 @@ def in_srgb(
 )->Tensor: # (3, H, W) in [-1, 1]
     "Colours as the file's profile means them; a profile that cannot be used is an error of ImageCms"
     if profile is None and stored.mode != 'LAB': return to_colours(stored, plain)
-    try: known = ImageCms.ImageCmsProfile(ImageCms.createProfile('LAB') if profile is None else io.BytesIO(profile))
-    except OSError: raise ImageCms.PyCMSError("it is damaged") from None
-    space = known.profile.xcolor_space
+    try:
+        known = ImageCms.ImageCmsProfile(ImageCms.createProfile('LAB') if profile is None else io.BytesIO(profile))
+        space = known.profile.xcolor_space
+    except (OSError, UnicodeDecodeError):
+        raise ImageCms.PyCMSError("it is damaged") from None
     if stored.mode == 'L' and space == 'RGB ': # grey is red, green and blue alike
         stored = stored._replace(values=np.repeat(stored.values, 3, -1), mode='RGB')
     if space != SPACES[stored.mode]:
         raise ImageCms.PyCMSError(f"it is for {space.strip()}, and the picture is {stored.mode}")
     transform = transform_of(known, stored.mode)
     if stored.mode in ('L', 'RGB') and is_srgb(transform): return to_colours(stored, plain)
-    if stored.white > 255 and stored.mode == 'RGB':
-        tags = icc_tags(profile)
-        if b'rXYZ' in tags and b'A2B0' not in tags: return to_colours(stored, lambda levels: by_numbers(levels, tags))
+    tags = icc_tags(profile) if stored.white > 255 and stored.mode == 'RGB' else {}
+    if b'rXYZ' in tags and b'A2B0' not in tags: return to_colours(stored, by_numbers(tags))
     return to_colours(stored, lambda levels: managed(levels, transform))
 
 def read(
