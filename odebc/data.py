@@ -5,22 +5,22 @@
 # %% auto #0
 __all__ = ['MAX_PIXELS', 'TURNS', 'NO_WHITE', 'SRGB', 'D50', 'SRGB_CURVE', 'SRGB_POINTS', 'CICP_POINTS', 'SPACES', 'SUFFIXES',
            'LEFT_BEHIND', 'Dataset', 'DATASETS', 'to_bytes', 'from_bytes', 'to_image', 'Picture',
-           'without_pillows_limit', 'opened', 'decode', 'upright', 'Samples', 'packing', 'keyed', 'check_tiff',
-           'grey16', 'samples', 'unpacked_as', 'samples16', 'ask', 'managed', 'plain', 'transform_of', 'is_srgb',
-           'to_colours', 'to_xyz', 'screen_profile', 'icc_tags', 'icc_curve', 'by_numbers', 'png_chunks', 'profile_of',
-           'in_srgb', 'read', 'told_in_a_sentence', 'from_file', 'load_picture', 'over_white', 'load_image',
-           'to_tensor', 'picture_size', 'photographs', 'is_hidden', 'is_image', 'sort_files', 'load_silently',
-           'counted', 'read_images', 'image_folder', 'byte_folder', 'crops', 'tiles', 'area_means', 'near_copies',
-           'joined', 'split', 'turned', 'augment', 'check_batch', 'lr_size', 'degrade', 'upsample', 'grid',
-           'gaussian_kernel', 'sinc_kernel', 'blur', 'gaussian_noise', 'poisson_noise', 'jpeg', 'draw', 'resize',
-           'random_blur', 'random_resize', 'random_noise', 'random_jpeg', 'sharpen', 'history', 'realistic',
-           'has_images', 'archived', 'unpack', 'download', 'write_atomically', 'digest']
+           'without_pillows_limit', 'opened', 'decode', 'orientation', 'upright', 'Samples', 'packing', 'keyed',
+           'check_tiff', 'grey16', 'samples', 'unpacked_as', 'samples16', 'ask', 'managed', 'plain', 'transform_of',
+           'is_srgb', 'to_colours', 'to_xyz', 'screen_profile', 'icc_tags', 'icc_curve', 'by_numbers', 'png_chunks',
+           'bmp_profile', 'profile_of', 'in_srgb', 'read', 'told_in_a_sentence', 'from_file', 'load_picture',
+           'over_white', 'load_image', 'to_tensor', 'picture_size', 'photographs', 'is_hidden', 'is_image',
+           'sort_files', 'load_silently', 'counted', 'read_images', 'image_folder', 'byte_folder', 'crops', 'tiles',
+           'area_means', 'near_copies', 'joined', 'split', 'turned', 'augment', 'check_batch', 'lr_size', 'degrade',
+           'upsample', 'grid', 'gaussian_kernel', 'sinc_kernel', 'blur', 'gaussian_noise', 'poisson_noise', 'jpeg',
+           'draw', 'resize', 'random_blur', 'random_resize', 'random_noise', 'random_jpeg', 'sharpen', 'history',
+           'realistic', 'has_images', 'archived', 'unpack', 'download', 'write_atomically', 'digest']
 
 # %% ../nbs/05_data.ipynb #40828082
 from collections import namedtuple
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import product
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 import hashlib, io, math, os, struct, sys, tarfile, tempfile, threading, warnings, zipfile
@@ -112,12 +112,22 @@ def decode(
 TURNS = dict(zip(range(2, 9), (T.FLIP_LEFT_RIGHT, T.ROTATE_180, T.FLIP_TOP_BOTTOM, T.TRANSPOSE,
     T.ROTATE_270, T.TRANSVERSE, T.ROTATE_90))) # EXIF's orientation -> what undoes it
 
+def orientation(
+    image:Image.Image, # opened
+    getexif:Callable, # reads its EXIF
+)->int: # EXIF's number; 1 is upright, and 0 is said where EXIF is damaged
+    "How the camera was held"
+    try:
+        Image.Exif().load(image.info.get('exif', b'')) # Pillow may have met the damage, and forgotten it
+        return getexif().get(ExifTags.Base.Orientation, 1)
+    except (OSError, SyntaxError, ValueError, struct.error): return 0
+
 def upright(
     image:Image.Image, # as it was stored
 )->Image.Image: # as the camera was held
     "Turn by EXIF's orientation alone: Pillow's `exif_transpose` also writes the other tags anew, and fails where one of them is damaged"
     decode(image) # first, since Pillow turns a TIFF when it decodes it, and takes the tag away
-    turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
+    turn = TURNS.get(orientation(image, image.getexif))
     return image if turn is None else image.transpose(turn)
 
 # %% ../nbs/05_data.ipynb #a52815bd
@@ -235,14 +245,10 @@ def managed(
     levels:np.ndarray, # (h, w, channels), 0 … 255, whole or not
     transform:ImageCms.ImageCmsTransform, # of numbers into sRGB
 )->np.ndarray: # (h, w, 3), 0 … 255
-    "Colours by LittleCMS; between the 8-bit colours, which are all that Pillow hands it, linear"
+    "Colours by LittleCMS; between two of the 8-bit greys that Pillow hands it, linear"
     low = np.floor(levels)
-    rest = levels - low
-    if not rest.any(): return ask(transform, low)
-    result = np.zeros((*levels.shape[:2], 3), np.float32)
-    for corner in product((0, 1), repeat=levels.shape[-1]):
-        weight = np.where(corner, rest, 1 - rest).prod(-1, keepdims=True)
-        result += weight*ask(transform, np.minimum(low + corner, 255))
+    rest, result = levels - low, ask(transform, low)
+    if rest.any(): result += rest*(ask(transform, np.minimum(low + 1, 255)) - result)
     return result
 
 def plain(
@@ -301,13 +307,13 @@ def to_xyz(
 def screen_profile(
     points:tuple, # x and y of white, red, green, blue
     curve:tuple, # parameters of ICC's type 3, or γ alone
-)->bytes: # an ICC profile, version 4
+)->bytes: # an ICC profile, version 4; nothing where the numbers describe no screen
     "A profile for a screen that is only described by numbers"
     fixed = lambda numbers: b''.join(struct.pack('>i', round(float(n)*65536)) for n in numbers)
     try:
         with np.errstate(all='ignore'): columns = to_xyz(points).T
-    except np.linalg.LinAlgError: columns = np.full((3, 3), np.nan)
-    if not (np.abs(columns) < 100).all(): raise ImageCms.PyCMSError("it describes no screen")
+    except np.linalg.LinAlgError: return b''
+    if not (np.abs(columns) < 100).all(): return b''
     kind = 3 if len(curve) > 1 else 0
     transfer = b'para' + bytes(4) + struct.pack('>HH', kind, 0) + fixed(curve)
     tags = {b'wtpt': b'XYZ ' + bytes(4) + fixed(D50)}
@@ -384,11 +390,28 @@ def png_chunks(
     file.seek(here)
     return found
 
+def bmp_profile(
+    file, # open for reading; where it stands is kept
+)->bytes|None: # an ICC profile
+    "A BMP of the fifth version may hold a profile, which Pillow leaves out"
+    here = file.tell()
+    file.seek(14)
+    head = file.read(124)
+    profile = None
+    if len(head) == 124 and head[:4] == struct.pack('<I', 124) and head[56:60] == b'DEBM':
+        start, size = struct.unpack('<II', head[112:120])
+        file.seek(14 + start)
+        profile = file.read(min(size, 2**24))
+    file.seek(here)
+    return profile
+
 def profile_of(
     image:Image.Image, # opened
-    cicp:bytes|None, # content of PNG's chunk of this name
-)->bytes|None: # an ICC profile, or None for sRGB
+)->bytes|None: # an ICC profile, empty where it is damaged; None for sRGB
     "What a file says about its colours, in PNG's order: cICP, an ICC profile, sRGB, gAMA and cHRM"
+    fresh = packing(image) != '' # still on the disk
+    if image.format == 'BMP' and fresh: return bmp_profile(image.fp)
+    cicp = png_chunks(image.fp).get(b'cICP') if image.format == 'PNG' and fresh else None
     if cicp is not None:
         points, curve, matrix, full = cicp[:4].ljust(4, b'\0')
         if points not in CICP_POINTS or curve != 13 or matrix != 0 or full != 1:
@@ -424,6 +447,8 @@ def in_srgb(
     if stored.mode in ('L', 'RGB') and is_srgb(transform): return to_colours(stored, plain)
     tags = icc_tags(profile) if stored.white > 255 and stored.mode == 'RGB' else {}
     if b'rXYZ' in tags and b'A2B0' not in tags: return to_colours(stored, by_numbers(tags))
+    if stored.white > 255 and stored.mode != 'L':
+        raise OdebcError("it has 16 bits, and a profile that is a table, for which Pillow takes 8: save it with 8 bits")
     return to_colours(stored, lambda levels: managed(levels, transform))
 
 def read(
@@ -433,13 +458,17 @@ def read(
     "Pixels, and what the file says beside them"
     remarks, packed = [], packing(image)
     if image.format == 'TIFF': check_tiff(image)
-    chunks = png_chunks(image.fp) if image.format == 'PNG' and packed else {}
+    profile = profile_of(image)
     if image.format != 'MPO' and getattr(image, 'is_animated', False): # a telephone's MPO has one for the eye
         remarks.append("it holds several pictures, and the first is read")
     deep = source is not None and ';16' in packed and packed[0] != 'I'
+    decode(image)
+    if orientation(image, image.getexif) == 0:
+        remarks.append("its EXIF is damaged, so it may lie on its side")
     if deep: stored = samples16(source, packed, image.info.get('transparency'))
     else: stored = samples(upright(image), packed)
-    try: colours = in_srgb(stored, profile_of(image, chunks.get(b'cICP')))
+    try:
+        colours = in_srgb(stored, profile)
     except ImageCms.PyCMSError as e:
         remarks.append(f"its colour profile cannot be used, so it is read as sRGB ({e})")
         colours = in_srgb(stored, None)
@@ -502,9 +531,8 @@ def picture_size(
         if image.format == 'TIFF': return image.size # upright already
         if image.format == 'PNG' and b'eXIf' in (chunks := png_chunks(image.fp)):
             image.info['exif'] = b'Exif\0\0' + chunks[b'eXIf'] # it may stand behind the pixels
-        exif = Image.Image.getexif(image) # PNG's own would decode them
-        lying = exif.get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
-        return image.size[::-1] if lying else image.size
+        number = orientation(image, partial(Image.Image.getexif, image)) # PNG's own would decode them
+        return image.size[::-1] if number in (5, 6, 7, 8) else image.size
 
 # %% ../nbs/05_data.ipynb #bdf02318
 def photographs()->dict[str, Tensor]: # name -> (3, H, W) in [-1, 1]
