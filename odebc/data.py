@@ -76,7 +76,7 @@ class Picture(NamedTuple):
 
 @contextmanager
 def without_pillows_limit():
-    "The limit belongs to the whole process, so it is lifted for a moment, by one thread at a time"
+    "The limit is the whole process's, so it is lifted for a moment, by one thread at a time"
     with _pillows_limit:
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try: yield
@@ -97,7 +97,8 @@ def opened(
 def decode(
     image:Image.Image, # opened
 ):
-    "Let Pillow read the pixels: large ones under the lifted limit, and those of a TIFF without a map of the file, which it takes for upright already"
+    "Let Pillow read the pixels: large ones under the lifted limit, TIFF without a map"
+    # Of a lying TIFF the size is that of the upright picture, and the map is drawn in its shape.
     path = getattr(image, 'filename', '')
     if image.format == 'TIFF': image.filename = ''
     try:
@@ -118,7 +119,8 @@ def orientation(
 )->int: # EXIF's number; 1 is upright, and 0 is said where EXIF is damaged
     "How the camera was held"
     try:
-        Image.Exif().load(image.info.get('exif', b'')) # Pillow may have met the damage, and forgotten it
+        # Pillow may have met the damage already, and forgotten it
+        Image.Exif().load(image.info.get('exif', b''))
         return getexif().get(ExifTags.Base.Orientation, 1)
     except (OSError, SyntaxError, ValueError, struct.error): return 0
 
@@ -160,12 +162,13 @@ def check_tiff(
 ):
     "Refuse what Pillow would read as something else"
     tags = image.tag_v2
-    bits, signs = tags.get(ExifTags.Base.BitsPerSample, (1,)), tags.get(ExifTags.Base.SampleFormat, (1,))
+    bits = tags.get(ExifTags.Base.BitsPerSample, (1,))
+    signs = tags.get(ExifTags.Base.SampleFormat, (1,))
     if set(signs) != {1}: raise OdebcError(f"numbers with a sign or a point {NO_WHITE}")
     if max(bits) > 16: raise OdebcError(f"numbers of {max(bits)} bits {NO_WHITE}")
     if max(bits) == 16 and tags.get(ExifTags.Base.PlanarConfiguration) == 2:
-        raise OdebcError("it keeps 16 bits in one plane for each colour, which Pillow reads wrongly: "
-                         "save it with the colours of a pixel side by side")
+        raise OdebcError("it keeps 16 bits in one plane for each colour, which Pillow reads "
+                         "wrongly: save it with the colours of a pixel side by side")
 
 def grey16(
     image:Image.Image, # decoded, of a mode that begins with I
@@ -173,9 +176,11 @@ def grey16(
 )->Samples:
     "Greyscale of more than 8 bits"
     values, white = np.array(image)[..., None], 4095 if packed == 'I;12' else 65535
-    if values.max() > white or values.min() < 0: raise OdebcError(f"numbers of 32 bits {NO_WHITE}")
+    if values.max() > white or values.min() < 0:
+        raise OdebcError(f"numbers of 32 bits {NO_WHITE}")
     alpha = keyed(values, image.info.get('transparency'))
-    if image.format == 'TIFF' and image.tag_v2.get(ExifTags.Base.PhotometricInterpretation) == 0:
+    meaning = ExifTags.Base.PhotometricInterpretation
+    if image.format == 'TIFF' and image.tag_v2.get(meaning) == 0:
         values = white - values # here 0 is white, which Pillow forgets with 16 bits
     return Samples(values, white, 'L', alpha)
 
@@ -191,9 +196,10 @@ def samples(
         image = image.convert('LA' if mode in ('LA', 'La') else 'RGBA')
         values = np.array(image)
         return Samples(values[..., :-1], 255, image.mode[:-1], values[..., -1]/np.float32(255))
-    if mode not in ('L', 'RGB', 'CMYK', 'LAB'): image = image.convert('L' if mode == '1' else 'RGB')
+    if mode == '1': image = image.convert('L')
+    if image.mode not in ('L', 'RGB', 'CMYK', 'LAB'): image = image.convert('RGB')
     values = np.array(image).reshape(image.height, image.width, -1)
-    steps = {'L;2': 85, 'L;4': 17}.get(packed, 1) # Pillow widens these numbers, but not the key
+    steps = {'L;2': 85, 'L;4': 17}.get(packed, 1) # Pillow widens the numbers, not the key
     return Samples(values, 255, image.mode, keyed(values, key and np.array(key)*steps))
 
 # %% ../nbs/05_data.ipynb #5e27a65c
@@ -209,17 +215,18 @@ def unpacked_as(
 
 def samples16(
     source:str|Path|io.BytesIO, # a file, or the content of one
-    packed:str, # how it is stored: RGB, RGBA, RGBa, RGBX, LA or CMYK; then ;16; then the order of bytes
+    packed:str, # RGB, RGBA, RGBa, RGBX, LA or CMYK; then ;16; then the order of the bytes
     key:tuple|None=None, # the transparent colour, if there is one
 )->Samples:
-    "Colours of 16 bits. Pillow keeps the upper byte of a number, so we ask again in the other order of bytes"
+    "Colours of 16 bits: Pillow keeps the upper byte, so we ask again in the other order"
     mode, order = packed[:-1].replace('a', 'A'), packed[-1]
-    if mode == 'LA;16': # always in PNG's order: the four bytes of a pixel as if they were four colours
+    if mode == 'LA;16': # of PNG: the four bytes of a pixel, as if they were four colours
         four = unpacked_as(source, 'RGBA').astype(np.uint16)
         values = four[..., 0::2]*256 + four[..., 1::2]
     else:
         if order == 'N': order = sys.byteorder[0].upper()
-        upper, lower = (unpacked_as(source, mode + o) for o in ('BL' if order == 'B' else 'LB'))
+        other = 'L' if order == 'B' else 'B'
+        upper, lower = unpacked_as(source, mode + order), unpacked_as(source, mode + other)
         values = upper.astype(np.uint16)*256 + lower
     name = mode.split(';')[0].rstrip('X')
     if name[-1] != 'A': return Samples(values, 65535, name, keyed(values, key))
@@ -254,7 +261,7 @@ def managed(
 def plain(
     levels:np.ndarray, # (h, w, channels), 0 … 255
 )->np.ndarray: # (h, w, 3), 0 … 255
-    "Colours without a profile: grey and sRGB as they are, and of four inks what they leave of white"
+    "Colours without a profile: sRGB and grey as they are, and what four inks leave of white"
     if levels.shape[-1] == 4: return (255 - levels[..., :3])*(255 - levels[..., 3:])/255
     return np.broadcast_to(levels, (*levels.shape[:2], 3))
 
@@ -262,9 +269,11 @@ def transform_of(
     profile:ImageCms.ImageCmsProfile, # of a picture
     mode:str, # of the picture: L, RGB, CMYK or LAB
 )->ImageCms.ImageCmsTransform:
-    "Into sRGB: perceptual, and the printer's black becomes black. LittleCMS's shortcuts are right for screens only"
+    "Into sRGB: perceptual, and the darkest ink becomes black"
     flags = ImageCms.Flags.BLACKPOINTCOMPENSATION
-    if not (mode == 'RGB' and profile.profile.is_matrix_shaper): flags |= ImageCms.Flags.NOOPTIMIZE
+    screen = mode == 'RGB' and profile.profile.is_matrix_shaper
+    if not screen: # LittleCMS's shortcuts are up to ten levels off elsewhere, in steep curves
+        flags |= ImageCms.Flags.NOOPTIMIZE
     return ImageCms.buildTransform(profile, SRGB, mode, 'RGB', flags=flags)
 
 def is_srgb(
@@ -291,7 +300,7 @@ def to_colours(
 
 # %% ../nbs/05_data.ipynb #ef9740a9
 D50 = np.array([.9642, 1, .8249]) # the white of every ICC profile
-SRGB_CURVE = (2.4, 1/1.055, .055/1.055, 1/12.92, .04045) # (a x + b)^γ, and c x below d: ICC's type 3
+SRGB_CURVE = (2.4, 1/1.055, .055/1.055, 1/12.92, .04045) # (a x + b)^γ, and c x below d
 SRGB_POINTS = (.3127, .329, .64, .33, .3, .6, .15, .06) # x and y of white, red, green, blue
 
 def to_xyz(
@@ -300,7 +309,9 @@ def to_xyz(
     "What the primaries of a screen are, after the eye is used to its white (Bradford)"
     white, *primaries = ([x/y, 1, (1 - x - y)/y] for x, y in np.reshape(points, (4, 2)))
     primaries = np.array(primaries).T
-    cones = np.array([[.8951, .2664, -.1614], [-.7502, 1.7135, .0367], [.0389, -.0685, 1.0296]])
+    cones = np.array([[.8951, .2664, -.1614],
+                      [-.7502, 1.7135, .0367],
+                      [.0389, -.0685, 1.0296]])
     adapt = np.linalg.inv(cones) @ np.diag((cones @ D50)/(cones @ white)) @ cones
     return adapt @ (primaries*np.linalg.solve(primaries, white))
 
@@ -323,7 +334,8 @@ def screen_profile(
     for name, data in tags.items():
         table += name + struct.pack('>II', 132 + 12*len(tags) + len(body), len(data))
         body += data
-    head = struct.pack('>I4xI4s4s4s12x4s', 128 + len(table + body), 4 << 24, b'mntr', b'RGB ', b'XYZ ', b'acsp')
+    names = b'mntr', b'RGB ', b'XYZ ', b'acsp'
+    head = struct.pack('>I4xI4s4s4s12x4s', 128 + len(table + body), 4 << 24, *names)
     return (head.ljust(68, b'\0') + fixed(D50)).ljust(128, b'\0') + table + body
 
 # %% ../nbs/05_data.ipynb #83281d1c
@@ -332,7 +344,8 @@ def icc_tags(
 )->dict[bytes, bytes]: # name -> content
     "What a profile consists of"
     count, = struct.unpack_from('>I', profile, 128)
-    entries = [struct.unpack_from('>4sII', profile, 132 + 12*i) for i in range(min(count, 100))]
+    places = range(132, 132 + 12*min(count, 100), 12)
+    entries = [struct.unpack_from('>4sII', profile, place) for place in places]
     return {name: profile[start:start + size] for name, start, size in entries}
 
 def icc_curve(
@@ -357,19 +370,22 @@ def icc_curve(
 def by_numbers(
     tags:dict[bytes, bytes], # of a screen's profile
 )->Callable: # of levels, (h, w, 3), 0 … 255, into sRGB's
-    "Colours of a screen in closed form: to light, to sRGB's primaries, and back. For more than 8 bits"
+    "Colours of a screen in closed form: to light, to sRGB's primaries, and back"
+    primaries = b'r', b'g', b'b'
     try:
-        curves = [icc_curve(tags[c + b'TRC']) for c in (b'r', b'g', b'b')]
-        columns = np.array([np.frombuffer(tags[c + b'XYZ'], '>i4', 3, 8)/65536 for c in (b'r', b'g', b'b')])
+        curves = [icc_curve(tags[p + b'TRC']) for p in primaries]
+        columns = [np.frombuffer(tags[p + b'XYZ'], '>i4', 3, 8)/65536 for p in primaries]
     except (KeyError, IndexError, ValueError, struct.error):
         raise ImageCms.PyCMSError("it is damaged") from None
-    matrix = columns @ np.linalg.inv(to_xyz(SRGB_POINTS)).T
+    matrix = np.array(columns) @ np.linalg.inv(to_xyz(SRGB_POINTS)).T
     gamma, a, b, slope, bend = SRGB_CURVE
     def convert(levels):
         with np.errstate(all='ignore'): # a damaged curve may lead anywhere
-            light = np.stack([curve(levels[..., i]/255.) for i, curve in enumerate(curves)], -1) @ matrix
+            light = [curve(levels[..., i]/255.) for i, curve in enumerate(curves)]
+            light = np.stack(light, -1) @ matrix
         light = np.nan_to_num(light).clip(0, 1)
-        return 255*np.where(light < slope*bend, light/slope, (light**(1/gamma) - b)/a).astype(np.float32)
+        v = np.where(light < slope*bend, light/slope, (light**(1/gamma) - b)/a)
+        return 255*v.astype(np.float32)
     return convert
 
 # %% ../nbs/05_data.ipynb #42c655b3
@@ -408,47 +424,51 @@ def bmp_profile(
 def profile_of(
     image:Image.Image, # opened
 )->bytes|None: # an ICC profile, empty where it is damaged; None for sRGB
-    "What a file says about its colours, in PNG's order: cICP, an ICC profile, sRGB, gAMA and cHRM"
+    "What a file says of its colours, in PNG's order: cICP, a profile, sRGB, gAMA and cHRM"
     fresh = packing(image) != '' # still on the disk
     if image.format == 'BMP' and fresh: return bmp_profile(image.fp)
     cicp = png_chunks(image.fp).get(b'cICP') if image.format == 'PNG' and fresh else None
     if cicp is not None:
         points, curve, matrix, full = cicp[:4].ljust(4, b'\0')
         if points not in CICP_POINTS or curve != 13 or matrix != 0 or full != 1:
-            raise OdebcError(f"its colours (cICP {points}, {curve}, {matrix}, {full}) are those of film or of "
-                             "bright screens: convert it to sRGB")
+            raise OdebcError(f"its colours (cICP {points}, {curve}, {matrix}, {full}) are those of "
+                             "film or of bright screens: convert it to sRGB")
         return screen_profile(CICP_POINTS[points], SRGB_CURVE)
     info = image.info
     if 'icc_profile' in info: return info['icc_profile'] or b''
     if 'srgb' in info or not {'gamma', 'chromaticity'} & {*info}: return None
     gamma = info.get('gamma') or 1/2.2
-    curve = SRGB_CURVE if abs(gamma*2.2 - 1) < .05 else (1/gamma,) # what programs write for sRGB
+    meant = abs(gamma*2.2 - 1) < .05 # by programs that write 1/2.2
+    curve = SRGB_CURVE if meant else (1/gamma,)
     return screen_profile(info.get('chromaticity', SRGB_POINTS), curve)
 
 # %% ../nbs/05_data.ipynb #a78882d4
-SPACES = {'L': 'GRAY', 'RGB': 'RGB ', 'CMYK': 'CMYK', 'LAB': 'Lab '} # mode -> ICC's name of its colours
+SPACES = {'L': 'GRAY', 'RGB': 'RGB ', 'CMYK': 'CMYK', 'LAB': 'Lab '} # mode -> ICC's name
 
 def in_srgb(
     stored:Samples,
     profile:bytes|None, # of the file; None where it has none
 )->Tensor: # (3, H, W) in [-1, 1]
-    "Colours as the file's profile means them; a profile that cannot be used is an error of ImageCms"
+    "Colours as the profile means them; if it cannot be used, that is an error of ImageCms"
     if profile is None and stored.mode != 'LAB': return to_colours(stored, plain)
     try:
-        known = ImageCms.ImageCmsProfile(ImageCms.createProfile('LAB') if profile is None else io.BytesIO(profile))
+        given = ImageCms.createProfile('LAB') if profile is None else io.BytesIO(profile)
+        known = ImageCms.ImageCmsProfile(given)
         space = known.profile.xcolor_space
     except (OSError, UnicodeDecodeError):
         raise ImageCms.PyCMSError("it is damaged") from None
     if stored.mode == 'L' and space == 'RGB ': # grey is red, green and blue alike
         stored = stored._replace(values=np.repeat(stored.values, 3, -1), mode='RGB')
     if space != SPACES[stored.mode]:
-        raise ImageCms.PyCMSError(f"it is for {space.strip()}, and the picture is {stored.mode}")
+        wrong = f"it is for {space.strip()}, and the picture is {stored.mode}"
+        raise ImageCms.PyCMSError(wrong)
     transform = transform_of(known, stored.mode)
     if stored.mode in ('L', 'RGB') and is_srgb(transform): return to_colours(stored, plain)
     tags = icc_tags(profile) if stored.white > 255 and stored.mode == 'RGB' else {}
     if b'rXYZ' in tags and b'A2B0' not in tags: return to_colours(stored, by_numbers(tags))
     if stored.white > 255 and stored.mode != 'L':
-        raise OdebcError("it has 16 bits, and a profile that is a table, for which Pillow takes 8: save it with 8 bits")
+        raise OdebcError("it has 16 bits, and a profile that is a table, for which Pillow takes 8: "
+                         "save it with 8 bits")
     return to_colours(stored, lambda levels: managed(levels, transform))
 
 def read(
@@ -459,7 +479,8 @@ def read(
     remarks, packed = [], packing(image)
     if image.format == 'TIFF': check_tiff(image)
     profile = profile_of(image)
-    if image.format != 'MPO' and getattr(image, 'is_animated', False): # a telephone's MPO has one for the eye
+    # a telephone's MPO holds one picture for the eye, and others for machines
+    if image.format != 'MPO' and getattr(image, 'is_animated', False):
         remarks.append("it holds several pictures, and the first is read")
     deep = source is not None and ';16' in packed and packed[0] != 'I'
     decode(image)
@@ -495,7 +516,7 @@ def from_file(
 def load_picture(
     path:str|Path, # a file that Pillow can read
 )->Picture: # upright, in sRGB, alpha beside the colours
-    "Read one image file; of several pictures in it the first; a profile that cannot be used is told in a warning"
+    "Read one image file, of several pictures in it the first; doubts are told in warnings"
     picture, remarks = from_file(path)
     for remark in remarks: warnings.warn(f"{path}: {remark}", stacklevel=2)
     return picture
@@ -518,7 +539,7 @@ def load_image(
 def to_tensor(
     image:Image.Image, # any PIL mode
 )->Tensor: # (3, H, W) in [-1, 1]
-    "A picture of Pillow's, read as a file is and laid over white; of colours of 16 bits Pillow has kept 8"
+    "A picture of Pillow's, read as a file is, and laid over white; it holds 8 bits a colour"
     picture, remarks = read(image)
     for remark in remarks: warnings.warn(f"a picture: {remark}", stacklevel=2)
     return over_white(picture)
@@ -531,7 +552,8 @@ def picture_size(
         if image.format == 'TIFF': return image.size # upright already
         if image.format == 'PNG' and b'eXIf' in (chunks := png_chunks(image.fp)):
             image.info['exif'] = b'Exif\0\0' + chunks[b'eXIf'] # it may stand behind the pixels
-        number = orientation(image, partial(Image.Image.getexif, image)) # PNG's own would decode them
+        getexif = partial(Image.Image.getexif, image) # PNG's own would decode the pixels
+        number = orientation(image, getexif)
         return image.size[::-1] if number in (5, 6, 7, 8) else image.size
 
 # %% ../nbs/05_data.ipynb #bdf02318
@@ -564,7 +586,7 @@ def is_image(
 
 def sort_files(
     folder:Path, # searched with its sub-folders
-)->tuple[list[Path], dict[str, list[str]]]: # image files; and why others are ignored -> their names
+)->tuple[list[Path], dict[str, list[str]]]: # image files; why ignored -> names of others
     "Which files of a folder are read. Hidden ones are named only where they may be pictures"
     images, hidden, others = [], [], []
     for path in sorted(folder.rglob('*')):
@@ -572,7 +594,7 @@ def sort_files(
         if path.is_dir(): continue
         if is_image(name): images.append(path)
         elif not is_hidden(name): others.append(str(name))
-        elif path.suffix.lower() in SUFFIXES and not path.name.startswith('._'): hidden.append(str(name))
+        elif path.suffix.lower() in SUFFIXES and path.name[:2] != '._': hidden.append(str(name))
     return images, {'hidden': hidden, 'by its name no image': others}
 
 def load_silently(
@@ -609,8 +631,8 @@ def read_images(
             else: images[name] = keep(load_silently(path, remarks))
         except OdebcError as e: unreadable.append(str(e))
     ignored |= {f'smaller than {min_size}×{min_size}': small, 'unreadable': unreadable}
-    n = sum(map(len, ignored.values()))
-    said = [f"ignored {n} of {n + len(images)} files in {folder}: {counted(ignored)}"] if n else []
+    n, said = sum(map(len, ignored.values())), []
+    if n: said.append(f"ignored {n} of {n + len(images)} files in {folder}: {counted(ignored)}")
     if remarks: said.append(counted({'read with a doubt': remarks}))
     if said: warnings.warn('; '.join(said), stacklevel=3)
     if not images: raise OdebcError(f"no usable image in {folder} (looked for {' '.join(SUFFIXES)}, at least {min_size}×{min_size} pixels)")
@@ -703,11 +725,12 @@ def split(
     share:float=.5, # of the images that go to the first side, 0 … 1
     seed:int=0, # chooses which
 )->tuple[dict, dict]: # two dictionaries without a common image
-    "Divide images, not patches; an image and its copies, also in another size, stay on one side"
+    "Divide images, not patches; an image and its copies, in any size, stay on one side"
     if not 0 <= share <= 1: raise OdebcError(f"the share must lie in 0 … 1, not {share}")
     groups = {}
     for name in sorted(images): groups.setdefault((images[name].shape, hashlib.sha256(images[name].numpy().tobytes()).digest()), []).append(name)
-    if groups: groups = joined([*groups.values()], near_copies([images[names[0]] for names in groups.values()]))
+    groups = list(groups.values())
+    if groups: groups = joined(groups, near_copies([images[names[0]] for names in groups]))
     n = min(max(round(share*len(groups)), 1), len(groups) - 1)
     if len(groups) < 2: raise OdebcError(f"need at least two images that differ to keep search and test apart, got {len(groups)}")
     order = torch.randperm(len(groups), generator=torch.Generator().manual_seed(seed)).tolist()
@@ -949,7 +972,8 @@ def has_images(
     folder:Path, # may be missing
 )->bool:
     "Is there an image, at any depth?"
-    return folder.is_dir() and any(is_image(path.relative_to(folder)) and path.is_file() for path in folder.rglob('*'))
+    return folder.is_dir() and any(is_image(path.relative_to(folder)) and path.is_file()
+                                   for path in folder.rglob('*'))
 
 def archived(
     path:str|Path, # a zip or tar archive
