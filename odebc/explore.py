@@ -84,7 +84,7 @@ class Watched(SR3):
     def __init__(self,
         model:SR3,
         report:Callable, # report(n); may raise
-    ): super().__init__(model.net, model.scale, model.size, model.record); self.report = report
+    ): super().__init__(model.net, model.scale, model.size, model.record, model.precision); self.report = report
 
     def eps(self, y):
         eps_fn = super().eps(y)
@@ -100,8 +100,10 @@ class App(widgets.VBox):
     ):
         super().__init__(layout=dict(width='100%', max_width='900px'))
         self.turn = threading.RLock() # what is shown changes in one thread at a time
-        self.still, self.model, self.caches, self.known, self.job = None, SR3.from_pretrained(model), caches(folder), {}, Job(self.fail)
+        self.still, self.model, self.caches, self.known, self.job = None, SR3.from_pretrained(model, 'auto'), caches(folder), {}, Job(self.fail)
         self.problem, self.warning, self.note = text('problem'), text('warning'), text('note')
+        self.computes = text('precision')
+        self.computes.value = f'<small>{escape(str(self.model.choice))}</small>' # found out before a job needs it
         self.complaints, self.pairs = {label: c.complaint(self.model) for label, c in self.caches.items()}, cache(lambda label: self.caches[label].images(self.model))
         self.first = next(iter(self.caches.values()))
         self.warning.value = self.complaints[self.first.sampler]
@@ -204,7 +206,7 @@ class SearchApp(App):
         self.progress, self.cancel.disabled, self.numbers, self.status = control(widgets.FloatProgress, 'search'), True, text('numbers'), text('status')
         self.curves, self.images, self.best = Picture('scores of the candidates, winners for growing R and K, the chosen noise'), Picture('unseen images under a random and under the chosen noise'), Picture('an unseen image under the best noise so far')
         self.still, right = self.curves, widgets.VBox([self.numbers, self.note, row(self.go, self.cancel), self.progress, self.status, self.best], layout=dict(width='410px'))
-        self.children = [self.warning, row(self.R, self.K), row(self.sampler, self.distance, self.resample), self.curves, row(self.images, right), self.problem]
+        self.children = [self.warning, row(self.R, self.K), row(self.sampler, self.distance, self.resample), self.curves, row(self.images, right), self.computes, self.problem]
         self.when(self.redraw, self.R, self.K, self.sampler, self.distance)
         self.ahead.start(self.prepare)
 
@@ -305,7 +307,7 @@ class TrajectoryApp(App):
         self.start = choices('start', [(f'found x_T, candidate {best}', (best, seed)), ('a random x_T', (0, seed + 1)), ('another', (1, seed + 1))])
         self.t = control(widgets.SelectionSlider, 't', options=range(1000, -1, -20), value=400, layout=dict(width='600px'))
         self.still = self.picture = Picture('x_t, the guess of the result, points of the toy, and the log-SNR')
-        self.children = [self.warning, row(self.pair, self.process, self.start), self.t, self.picture, self.note, self.problem]
+        self.children = [self.warning, row(self.pair, self.process, self.start), self.t, self.picture, self.note, self.computes, self.problem]
         self.t.observe(self.guarded(self.redraw), 'value')
         self.when(self.prepare, self.pair, self.process, self.start)
 
@@ -348,7 +350,7 @@ class NoiseApp(App):
         self.grid, self.pair = choices('take out', [('nothing', 0), ('channel means', 1), ('8×8 block means', 8)]), choices('image', [(f'unseen image {i}', i) for i in telling(D_new)])
         self.still = self.picture = Picture('the noise, its result, the photograph, and how much detail is right or made up')
         self.numbers = text('numbers')
-        self.children = [self.warning, row(self.a, self.b, self.pair), row(self.share, self.tau, self.grid), self.picture, self.numbers, self.note, self.problem]
+        self.children = [self.warning, row(self.a, self.b, self.pair), row(self.share, self.tau, self.grid), self.picture, self.numbers, self.note, self.computes, self.problem]
         self.when(self.redraw, self.a, self.b, self.share, self.tau, self.grid, self.pair)
 
     def redraw(self):
@@ -387,7 +389,7 @@ class UpscaleApp(App):
         self.cancel.disabled, self.download = True, text('download')
         self.before, self.after = (Picture(f'enlargement, {how}', width='430px') for how in ('bicubic', 'by the network'))
         self.still = self.after
-        self.children = [self.warning, row(self.example, self.upload, self.start), row(self.family, self.n, self.go, self.cancel), self.progress, self.note, self.download, row(self.before, self.after), self.problem]
+        self.children = [self.warning, row(self.example, self.upload, self.start), row(self.family, self.n, self.go, self.cancel), self.progress, self.note, self.download, row(self.before, self.after), self.computes, self.problem]
         self.upload.observe(self.guarded(self.receive), 'value')
         self.when(self.choose, self.example)
 

@@ -18,7 +18,9 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from .data import degrade, digest, from_bytes, split, tiles, to_bytes, upsample, write_atomically
 from .errors import OdebcError
+from .identity import BICUBIC, differing, picture_digest
 from .metrics import best_distance, psnr, ssim
+from .precision import in_words
 from .samplers import nfe
 from .scores import BoundaryCondition, candidate
 from .search import search
@@ -144,6 +146,7 @@ class Lab:
         references:list[Tensor], # images for the searches, in [-1, 1] or uint8
         tests:dict[str, list[Tensor]], # test set -> images
         folder:str|Path, # of the results
+        accept:list[str]=(), # facts of lab.json that may differ, such as "tests" where another library decoded the same photographs
     ):
         self.model, self.p, self.folder, (self.distance_name, self.distance, self.why) = model, protocol, Path(folder), best_distance()
         known = prints(references)
@@ -153,17 +156,41 @@ class Lab:
         self.z, self.tests = cut(references, max(protocol.R, protocol.matrix[1])), {name: cut(images, protocol.n if len(images) >= 20 else protocol.few) for name, images in tests.items()}
         self.y, self.y_tests = degrade(self.z, self.model.scale), {name: degrade(z, self.model.scale) for name, z in self.tests.items()}
         self.searches = {}
-        self.claim()
+        self.claim(accept)
 
-    def claim(self):
+    def claim(self, accept=()):
         "Write down whose folder it is, or refuse another's"
         path = self.folder/'lab.json'
-        mine = dict(protocol=asdict(self.p), distance=self.distance_name, network={k: v for k, v in self.model.solution_map('DDIM-1').meta.items() if k != 'sampler'}, references=digest(self.z), tests={name: digest(z) for name, z in self.tests.items()})
-        mine = json.loads(json.dumps(mine))
+        mine = json.loads(json.dumps(self.facts(picture_digest, self.model.fingerprint)))
+        former = json.loads(json.dumps(self.facts(digest, self.model.former.get('weights', self.model.fingerprint))))
         theirs = intact(path, read_json) if path.exists() else mine
-        differ = [key for key in mine if mine[key] != theirs.get(key)]
-        if differ: raise OdebcError(f"{self.folder} holds results with another {differ[0]}: give another folder, or remove it to start anew")
+        theirs = dict(degradation=BICUBIC) | theirs  # earlier versions knew no other, and did not say so
+        for name in differing(theirs, mine, former, [*accept, 'accepted']):
+            what = self.difference(name, theirs.get(name), mine.get(name))
+            raise OdebcError(f"{self.folder} holds results with another {what}: give another folder, "
+                f"or remove it to start anew; or, if you know that both are the same for your purpose, "
+                f"accept the {name} of the folder")
+        accepted = differing(theirs, theirs | mine, former, ['accepted'])
+        if accepted: mine['accepted'] = accepted
         write_atomically(path, json.dumps(mine).encode())
+
+    def facts(self,
+        of_images:Callable, # images -> their identity
+        weights:str, # identity of the network
+    )->dict:
+        "What the results depend on"
+        return dict(protocol=asdict(self.p), distance=self.distance_name, degradation=BICUBIC,
+            network=dict(weights=weights, bf16=self.model.bf16), references=of_images(self.z),
+            tests={name: of_images(z) for name, z in self.tests.items()})
+
+    def difference(self, key, was, now)->str:
+        "What is another: of the network perhaps only its precision"
+        if key != 'network' or not was:
+            return key
+        inside = [fact for fact in now if now[fact] != was.get(fact)]
+        if inside != ['bf16']:
+            return key
+        return '{} ({}, not {})'.format(*in_words('bf16', was.get('bf16'), now['bf16']))
 
     def found(self,
         label:str, # of an ODE sampler

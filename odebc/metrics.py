@@ -230,9 +230,11 @@ class DISTS(nn.Module):
         beta:Tensor, # weights of the structures, same shape
     ):
         super().__init__()
-        self.trunk, self.sizes, total, row = trunk[:30], (3, 64, 128, 256, 512, 512), alpha.sum() + beta.sum(), torch.tensor([1., 2., 1.])
-        constants = dict(alpha=alpha.flatten()/total, beta=beta.flatten()/total, blur=row.outer(row)/16, shift=pixel(.485, .456, .406), scale=pixel(.229, .224, .225))
-        for name, value in constants.items(): self.register_buffer(name, value)
+        self.trunk, self.sizes, row = trunk[:30], (3, 64, 128, 256, 512, 512), torch.tensor([1., 2., 1.])
+        self.register_buffer('alpha', alpha.flatten())
+        self.register_buffer('beta', beta.flatten())
+        constants = dict(blur=row.outer(row)/16, shift=pixel(.485, .456, .406), scale=pixel(.229, .224, .225))
+        for name, value in constants.items(): self.register_buffer(name, value, persistent=False)
 
     def pool(self, f):
         "Half the size without aliasing: the root of blurred squares in place of VGG's maximum"
@@ -256,7 +258,7 @@ class DISTS(nn.Module):
             (vp, mp), (vq, mq) = (torch.var_mean(f, (2, 3), correction=0, keepdim=True) for f in (p, q))
             cov, vp, mp, vq, mq = (s.mean((2, 3)) for s in ((p - mp)*(q - mq), vp, mp, vq, mq))
             similarity = similarity + (alpha*(2*mp*mq + c)/(mp**2 + mq**2 + c) + beta*(2*cov + c)/(vp + vq + c)).sum(1)
-        return 1 - similarity
+        return 1 - similarity/(self.alpha.sum() + self.beta.sum())
 
     forward = LPIPS.forward
 

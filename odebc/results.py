@@ -371,7 +371,7 @@ def write(
     texts:dict[str, str], # title -> markdown
 )->str: # results.md
     "Both files, results.csv and results.md"
-    lines, text = io.StringIO(), f'# Results\n\nDistance: {lab.distance_name}. {lab.why}\n'
+    lines, text = io.StringIO(), f'# Results\n\nPrecision: {lab.model.precision}. Distance: {lab.distance_name}. {lab.why}\n'
     csv.writer(lines).writerows([('set', 'method', 'metric', 'mean', 'standard error', 'images', 'calls', 'seconds per image'), *(line for test, rows in tables.items() for line in table_lines(lab, rows, test))])
     text += ''.join(f'\n## {title}\n\n{content}\n' for title, content in texts.items())
     for file, content in (('results.csv', lines.getvalue()), ('results.md', text)): write_atomically(lab.folder/file, content.encode(errors='backslashreplace'))  # a set's name may be no text

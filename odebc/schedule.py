@@ -17,10 +17,11 @@ class Schedule:
     def __init__(self,
         betas:Tensor, # DDPM's β_1 … β_T, shape (T,), each in (0, 1)
         name:str='custom', # recorded in checkpoints
+        **numbers, # that the betas were made from
     ):
         betas = torch.as_tensor(betas, dtype=torch.float64)
         if betas.ndim != 1 or not ((0 < betas) & (betas < 1)).all(): raise OdebcError("betas must be a vector with every β in (0, 1)")
-        self.T, self.name = len(betas), name
+        self.T, self.name, self.numbers = len(betas), name, numbers or dict(betas=betas.tolist())
         self.table = torch.cat([torch.zeros(1, dtype=torch.float64), torch.log1p(-betas).cumsum(0)/2])
 
     @classmethod
@@ -30,7 +31,8 @@ class Schedule:
         beta_T:float=.02, # β of the last step
     ):
         "β grows linearly from `beta_1` to `beta_T`: DDPM's schedule and the paper's"
-        return cls(torch.linspace(beta_1, beta_T, T, dtype=torch.float64), 'linear')
+        betas = torch.linspace(beta_1, beta_T, T, dtype=torch.float64)
+        return cls(betas, 'linear', beta_1=beta_1, beta_T=beta_T)
 
     @classmethod
     def cosine(cls,
@@ -40,7 +42,13 @@ class Schedule:
     ):
         "ᾱ_t falls like a squared cosine (Nichol & Dhariwal, 2021, Eq. 17); β is clipped at `beta_max`"
         alpha_bar = ((torch.arange(T+1, dtype=torch.float64)/T + s)/(1 + s)*math.pi/2).cos()**2
-        return cls((1 - alpha_bar[1:]/alpha_bar[:-1]).clamp(max=beta_max), 'cosine')
+        betas = (1 - alpha_bar[1:]/alpha_bar[:-1]).clamp(max=beta_max)
+        return cls(betas, 'cosine', s=s, beta_max=beta_max)
+
+    @property
+    def facts(self)->dict:
+        "Name and numbers, which tell it from others; the table they lead to is rounded by the machine"
+        return dict(schedule=self.name, T=self.T) | self.numbers
 
     def log_alpha(self,
         t, # time(s) in [0, T], number or tensor

@@ -20,7 +20,9 @@ from torch import Tensor
 from tqdm import tqdm
 from .data import digest, write_atomically
 from .errors import MapFailed, OdebcError
+from .identity import differing
 from .metrics import against
+from .precision import in_words
 
 # %% ../nbs/09_scores.ipynb #518741b2
 def candidate(
@@ -89,10 +91,11 @@ class BoundaryCondition:
         try:
             with safe_open(path, framework='pt') as f:
                 tensors, facts = {k: f.get_tensor(k) for k in f.keys()}, {k: json.loads(v) for k, v in f.metadata().items()}
+            if not isinstance(facts['meta'], dict): raise ValueError('its meta is no dictionary')
             kept = {k.removeprefix('kept.'): tensors.pop(k) for k in list(tensors) if k.startswith('kept.')}
             return cls(**tensors, **facts, kept=kept)
         except FileNotFoundError: raise OdebcError(f"there is no boundary condition {path}") from None
-        except (OSError, SafetensorError, AttributeError, TypeError, ValueError) as e: raise OdebcError(f"{path} is not a boundary condition: {e}") from None
+        except (OSError, SafetensorError, AttributeError, LookupError, TypeError, ValueError) as e: raise OdebcError(f"{path} is not a boundary condition: {e}") from None
 
 def standard_error(
     scores:Tensor, # (N,), NaN where missing
@@ -256,18 +259,25 @@ def best(
     counts = (~D.isnan()).sum(1)
     return (D - D.nanmean(0)).nanmean(1).masked_fill(counts < counts.max(), torch.inf).argmin().item()
 
-OUTCOME = 'strategy', 'K', 'rho', 'unseen' # of `meta`: what does not tell one task from another
+OUTCOME = 'strategy', 'K', 'rho', 'unseen', 'accepted' # of `meta`: what does not tell one task from another
 
 def stored(
     path:str|Path|None, # of a boundary condition, or of nothing yet
     meta:dict, # of the task
+    former:dict|None=None, # fact of the task -> what earlier versions wrote for the same
+    accept:list[str]=(), # facts that may differ, knowingly
 )->BoundaryCondition|None:
     "What an earlier run left of the same task, the same for all processes; ValueError if the file is another task's"
     def read():
         if not path or not Path(path).exists(): return None
         found = BoundaryCondition.load(path)
-        differ = [k for k in found.meta | meta if k not in OUTCOME and found.meta.get(k) != meta.get(k)]
-        if differ: raise OdebcError(f"{path} holds a search with another {differ[0]} ({found.meta.get(differ[0])}, not {meta.get(differ[0])}): give another file, or remove it to start anew")
+        known = {name: fact for name, fact in found.meta.items() if name not in OUTCOME}
+        for name in differing(known, meta, former, accept):
+            key, was, now = in_words(name, known.get(name), meta.get(name))
+            raise OdebcError(
+                f"{path} holds a search with another {key} ({was}, not {now}): "
+                f"give another file, or remove it to start anew; or, if you know that both are the "
+                f"same for your purpose, accept the {name} of the file")
         return found
     try: answer = [read() if processes().is_main_process else None]
     except ValueError as e: answer = [e]

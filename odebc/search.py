@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['CORNER', 'DRAWING', 'STRATEGIES', 'Points', 'exhaustive', 'rounds', 'cost', 'affordable_rounds', 'first_pairs',
            'halve', 'measured_correlation', 'halving', 'a_fifth', 'multifidelity', 'rotate', 'opening', 'refinement',
-           'with_blocks', 'evolution', 'summed_gradient', 'downhill', 'gradient', 'task', 'identity', 'Run',
-           'SearchInterrupted', 'search', 'unseen_scores', 'standings']
+           'with_blocks', 'evolution', 'summed_gradient', 'downhill', 'gradient', 'task', 'former_facts', 'identity',
+           'Run', 'SearchInterrupted', 'search', 'unseen_scores', 'standings']
 
 # %% ../nbs/09_search.ipynb #7a9ffbad
 from collections.abc import Callable
@@ -20,6 +20,7 @@ from tqdm.auto import tqdm
 from .boundary import mean_correlation
 from .data import digest
 from .errors import CannotWrite, OdebcError
+from .identity import differing, pairs_digest
 from .metrics import best_distance
 from .scores import BoundaryCondition, Scores, best, candidate, candidates, check_pairs, fitting_batch, name_of, quiet, score_matrix, standard_error, stored
 
@@ -281,8 +282,16 @@ def task(
 )->dict: # of strings, numbers and lists, as JSON knows them
     "What must be the same for a file to go on with"
     rows = 'candidates' if strategy in DRAWING else f'{strategy} from {K} candidates, budget {budget}, {identity(s.coarse)}'
-    facts = getattr(s.h, 'meta', {}) | dict(distance=name_of(distance), pairs=digest(z, s.y), seed=s.points.seed, shape=s.points.shape, rows=rows)
+    facts = getattr(s.h, 'meta', {}) | dict(distance=name_of(distance), pairs=pairs_digest(z, s.y), seed=s.points.seed, shape=s.points.shape, rows=rows)
     return json.loads(json.dumps(facts, default=str))
+
+def former_facts(
+    h:Callable, # solution map
+    z:Tensor, # reference HR images
+    y:Tensor, # their LR images
+)->dict: # fact -> what earlier versions wrote
+    "Earlier versions made identities of computed numbers; their files stay valid where these come out the same"
+    return getattr(h, 'former', {}) | dict(pairs=digest(z, y))
 
 def identity(
     coarse:Scores|None, # scores of a cheaper map
@@ -298,8 +307,14 @@ class Run:
         K:int|None, # rows that may win; None: all
         path:str|Path|None=None, # of the file
         watch:Callable=lambda found: None, # called with the best so far after each batch
+        former:dict|None=None, # fact of the task -> what earlier versions wrote for the same
+        accept:list[str]=(), # facts of the file that may differ, knowingly
     ):
-        self.s, self.task, self.K, self.path, self.watch, self.start, self.old = s, task, K, path, watch, time.monotonic(), stored(path, task)
+        self.s, self.task, self.K, self.path, self.watch, self.start = s, task, K, path, watch, time.monotonic()
+        self.old = stored(path, task, former, accept)
+        known = self.old.meta if self.old else {}
+        accepted = known.get('accepted', []) + differing(known, known | task, former) if known else []
+        if accepted: self.task = task | dict(accepted=accepted)
         s.facts, s.expected, s.kept = {}, None, dict(self.old.kept) if self.old else {}
         if s.coarse: s.coarse.D, s.coarse.after = s.kept.get(identity(s.coarse), s.coarse.D), self.after
         if self.old: s.points.made[self.old.index] = self.old.x_T  # until the strategy has made it again
@@ -357,6 +372,7 @@ def search(
     batch:int|None=None, # solves at a time; None: 16 on the CPU, on a GPU what fits
     meta:dict|None=None, # more to be remembered, and checked when resumed
     watch:Callable=lambda found: None, # called with the best so far after each batch
+    accept:list[str]=(), # facts of the file that may differ, such as "pairs" where another library decoded the same photographs
 )->BoundaryCondition:
     "The boundary condition that is best on the reference pairs (Eq. 20)"
     K, seed, budget = int(K), int(seed), budget if budget is None else int(budget)
@@ -370,12 +386,12 @@ def search(
         if why: warnings.warn(f"real LPIPS is not at hand, the distance is LPIPS-lite instead: {why}")
     s = Scores(h, z, y, distance, Points(shape or z.shape[1:], seed), batch)
     s.coarse = Scores(coarse, z, y, distance, s.points, batch) if coarse else None
-    run = Run(s, task(s, z, distance, strategy, K, budget) | json.loads(json.dumps(meta or {}, default=str)), K if strategy in DRAWING else None, path, watch)
+    run = Run(s, task(s, z, distance, strategy, K, budget) | json.loads(json.dumps(meta or {}, default=str)), K if strategy in DRAWING else None, path, watch, former_facts(h, z, y), accept)
     try:
         STRATEGIES[strategy](s, K, budget)
         found, run.bar.total = run.found(), run.bar.n
         found.meta |= dict(strategy=strategy, K=K)
-        if unseen: found.meta, found.unseen = found.meta | dict(unseen=digest(*unseen)), unseen_scores(found, run.old, h, *unseen, distance, batch)
+        if unseen: found.meta, found.unseen = found.meta | dict(unseen=pairs_digest(*unseen)), unseen_scores(found, run.old, h, *unseen, distance, batch)
         elif run.old and torch.equal(run.old.x_T, found.x_T): found.meta, found.unseen = found.meta | dict(unseen=run.old.meta.get('unseen')), run.old.unseen
     except KeyboardInterrupt: raise SearchInterrupted(run.found()) from None
     except Exception as e: e.found = run.found(); raise
@@ -393,7 +409,7 @@ def unseen_scores(
     batch:int|None, # solves at a time
 )->Tensor: # (N,)
     "Scores of the winner on unseen pairs; taken from an earlier run if it had the same winner and pairs"
-    if old and old.unseen is not None and torch.equal(old.x_T, found.x_T) and old.meta['unseen'] == digest(z, y): return old.unseen
+    if old and old.unseen is not None and torch.equal(old.x_T, found.x_T) and old.meta['unseen'] == pairs_digest(z, y): return old.unseen
     return score_matrix(h, found.x_T[None], z, y, distance, batch)[0]
 
 # %% ../nbs/09_search.ipynb #6ea46c72

@@ -24,6 +24,7 @@ from torch import Tensor
 from .boundary import winner
 from .data import blur, digest, gaussian_kernel, photographs, to_image, to_tensor, upsample
 from .errors import OdebcError
+from .identity import pairs_digest
 from .metrics import best_distance, dssim, psnr
 from .lab import reference_and_test
 from .results import without_blocks
@@ -74,11 +75,15 @@ class Cache:
 
     def images(self,
         model:SR3, # for size and scale
+        accept:bool=False, # also photographs that are not the ones that were scored, pixel by pixel
     )->tuple: # z and y of the references, z and y of the unseen pairs
         "The pairs that were scored"
         U = self.scores['LPIPS'].shape[1] - self.R
         pairs = reference_and_test(photographs(), self.R, U, model.size, model.scale, self.seed)
-        if digest(torch.cat(pairs[::2]), torch.cat(pairs[1::2])) != self.pairs: raise OdebcError(f"the photographs here are not those of the cached scores for {self.sampler}")
+        z, y = torch.cat(pairs[::2]), torch.cat(pairs[1::2])
+        if not accept and self.pairs not in (pairs_digest(z, y), digest(z, y)):
+            raise OdebcError(f"the photographs here are not those of the cached scores for "
+                f"{self.sampler}; if only another library decoded them, say accept=True")
         return pairs
 
 def caches(

@@ -10,6 +10,7 @@ from odebc.data import photographs, to_image
 
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that starts the tests in the background has it ignored, and processes inherit that
+os.environ.setdefault('ODEBC_PRECISION', 'float32')  # what a test compares must not depend on what is faster here; tests/test_precision.py chooses
 
 
 @pytest.fixture(scope='session')

@@ -285,12 +285,12 @@ def test_turned_patches_are_numpys(seed):
 
 
 def test_a_folder_in_bytes_holds_one_float_image_at_a_time(photo_folder, monkeypatch):
-    alive, most, real = [], [], data.load_image
-    def watched(path):
-        image = real(path)
+    alive, most, real = [], [], data.load_silently
+    def watched(*args):
+        image = real(*args)
         alive.append(weakref.ref(image)); most.append(sum(r() is not None for r in alive))
         return image
-    monkeypatch.setattr(data, 'load_image', watched)
+    monkeypatch.setattr(data, 'load_silently', watched)
     images = byte_folder(photo_folder)
     assert len(images) == len(most) > 1 and max(most) == 1
     assert all(torch.equal(images[name], ((y + 1)*127.5).round().byte()) for name, y in image_folder(photo_folder).items())
@@ -390,7 +390,7 @@ def test_photographs_are_upright_also_where_another_tag_is_damaged(orientation, 
         with Image.open(tmp_path/'damaged.jpg') as image, pytest.raises(struct.error): ImageOps.exif_transpose(image)
 
 
-@pytest.mark.filterwarnings('error')   # nor are they told as skipped
+@pytest.mark.filterwarnings('error')   # nor are they told as ignored
 def test_hidden_files_are_no_images(tmp_path):
     to_image(photographs()['coffee']).save(tmp_path/'a.png'); (tmp_path/'._a.png').write_bytes(b'what macOS adds')
     assert list(image_folder(tmp_path)) == ['a.png']
@@ -401,7 +401,7 @@ def test_files_that_end_too_early(tmp_path):
     content = (tmp_path/'whole.jpg').read_bytes()
     (tmp_path/'half.jpg').write_bytes(content[:len(content)//2])
     (tmp_path/'empty.png').write_bytes(b'')
-    with pytest.warns(UserWarning, match='skipped 2 of 3 images'): assert [x.shape for x in byte_folder(tmp_path).values()] == [(3, 400, 600)]
+    with pytest.warns(UserWarning, match='ignored 2 of 3 files'): assert [x.shape for x in byte_folder(tmp_path).values()] == [(3, 400, 600)]
     with pytest.raises(ValueError, match='cannot read'): load_image(tmp_path/'half.jpg')
     (tmp_path/'whole.jpg').unlink()
     with pytest.warns(UserWarning), pytest.raises(ValueError, match='no usable image'): byte_folder(tmp_path)

@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 import torch
 from tqdm import tqdm
+from odebc.cli import calm_streams
 from odebc.data import crops, degrade, image_folder, upsample, write_atomically
 from odebc.lab import batch_size
 from odebc.metrics import lpips, psnr
@@ -30,12 +31,13 @@ def row(sampler, x, z, side, bicubic, seconds=0.):
 def keep(path, rows):
     "Add rows to a file, in place of earlier ones of the same measurement"
     key = lambda r: (r['samples'], r.get('weights'), r['images'], r['crops'], r['size'], r['sampler'], r.get('bf16', False), r.get('schedule', 'linear'), r.get('squares'))
-    old = json.loads(path.read_text()) if path.exists() else []
+    old = json.loads(path.read_text(encoding='utf8')) if path.exists() else []
     write_atomically(path, json.dumps([*(r for r in old if key(r) not in set(map(key, rows))), *rows], indent=0).encode())
 
 
 @torch.no_grad()
 def main():
+    calm_streams()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('samplers', nargs='+', help='labels, such as DDIM-50 DDPM-100')
     parser.add_argument('--model', default='small', help='a shipped model, or a folder')
@@ -45,9 +47,10 @@ def main():
     parser.add_argument('--squares', type=int, help='cut both images into squares of this side before LPIPS compares them')
     parser.add_argument('--schedule', choices=('linear', 'cosine'), help="solve on this one; on the model's own by default")
     parser.add_argument('--out', type=Path, help='.json file that the rows are added to')
-    parser.add_argument('--bf16', action='store_true', help='bfloat16 in the network')
+    parser.add_argument('--precision', choices=('float32', 'bfloat16', 'auto'), default='float32', help='of the network')
+    parser.add_argument('--bf16', dest='precision', action='store_const', const='bfloat16', help=argparse.SUPPRESS)  # as it was called
     args = parser.parse_args()
-    model = SR3.from_pretrained(args.model, args.bf16).to(processes().device)
+    model = SR3.from_pretrained(args.model, args.precision).to(processes().device)
     if args.schedule: model = model.on(args.schedule)
     size, samples = args.size or model.size, model.samples
     side = args.squares or size
@@ -60,7 +63,7 @@ def main():
         start = time.monotonic()
         parts = [model.h(x_T[i:i+batch], y[i:i+batch], label, torch.Generator(model.device).manual_seed(i)) for i in tqdm(range(0, args.crops, batch), desc=label)]
         rows.append(row(label, torch.cat(parts), z, side, rows[0]['lpips'], time.monotonic() - start))
-        if args.out: keep(args.out, [r | dict(samples=samples, weights=model.fingerprint, images=Path(args.images).name, bf16=args.bf16, schedule=model.sched.name, squares=args.squares) for r in rows])
+        if args.out: keep(args.out, [r | dict(samples=samples, weights=model.fingerprint, images=Path(args.images).name, bf16=model.bf16, schedule=model.sched.name, squares=args.squares) for r in rows])
 
 
 if __name__ == '__main__': main()

@@ -17,4 +17,6 @@ def readme(path=Path(__file__).parents[1]/'nbs/index.ipynb'):
             parts.append(linked(data['text/markdown']) if 'text/markdown' in data else f"```\n{data['text/plain']}\n```")
     return '\n\n'.join(parts) + '\n'
 
-if __name__ == '__main__': sys.stdout.write(readme())
+if __name__ == '__main__':
+    sys.stdout.reconfigure(encoding='utf8')  # README.md is UTF-8, whatever the terminal is
+    sys.stdout.write(readme())

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 import torch
 from odebc.boundary import mean_correlation
+from odebc.cli import calm_streams
 from odebc.data import crops, degrade, digest, image_folder, tiles, write_atomically
 from odebc.metrics import lpips_model
 from odebc.scores import BoundaryCondition, candidates, processes, score_matrix
@@ -14,7 +15,7 @@ from odebc.train import SR3
 def kept(path, make):
     "What the file holds, or what is made now"
     if not path.exists(): write_atomically(path, json.dumps(make()).encode())
-    return json.loads(path.read_text())
+    return json.loads(path.read_text(encoding='utf8'))
 
 
 def run(name, strategy, seed, args, h, pairs, unseen, coarse):
@@ -32,6 +33,7 @@ def agreement(D, coarse, pairs, points):
 
 
 def main():
+    calm_streams()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--model', default='small')
     parser.add_argument('--references', required=True, help='folder of photographs for the search')
@@ -53,7 +55,7 @@ def main():
     references = [cut(crops, photographs, args.r, 100 + seed) for seed in range(args.seeds)]
     z = cut(tiles, image_folder(args.unseen, model.size), args.n, 0)
     facts = dict(model=args.model, weights=h.meta['weights'], sampler=args.sampler, coarse=args.coarse, K=args.k, R=args.r, budget=args.budget, references=digest(references[0]), unseen=digest(z))
-    differ = [k for k, v in facts.items() if path.exists() and json.loads(path.read_text()).get(k) != v]
+    differ = [k for k, v in facts.items() if path.exists() and json.loads(path.read_text(encoding='utf8')).get(k) != v]
     if differ: parser.error(f'{args.out} holds measurements with other {", ".join(differ)}: give another folder, or remove it to start anew')
     keep = lambda: write_atomically(path, json.dumps(result).encode())
     result, unseen = facts | dict(random=[], runs=[]), (z, degrade(z, model.scale))

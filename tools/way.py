@@ -41,14 +41,15 @@ def main():
     parser.add_argument('--crops', type=int, default=96)
     parser.add_argument('--every', type=int, default=6, help='n')
     parser.add_argument('--out', type=Path, required=True, help='.json file that the ways are added to')
-    parser.add_argument('--bf16', action='store_true', help='bfloat16 in the network')
+    parser.add_argument('--precision', choices=('float32', 'bfloat16', 'auto'), default='float32', help='of the network')
+    parser.add_argument('--bf16', dest='precision', action='store_const', const='bfloat16', help=argparse.SUPPRESS)  # as it was called
     args = parser.parse_args()
-    model = SR3.from_pretrained(args.model, args.bf16)
+    model = SR3.from_pretrained(args.model, args.precision)
     z = crops(list(image_folder(args.images, model.size).values()), args.crops, model.size, torch.Generator().manual_seed(0))[::args.every]
     x_T = candidates(args.crops, z.shape[1:], seed=7)[::args.every]
     for label in args.samplers:
-        found = dict(sampler=label, samples=model.samples, weights=model.fingerprint, images=Path(args.images).name, crops=len(z), bf16=args.bf16) | way(model, label, x_T, z)
-        write_atomically(args.out, json.dumps([*(json.loads(args.out.read_text()) if args.out.exists() else []), found]).encode())
+        found = dict(sampler=label, samples=model.samples, weights=model.fingerprint, images=Path(args.images).name, crops=len(z), bf16=model.bf16) | way(model, label, x_T, z)
+        write_atomically(args.out, json.dumps([*(json.loads(args.out.read_text(encoding='utf8')) if args.out.exists() else []), found]).encode())
 
 
 if __name__ == '__main__': main()
