@@ -650,7 +650,8 @@ def test_pillows_limit_is_back_whatever_happens(low_limit, tmp_path):
             except OdebcError: pass
     threads = [threading.Thread(target=often, args=(name,)) for name in ('x.png', 'broken.png', 'no.png')*2]
     for thread in threads: thread.start()
-    for thread in threads: thread.join()
+    for thread in threads: thread.join(120)
+    assert not any(thread.is_alive() for thread in threads)
     assert Image.MAX_IMAGE_PIXELS == 100
 
 

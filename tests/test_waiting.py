@@ -1,4 +1,5 @@
 "What hangs ends in a failure that says where: a process, a thread in it, a test that blocks signals, a page."
+import ast
 import json
 import re
 import shutil
@@ -81,3 +82,25 @@ def test_a_page_that_hangs_is_named_and_the_others_are_tested(tmp_path):
     assert done.returncode == 1 and 'these pages failed: hangs.ipynb, wrong.ipynb' in done.stderr
     assert 'hangs.ipynb: did not end within 20 s' in done.stdout and 'line 2 in stuck_for_ever' in done.stdout
     assert re.search(r'^right.ipynb: \d+ s$', done.stdout, re.M)
+
+
+def endless(path):
+    "Lines of a file that may wait for ever, or that fork"
+    for node in ast.walk(ast.parse(path.read_text(encoding='utf8'))):
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            names = [name.name for name in node.names] + [getattr(node, 'module', None) or '']
+            if any(name.partition('.')[0] == 'multiprocessing' for name in names): yield node.lineno
+        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute): continue
+        limited = any(keyword.arg == 'timeout' for keyword in node.keywords)
+        of = getattr(node.func.value, 'id', None)
+        if of == 'subprocess' and node.func.attr in ('run', 'call', 'check_call', 'check_output') and not limited: yield node.lineno
+        if node.func.attr in ('wait', 'communicate', 'join') and not node.args and not limited: yield node.lineno
+        if of == 'os' and node.func.attr in ('fork', 'wait', 'waitpid'): yield node.lineno
+
+
+def test_no_test_and_no_tool_forks_or_waits_without_a_limit(tmp_path):
+    found = [f'{path.relative_to(ROOT)}:{line}' for folder in ('tests', 'tools') for path in sorted((ROOT/folder).glob('*.py')) for line in endless(path)]
+    assert not found
+    bad = ['import multiprocessing', 'from multiprocessing import Process', 'subprocess.run(command)', 'process.wait()', 'process.communicate()', 'thread.join()', 'os.fork()']
+    (tmp_path/'bad.py').write_text('\n'.join([*bad, "process.wait(9); subprocess.run(command, timeout=9); ', '.join(words)"]))
+    assert list(endless(tmp_path/'bad.py')) == list(range(1, len(bad) + 1))

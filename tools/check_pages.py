@@ -41,7 +41,7 @@ def last_words(process):
         return process.communicate(timeout=20)[0]
     except subprocess.TimeoutExpired as e:
         os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        process.wait(60)
         return (e.output or b'').decode(errors='replace')
 
 
