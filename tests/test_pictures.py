@@ -1108,7 +1108,8 @@ def test_pillows_limit_is_back_whatever_happens(low_limit, tmp_path):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join()
+        thread.join(120)
+    assert not any(thread.is_alive() for thread in threads)
     assert Image.MAX_IMAGE_PIXELS == 100
 
 

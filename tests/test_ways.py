@@ -31,7 +31,7 @@ def finished(command, timeout=300, cwd=None, **env):
 def clone(tmp_path_factory):
     "The parent folder of a clone named odebc, installed by the Makefile's own command in an environment of its own"
     parent = tmp_path_factory.mktemp('parent')
-    files = subprocess.run(['git', 'ls-files', '-z', '--cached', '--others', '--exclude-standard'], cwd=ROOT, check=True, capture_output=True).stdout
+    files = subprocess.run(['git', 'ls-files', '-z', '--cached', '--others', '--exclude-standard'], cwd=ROOT, check=True, capture_output=True, timeout=120).stdout
     for name in filter(None, map(os.fsdecode, files.split(b'\0'))):
         if not (ROOT/name).is_file(): continue  # removed, and not yet committed
         (parent/'odebc'/name).parent.mkdir(parents=True, exist_ok=True)
@@ -89,7 +89,7 @@ def test_an_sdist_builds_a_wheel_with_all_data(clone, tmp_path):
     done = finished([sys.executable, '-c', make, tmp_path], cwd=clone/'odebc')
     archive, = tmp_path.glob('*.tar.gz')
     names = {name.partition('/')[2] for name in tarfile.open(archive).getnames()}
-    shipped = subprocess.run(['git', 'ls-files', '-z', 'data'], cwd=ROOT, check=True, capture_output=True, encoding='utf8').stdout.split('\0')[:-1]
+    shipped = subprocess.run(['git', 'ls-files', '-z', 'data'], cwd=ROOT, check=True, capture_output=True, encoding='utf8', timeout=120).stdout.split('\0')[:-1]
     there = [name for name in shipped if (ROOT/name).exists()]
     assert done.returncode == 0 and set(there) <= names and 'odebc/assets/__init__.py' in names
 
