@@ -177,7 +177,7 @@ def train(
     bf16: Annotated[bool|None, typer.Option(hidden=True)]=None,
     about: Annotated[str, typer.Option(help="what the photographs are, for the record")]='',
 ):
-    "Train SR3 on a folder of photographs; run again to resume. For several processes: torchrun --nproc-per-node N -m odebc train …"
+    "Train SR3 on a folder of photographs; run again to resume. For several processes: torchrun --nproc-per-node N -m -- odebc train …"
     from odebc.data import byte_folder
     from odebc.precision import chosen, precision_asked
     from odebc.train import CHECKPOINT, CONFIGS, SR3, Recipe, began_in_bf16, configured
@@ -211,7 +211,7 @@ def search(
     precision: Precision='auto',
     accept: Accept=[],
 ):
-    "Search x_T on reference patches; run again to resume. For several processes: torchrun --nproc-per-node N -m odebc search …"
+    "Search x_T on reference patches; run again to resume. For several processes: torchrun --nproc-per-node N -m -- odebc search …"
     from odebc.data import byte_folder, photographs
     from odebc.lab import reference_and_test
     from odebc.scores import BoundaryCondition, processes
@@ -268,7 +268,7 @@ def upscale(
     seed: Annotated[int|None, typer.Option(min=0, max=SEED, help="draw a random x_T in place of a found one")]=None,
     precision: Precision='auto',
 ):
-    "Enlarge pictures of any size from a found x_T; run again to go on after an interrupt."
+    "Enlarge pictures from a found x_T; run again to resume."
     from odebc.enlarge import enlarge_files, kept_facts
     def targets(sr3):
         return [out/f'{path.stem}_x{sr3.scale}.png' for path in images]

@@ -4,7 +4,8 @@ import sys
 from copy import deepcopy
 import pytest
 import torch
-import odebc.metrics  # torchvision must be imported through it, and transformers imports torchvision
+from odebc.metrics import import_torchvision
+import_torchvision()  # which transformers imports
 from diffusers import (AutoencoderKL, DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler, FlowMatchEulerDiscreteScheduler, IPNDMScheduler,
     LDMSuperResolutionPipeline, PNDMScheduler, StableDiffusionUpscalePipeline, UNet2DConditionModel, UNet2DModel, UniPCMultistepScheduler, VQModel)
 from diffusers.schedulers.scheduling_ddim_cogvideox import CogVideoXDDIMScheduler

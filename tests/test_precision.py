@@ -151,7 +151,7 @@ def test_the_clock_does_not_count_what_others_take(free, small, monkeypatch):
     finally:
         for other in others:
             other.kill()
-            other.wait()
+            other.wait(60)
     assert max(ratios)/min(ratios) < 1.25, ratios
 
 
@@ -312,7 +312,7 @@ def wait_for(there, process, number=signal.SIGKILL):
         process.wait(LIMIT)
     finally:
         process.kill()
-        process.wait()
+        process.wait(60)
 
 
 def test_results_go_on_in_their_precision(tmp_path):
