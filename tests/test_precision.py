@@ -2,6 +2,7 @@
 import json
 import os
 import random
+import runpy
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import torch
 from odebc import precision
 from odebc.data import degrade, photographs, tiles
 from odebc.enlarge import kept_facts
-from odebc.metrics import best_distance
+from odebc.metrics import ALEX_VARIABLE, best_distance
 from odebc.precision import Choice, by_cpu, by_gpu, by_time, chosen, cpu_features, found_out
 from odebc.scores import BoundaryCondition, candidates
 from odebc.train import SR3
@@ -420,9 +421,20 @@ def test_an_app_takes_what_is_faster_and_says_it(free, monkeypatch):
     assert 'precision: bfloat16, as the test wants' in app.computes.value and app.computes in app.children
 
 
-def test_a_tool_keeps_the_fact(photo_folder, tmp_path):
+@pytest.mark.skipif(not os.environ.get(ALEX_VARIABLE), reason=f'needs {ALEX_VARIABLE}')
+def test_a_tool_keeps_the_fact(photo_folder, tmp_path, monkeypatch):
     rows = tmp_path/'rows.json'
-    for args in (['--bf16'], ['--precision', 'auto']):
-        command = [sys.executable, ROOT/'tools/evaluate.py', 'DDIM-1', '--images', photo_folder, '--crops', '2', '--size', '32', '--out', rows, *args]
-        subprocess.run(command, check=True, capture_output=True, timeout=LIMIT, env=os.environ | dict(ODEBC_PRECISION='float32'))
+    monkeypatch.setenv('ODEBC_PRECISION', 'float32')
+    for how in (['--bf16'], ['--precision', 'auto']):
+        args = ['DDIM-1', '--images', photo_folder, '--crops', 2, '--size', 32, '--out', rows, *how]
+        monkeypatch.setattr(sys, 'argv', ['evaluate.py', *map(str, args)])
+        runpy.run_path(str(ROOT/'tools/evaluate.py'), run_name='__main__')
     assert [row['bf16'] for row in json.loads(rows.read_text())] == [True, True, False, False]
+
+
+def test_the_benchmark_prints_its_table(free, monkeypatch, capsys):
+    monkeypatch.setattr(sys, 'argv', ['precision.py', 'small', '--images', '2'])
+    runpy.run_path(str(ROOT/'benchmarks/precision.py'), run_name='__main__')
+    row = [part.strip() for part in capsys.readouterr().out.splitlines()[-1].strip('|').split('|')]
+    assert row[0] == 'small' and row[2] in ('float32', 'bfloat16')
+    assert float(row[3]) > 0 and 0 < float(row[8]) < .02                   # the ratio, and how far LPIPS moves at most
