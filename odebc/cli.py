@@ -265,14 +265,19 @@ def upscale(
     precision: Precision='auto',
 ):
     "Enlarge pictures from a found x_T; run again to resume."
-    from odebc.enlarge import enlarge_files
-    sr3 = loaded(model, precision)
+    from odebc.enlarge import enlarge_files, kept_facts
+    from odebc.train import SR3
+    scale = SR3.from_pretrained(model).scale
+    files = {out/f'{path.stem}_x{scale}.png': path for path in images}
+    def began_in_bf16(folder):
+        return next((facts.get('bf16') for facts in map(kept_facts, files) if facts), None)
+    sr3 = loaded(model, precision, begun(precision, out, began_in_bf16))
     x_T, sampler = start_for(sr3, model, x_t, seed, sampler)
-    files = {out/f'{path.stem}_x{sr3.scale}.png': path for path in images}
+    h = sr3.solution_map(sampler)
     if len(files) < len(images): raise OdebcError("two pictures have the same name: enlarge them into different folders")
     ready(out)
     batch = 16 if sr3.device.type == 'cuda' else max(16*64**2//sr3.size**2, 1) # of large tiles fewer, so that the bar moves
-    enlarge_files(sr3.solution_map(sampler), files, x_T, sr3.scale, batch=batch)
+    enlarge_files(h, files, x_T, scale, batch=batch)
 
 # %% ../nbs/12_cli.ipynb #3e40e2f3
 @app.command()

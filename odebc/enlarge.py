@@ -6,7 +6,7 @@
 __all__ = ['ROWS', 'STATE', 'BLOCK', 'READING', 'tile_starts', 'Tiling', 'Blend', 'number_in', 'group_memory', 'cached_files',
            'process_memory', 'available_memory', 'gigabytes', 'duration', 'check_memory', 'Forecast', 'existing',
            'free_disk', 'check_disk', 'laid_out', 'solved', 'working_memory', 'enlarge', 'png_chunk', 'differences',
-           'write_png', 'facts_of', 'Part', 'fingerprint', 'enlarged_rows', 'Enlargement', 'seconds_of',
+           'write_png', 'facts_of', 'Part', 'kept_facts', 'fingerprint', 'enlarged_rows', 'Enlargement', 'seconds_of',
            'read_enlargement', 'forecasts', 'enlarge_files', 'shipped_start', 'told']
 
 # %% ../nbs/08_enlarge.ipynb #e8000002
@@ -29,6 +29,7 @@ from tqdm import tqdm
 from .data import Picture, digest, load_picture, picture_size, to_bytes, upsample
 from .data import without_pillows_limit, write_atomically
 from .errors import CannotWrite, OdebcError
+from .precision import in_words
 
 # %% ../nbs/08_enlarge.ipynb #e8000011
 def tile_starts(
@@ -475,7 +476,7 @@ class Part:
             warnings.warn(f"{path} is damaged ({e}): {self.target} is begun anew")
             return None
         for name in self.facts | facts:
-            was, is_now = facts.get(name), self.facts.get(name)
+            name, was, is_now = in_words(name, facts.get(name), self.facts.get(name))
             if was != is_now:
                 raise OdebcError(f"{self.folder} holds half of another enlargement, with "
                                  f"another {name} ({was}, not {is_now}): write into another "
@@ -545,6 +546,16 @@ class Part:
         with open(self.folder/ROWS, 'rb') as file:
             while data := file.read(count*self.row_bytes):
                 yield np.frombuffer(data, np.uint8).reshape(-1, width, channels)
+
+def kept_facts(
+    target:str|Path, # the picture to be
+)->dict|None:
+    "Of the half picture, or of the finished one"
+    try:
+        with safe_open(Part(target, {}, 1).folder/STATE, 'pt') as file:
+            return json.loads(file.metadata()['facts'])
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError):
+        return facts_of(target)
 
 # %% ../nbs/08_enlarge.ipynb #e8000052
 def fingerprint(
