@@ -226,7 +226,7 @@ def test_the_time_of_a_tile_is_measured(model, x_T, tmp_path):
         return model.h(x_T, y, 'DDIM-1')
     slow.meta = model.solution_map('DDIM-1').meta
     seconds = Enlargement(slow, picture_of(40, 40), x_T, tmp_path/'x.png', batch=8).seconds_per_tile()
-    assert .0125 <= seconds < 1
+    assert .0125 <= seconds < 10
 
 
 def test_too_little_memory_is_refused_before_the_first_solve(model, x_T, tmp_path, monkeypatch):
@@ -367,6 +367,7 @@ def test_killed_and_gone_on(tmp_path):
     process = child('never', target)
     assert ended(process)[0] == b'' and process.returncode == 0         # there was nothing left to do
     assert target.read_bytes() == whole.read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['killed.png', 'whole.png']
 
 
 def solved_of(target):
@@ -469,6 +470,21 @@ def test_what_is_there_is_not_made_again(model, x_T, tmp_path):
     assert facts_of(tmp_path/'0.png')['sampler'] == 'DDIM-2'                # other facts: made anew
 
 
+def test_what_a_kill_in_the_last_moment_left_is_cleared(model, x_T, tmp_path):
+    "By the command, too; the half of another enlargement stays"
+    source, target = tmp_path/'in.png', tmp_path/'x.png'
+    to_image(picture_of(12, 12).colours).save(source)
+    h, files = model.solution_map('DDIM-1'), {target: source}
+    enlarge_files(h, files, x_T)
+    (tmp_path/'x.png.part').mkdir()
+    (tmp_path/'x.png.part'/module.ROWS).write_bytes(b'rows')
+    enlarge_files(h, files, x_T)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['in.png', 'x.png']
+    with pytest.raises(KeyboardInterrupt): Enlargement(Counting(h, 2, stop), picture_of(20, 20), x_T, target, batch=4).run()
+    enlarge_files(h, files, x_T)
+    assert (tmp_path/'x.png.part'/module.STATE).exists()
+
+
 def test_permissions_are_those_of_any_file(model, x_T, tmp_path):
     "Not those of a temporary file"
     Enlargement(model.solution_map('DDIM-1'), picture_of(9, 9), x_T, tmp_path/'x.png').run()
@@ -483,9 +499,9 @@ torch.set_num_threads(1)
 sys.path.insert(0, {tests!r})
 from test_enlarge import picture_of, tiny
 from odebc.enlarge import Enlargement
-model, picture = tiny(64, 16), picture_of(4000, 600)
+model, picture = tiny(64, 16), picture_of(3000, 500)
 h, x_T = model.solution_map('DDIM-1'), torch.zeros(3, 64, 64)
-Enlargement(h, picture_of(40, 600), x_T, sys.argv[1] + '/small.png', batch=64).run()
+Enlargement(h, picture_of(40, 500), x_T, sys.argv[1] + '/small.png', batch=64).run()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 Enlargement(h, picture, x_T, sys.argv[1] + '/large.png', batch=64).run()
 print(1024*(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before))
@@ -493,11 +509,11 @@ print(1024*(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before))
 
 
 def test_memory_does_not_grow_with_the_result(tmp_path):
-    "38 megapixels come out, which are 614 MB of sums, or 461 MB of floats"
+    "24 megapixels come out, which are 384 MB of sums, and 288 MB of floats"
     code = LARGE.format(tests=str(Path(__file__).parent))
     done = finished([sys.executable, '-c', code, tmp_path], check=True, env=QUIET)
     assert int(done.stdout) < 200e6
-    assert Image.open(tmp_path/'large.png').size == (2400, 16_000)
+    assert Image.open(tmp_path/'large.png').size == (2000, 12_000)
 
 
 # --- the command
