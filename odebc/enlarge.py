@@ -476,10 +476,10 @@ class Part:
             warnings.warn(f"{path} is damaged ({e}): {self.target} is begun anew")
             return None
         for name in self.facts | facts:
-            name, was, is_now = in_words(name, facts.get(name), self.facts.get(name))
+            key, was, is_now = in_words(name, facts.get(name), self.facts.get(name))
             if was != is_now:
                 raise OdebcError(f"{self.folder} holds half of another enlargement, with "
-                                 f"another {name} ({was}, not {is_now}): write into another "
+                                 f"another {key} ({was}, not {is_now}): write into another "
                                  f"folder, or remove it")
         if self.size < rows*self.row_bytes:
             warnings.warn(f"{self.folder/ROWS} lacks rows: {self.target} is begun anew")
@@ -556,17 +556,19 @@ class Part:
             while data := file.read(count*self.row_bytes):
                 yield np.frombuffer(data, np.uint8).reshape(-1, width, channels)
 
+# %% ../nbs/08_enlarge.ipynb #e8000052
 def kept_facts(
-    target:str|Path, # the picture to be
-)->dict|None:
-    "Of the half picture, or of the finished one"
+    path:str|Path, # of a finished picture, or of the folder of a half one
+)->dict: # empty where it says nothing
+    "What it says of its own making"
+    if not Path(path).is_dir():
+        return facts_of(path) or {}
     try:
-        with safe_open(Part(target, {}, 1).folder/STATE, 'pt') as file:
+        with safe_open(Path(path)/STATE, 'pt') as file:
             return json.loads(file.metadata()['facts'])
     except (SafetensorError, OSError, KeyError, TypeError, ValueError):
-        return facts_of(target)
+        return {}
 
-# %% ../nbs/08_enlarge.ipynb #e8000052
 def fingerprint(
     picture:Picture, # colours, and perhaps alpha
 )->str: # 16 hexadecimal digits

@@ -599,8 +599,8 @@ def test_the_precision_of_what_was_begun_is_kept(model, tmp_path):
 
 
 def test_facts_of_what_was_begun(model, x_T, tmp_path):
-    assert kept_facts(tmp_path/'x.png') is None
+    assert kept_facts(tmp_path/'x.png') == kept_facts(tmp_path/'x.png.part') == {}
     with pytest.raises(KeyboardInterrupt): Enlargement(Counting(model.solution_map('DDIM-1'), 3, stop), picture_of(20, 30), x_T, tmp_path/'x.png', batch=4).run()
-    assert kept_facts(tmp_path/'x.png')['sampler'] == 'DDIM-1'
+    assert kept_facts(tmp_path/'x.png.part')['sampler'] == 'DDIM-1'
     bf16 = SR3(model.net, model.scale, model.size, precision='bfloat16')
     with pytest.raises(OdebcError, match=r'with another precision \(float32, not bfloat16\)'): Enlargement(bf16.solution_map('DDIM-1'), picture_of(20, 30), x_T, tmp_path/'x.png', batch=4).run()

@@ -1,4 +1,6 @@
 "What hangs ends in a failure that says where: a process, a thread in it, a test that blocks signals, a page."
+import ast
+import json
 import re
 import shutil
 import sys
@@ -61,3 +63,44 @@ def test_every_test_has_a_limit(request):
     assert request.config.pluginmanager.hasplugin('timeout')
     limit, last = (float(request.config.getini(name)) for name in ('timeout', 'faulthandler_timeout'))
     assert 0 < limit < last and request.config.getini('faulthandler_exit_on_timeout')
+
+
+def page(path, *cells):
+    "A notebook"
+    kernel = dict(name='python3', language='python', display_name='python3')
+    cells = [dict(cell_type='code', id=f'{i:08d}', metadata={}, outputs=[], execution_count=None, source=cell) for i, cell in enumerate(cells)]
+    path.write_text(json.dumps(dict(nbformat=4, nbformat_minor=5, metadata=dict(kernelspec=kernel), cells=cells)))
+    return path
+
+
+def test_a_page_that_hangs_is_named_and_the_others_are_tested(tmp_path):
+    pages = [
+        page(tmp_path/'hangs.ipynb', 'import threading', 'def stuck_for_ever(lock):\n    for _ in range(2): lock.acquire()', 'stuck_for_ever(threading.Lock())'),
+        page(tmp_path/'wrong.ipynb', 'assert 1 == 2'),
+        page(tmp_path/'right.ipynb', 'assert 1 == 1')]
+    done = finished([sys.executable, ROOT/'tools/check_pages.py', '--limit', 20, *pages])
+    assert done.returncode == 1 and 'these pages failed: hangs.ipynb, wrong.ipynb' in done.stderr
+    assert 'hangs.ipynb: did not end within 20 s' in done.stdout and 'line 2 in stuck_for_ever' in done.stdout
+    assert re.search(r'^right.ipynb: \d+ s$', done.stdout, re.M)
+
+
+def endless(path):
+    "Lines of a file that may wait for ever, or that fork"
+    for node in ast.walk(ast.parse(path.read_text(encoding='utf8'))):
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            names = [name.name for name in node.names] + [getattr(node, 'module', None) or '']
+            if any(name.partition('.')[0] == 'multiprocessing' for name in names): yield node.lineno
+        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute): continue
+        limited = any(keyword.arg == 'timeout' for keyword in node.keywords)
+        of = getattr(node.func.value, 'id', None)
+        if of == 'subprocess' and node.func.attr in ('run', 'call', 'check_call', 'check_output') and not limited: yield node.lineno
+        if node.func.attr in ('wait', 'communicate', 'join') and not node.args and not limited: yield node.lineno
+        if of == 'os' and node.func.attr in ('fork', 'wait', 'waitpid'): yield node.lineno
+
+
+def test_no_test_and_no_tool_forks_or_waits_without_a_limit(tmp_path):
+    found = [f'{path.relative_to(ROOT)}:{line}' for folder in ('tests', 'tools') for path in sorted((ROOT/folder).glob('*.py')) for line in endless(path)]
+    assert not found
+    bad = ['import multiprocessing', 'from multiprocessing import Process', 'subprocess.run(command)', 'process.wait()', 'process.communicate()', 'thread.join()', 'os.fork()']
+    (tmp_path/'bad.py').write_text('\n'.join([*bad, "process.wait(9); subprocess.run(command, timeout=9); ', '.join(words)"]))
+    assert list(endless(tmp_path/'bad.py')) == list(range(1, len(bad) + 1))

@@ -1,0 +1,62 @@
+"Test every page as nbdev_test does, each in a process of its own, which ends with the traces of its threads when it takes too long."
+import argparse
+import os
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+PAGES = Path(__file__).parents[1]/'nbs'
+TEST = 'import sys; from nbdev.test import nbdev_test; nbdev_test(path=sys.argv[1], n_workers=0)'
+
+
+def check(
+    page:Path, # a notebook
+    limit:float, # seconds
+)->bool: # whether all of its cells did what they should
+    "Run the cells of one page; says how long it took, or what went wrong"
+    start = time.monotonic()
+    # a group of its own: what the page starts ends with it
+    process = subprocess.Popen([sys.executable, '-X', 'faulthandler', '-c', TEST, str(page)], cwd=PAGES.parent,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding='utf8', errors='replace', start_new_session=True)
+    try:
+        told, late = process.communicate(timeout=limit)[0], ''
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGABRT)  # Python writes where its threads stand
+        told, late = last_words(process), f'did not end within {limit:.0f} s; '
+    except BaseException:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
+    failed = process.returncode != 0
+    print(f"{page.name}: {late}{'FAILED after ' if failed else ''}{time.monotonic() - start:.0f} s", flush=True)
+    if failed: print(told, flush=True)
+    return not failed
+
+
+def last_words(process):
+    "What an aborted process wrote"
+    try:
+        return process.communicate(timeout=20)[0]
+    except subprocess.TimeoutExpired as e:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait(60)
+        return (e.output or b'').decode(errors='replace')
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('pages', nargs='*', type=Path, help='all by default')
+    parser.add_argument('--limit', type=float, default=900, help='seconds for a page')
+    parser.add_argument('--processes', type=int, default=2)
+    args = parser.parse_args()
+    pages = args.pages or sorted(PAGES.glob('[!_]*.ipynb'))
+    with ThreadPoolExecutor(args.processes) as pool:
+        good = list(pool.map(lambda page: check(page.resolve(), args.limit), pages))
+    bad = [page.name for page, fine in zip(pages, good) if not fine]
+    sys.exit(f"these pages failed: {', '.join(bad)}" if bad else 0)
+
+
+if __name__ == '__main__':
+    main()
