@@ -277,11 +277,12 @@ def upscale(
         return begun(precision, halves + targets(sr3), lambda path: kept_facts(path).get('bf16'))
     sr3 = loaded(model, precision, earlier)
     x_T, sampler = start_for(sr3, model, x_t, seed, sampler)
+    h = sr3.solution_map(sampler)
     files = dict(zip(targets(sr3), images))
     if len(files) < len(images): raise OdebcError("two pictures have the same name: enlarge them into different folders")
     ready(out)
     batch = 16 if sr3.device.type == 'cuda' else max(16*64**2//sr3.size**2, 1) # of large tiles fewer, so that the bar moves
-    enlarge_files(sr3.solution_map(sampler), files, x_T, sr3.scale, batch=batch)
+    enlarge_files(h, files, x_T, sr3.scale, batch=batch)
 
 # %% ../nbs/12_cli.ipynb #3e40e2f3
 @app.command()

@@ -537,6 +537,15 @@ class Part:
             os.fsync(self.file.fileno())
             write_atomically(self.folder/STATE, data)
 
+    def clear(self):
+        "Remove what was kept, unless it is half of another enlargement"
+        try:
+            self.state()
+        except OdebcError:
+            return
+        if self.folder.is_dir():
+            shutil.rmtree(self.folder)
+
     def blocks(self,
         width:int, # pixels
         channels:int, # per pixel
@@ -627,14 +636,16 @@ class Enlargement:
     def seconds_per_tile(self)->float:
         "Measured: one tile, and where that is quick a batch"
         tiles = self.tiling.cut(self.picture.colours, 0, self.batch)
-        one = seconds_of(self.h, self.x_T, tiles[:1])
-        return one if one > 2 else seconds_of(self.h, self.x_T, tiles)/len(tiles)
+        with tqdm(total=1, desc='timing a tile', leave=False):
+            one = seconds_of(self.h, self.x_T, tiles[:1])
+            return one if one > 2 else seconds_of(self.h, self.x_T, tiles)/len(tiles)
 
     def run(self,
         every:float=20., # seconds between two moments from which it can go on after a kill
     ):
         "Solve what is left, and write the file"
         if self.finished:
+            self.part.clear()  # after a kill in the last moment
             return
         self.forecast().check()
         blend, part = Blend(self.tiling), self.part
@@ -752,6 +763,7 @@ def enlarge_files(
         say("It can be stopped at any time, by Ctrl-C; the same command goes on.")
     for target, cost in zip(files, costs):
         if not cost.left:
+            Part(target, facts_of(target), 1).clear()
             say(f"{target} is there already, made from the same picture in the same way")
             continue
         count = len(cost.tiling.places)
