@@ -697,7 +697,7 @@ def area_means(
 
 def near_copies(
     images:list[Tensor], # (3, H, W) each
-    share:float=.15, # of the contrast; copies differ by less, in the mean
+    share:float=.2, # of the contrast; copies differ by less, in the mean
     shape:float=.03, # largest difference of the logarithms of width/height
 )->Tensor: # (n, n), bool
     "Which of them are the same picture in another size or of another quality"
