@@ -116,13 +116,13 @@ TURNS = dict(zip(range(2, 9), (T.FLIP_LEFT_RIGHT, T.ROTATE_180, T.FLIP_TOP_BOTTO
 def orientation(
     image:Image.Image, # opened
     getexif:Callable, # reads its EXIF
-)->int: # EXIF's number; 1 is upright, and 0 is said where EXIF is damaged
+)->int|None: # EXIF's number, 1 is upright; None where EXIF is damaged
     "How the camera was held"
     try:
         # Pillow may have met the damage already, and forgotten it
         Image.Exif().load(image.info.get('exif', b''))
         return getexif().get(ExifTags.Base.Orientation, 1)
-    except (OSError, SyntaxError, ValueError, struct.error): return 0
+    except (OSError, SyntaxError, ValueError, struct.error): return None
 
 def upright(
     image:Image.Image, # as it was stored
@@ -484,7 +484,7 @@ def read(
         remarks.append("it holds several pictures, and the first is read")
     deep = source is not None and ';16' in packed and packed[0] != 'I'
     decode(image)
-    if orientation(image, image.getexif) == 0:
+    if orientation(image, image.getexif) is None:
         remarks.append("its EXIF is damaged, so it may lie on its side")
     if deep: stored = samples16(source, packed, image.info.get('transparency'))
     else: stored = samples(upright(image), packed)
