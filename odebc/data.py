@@ -113,13 +113,13 @@ TURNS = dict(zip(range(2, 9), (T.FLIP_LEFT_RIGHT, T.ROTATE_180, T.FLIP_TOP_BOTTO
 def orientation(
     image:Image.Image, # opened
     getexif:Callable, # reads its EXIF
-)->int: # EXIF's number; 1 is upright, and 0 is said where EXIF is damaged
+)->int|None: # EXIF's number, 1 is upright; None where EXIF is damaged
     "How the camera was held"
     try:
         # Pillow may have met the damage already, and forgotten it
         Image.Exif().load(image.info.get('exif', b''))
         return getexif().get(ExifTags.Base.Orientation, 1)
-    except (OSError, SyntaxError, ValueError, struct.error): return 0
+    except (OSError, SyntaxError, ValueError, struct.error): return None
 
 def upright(
     image:Image.Image, # as it was stored
@@ -481,7 +481,7 @@ def read(
         remarks.append("it holds several pictures, and the first is read")
     deep = source is not None and ';16' in packed and packed[0] != 'I'
     decode(image)
-    if orientation(image, image.getexif) == 0:
+    if orientation(image, image.getexif) is None:
         remarks.append("its EXIF is damaged, so it may lie on its side")
     if deep: stored = samples16(source, packed, image.info.get('transparency'))
     else: stored = samples(upright(image), packed)
@@ -694,7 +694,7 @@ def area_means(
 
 def near_copies(
     images:list[Tensor], # (3, H, W) each
-    share:float=.15, # of the contrast; copies differ by less, in the mean
+    share:float=.2, # of the contrast; copies differ by less, in the mean
     shape:float=.03, # largest difference of the logarithms of width/height
 )->Tensor: # (n, n), bool
     "Which of them are the same picture in another size or of another quality"
