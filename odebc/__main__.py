@@ -1,4 +1,4 @@
-"The command `odebc`, as `python -m odebc` and `torchrun -m odebc`; written by hand, as a page has no way to export this name."
+"The command `odebc`, as `python -m odebc` and `torchrun -m -- odebc`; written by hand, as a page has no way to export this name."
 import os
 import sys
 

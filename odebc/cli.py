@@ -71,14 +71,15 @@ def in_older_words(
 
 def begun(
     precision:str, # of --precision
-    path:Path, # what the command goes on with, if it is there
+    paths:list[Path], # what the command goes on with, as far as it is there
     read:Callable, # path -> whether it was begun in bfloat16; None: it does not say
 ): # Choice, the same on all processes, or None
-    "The precision to go on in"
+    "The precision to go on in: that of the first path which says one"
     from odebc.precision import kept, together
     if precision != 'auto':
         return None
-    return together(lambda: kept(read(path), path.name) if path.exists() else None)
+    said = (kept(read(path), path.name) for path in paths if path.exists())
+    return together(lambda: next(filter(None, said), None))
 
 def say(choice):
     "One process tells the precision"
@@ -89,13 +90,16 @@ def say(choice):
 def loaded(
     name:str, # of a model
     precision:str, # of --precision
-    goes_on=None, # the `Choice` that an earlier run made, if any
+    earlier:Callable=lambda sr3: None, # sr3 -> the `Choice` of an earlier run that this one goes on with, or None
 ): # SR3
     "A model on its device, with its precision chosen and told"
     from odebc.scores import processes
     from odebc.train import SR3
-    sr3 = SR3.from_pretrained(name, goes_on.precision if goes_on else precision).to(processes().device)
-    say(goes_on or sr3.choice)
+    sr3 = SR3.from_pretrained(name, precision).to(processes().device)
+    choice = earlier(sr3)
+    if choice:
+        sr3 = SR3(sr3.net, sr3.scale, sr3.size, sr3.record, choice.precision)
+    say(choice or sr3.choice)
     return sr3
 
 DISTANCES = 'best', 'lpips', 'lpips-lite', 'dists', 'dssim' # for --distance; best: LPIPS, or LPIPS-lite where it cannot be had
@@ -173,7 +177,7 @@ def train(
     bf16: Annotated[bool|None, typer.Option(hidden=True)]=None,
     about: Annotated[str, typer.Option(help="what the photographs are, for the record")]='',
 ):
-    "Train SR3 on a folder of photographs; run again to resume. For several processes: torchrun --nproc-per-node N -m odebc train …"
+    "Train SR3 on a folder of photographs; run again to resume. For several processes: torchrun --nproc-per-node N -m -- odebc train …"
     from odebc.data import byte_folder
     from odebc.precision import chosen, precision_asked
     from odebc.train import CHECKPOINT, CONFIGS, SR3, Recipe, began_in_bf16, configured
@@ -183,7 +187,7 @@ def train(
     for name, value in changes.items():
         if isinstance(value, float) and not math.isfinite(value): raise OdebcError(f"{name} must be a finite number, not {value}")
     run = configured(config, list(byte_folder(images, least).values()), SR3.from_pretrained(start) if start else None, **{k: v for k, v in changes.items() if v is not None})
-    choice = begun(precision, out/CHECKPOINT, began_in_bf16) or chosen(precision, run.net, run.recipe.size)
+    choice = begun(precision, [out/CHECKPOINT], began_in_bf16) or chosen(precision, run.net, run.recipe.size)
     run.recipe.bf16 = choice.bf16
     say(choice)
     model = run.fit(ready(out), data=about or images.name)
@@ -207,12 +211,12 @@ def search(
     precision: Precision='auto',
     accept: Accept=[],
 ):
-    "Search x_T on reference patches; run again to resume. For several processes: torchrun --nproc-per-node N -m odebc search …"
+    "Search x_T on reference patches; run again to resume. For several processes: torchrun --nproc-per-node N -m -- odebc search …"
     from odebc.data import byte_folder, photographs
     from odebc.lab import reference_and_test
     from odebc.scores import BoundaryCondition, processes
     from odebc.search import search as find
-    sr3 = loaded(model, precision, begun(precision, out, lambda path: BoundaryCondition.load(path).meta.get('bf16')))
+    sr3 = loaded(model, precision, lambda sr3: begun(precision, [out], lambda path: BoundaryCondition.load(path).meta.get('bf16')))
     name, distance, _ = distance_named(distance)
     photos = photographs() if images is None else byte_folder(images, sr3.size)
     z_ref, y_ref, z, y = (x.to(sr3.device) for x in reference_and_test(photos, r, unseen, sr3.size, sr3.scale, seed))
@@ -264,11 +268,16 @@ def upscale(
     seed: Annotated[int|None, typer.Option(min=0, max=SEED, help="draw a random x_T in place of a found one")]=None,
     precision: Precision='auto',
 ):
-    "Enlarge pictures of any size from a found x_T; run again to go on after an interrupt."
-    from odebc.enlarge import enlarge_files
-    sr3 = loaded(model, precision)
+    "Enlarge pictures from a found x_T; run again to resume."
+    from odebc.enlarge import enlarge_files, kept_facts
+    def targets(sr3):
+        return [out/f'{path.stem}_x{sr3.scale}.png' for path in images]
+    def earlier(sr3):
+        halves = [path.with_name(f'{path.name}.part') for path in targets(sr3)]
+        return begun(precision, halves + targets(sr3), lambda path: kept_facts(path).get('bf16'))
+    sr3 = loaded(model, precision, earlier)
     x_T, sampler = start_for(sr3, model, x_t, seed, sampler)
-    files = {out/f'{path.stem}_x{sr3.scale}.png': path for path in images}
+    files = dict(zip(targets(sr3), images))
     if len(files) < len(images): raise OdebcError("two pictures have the same name: enlarge them into different folders")
     ready(out)
     batch = 16 if sr3.device.type == 'cuda' else max(16*64**2//sr3.size**2, 1) # of large tiles fewer, so that the bar moves
@@ -304,8 +313,8 @@ def results(
     names = ['this', *(Path(other).name for other in others)]
     if len(set(names)) < len(names): raise OdebcError(f"the networks need different names, none of them this; their folders are called {', '.join(names[1:])}")
     precision = in_older_words(precision, bf16)
-    goes_on = begun(precision, out/'lab.json', lambda path: intact(path, read_json).get('network', {}).get('bf16'))
-    network = loaded(model, precision, goes_on)
+    read = lambda path: intact(path, read_json).get('network', {}).get('bf16')
+    network = loaded(model, precision, lambda sr3: begun(precision, [out/'lab.json'], read))
     load = lambda name: SR3.from_pretrained(name, network.precision).to(network.device)
     networks = {name: load(other) for name, other in zip(names[1:], others)}
     for name, other in networks.items():

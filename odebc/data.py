@@ -5,22 +5,22 @@
 # %% auto #0
 __all__ = ['MAX_PIXELS', 'TURNS', 'NO_WHITE', 'SRGB', 'D50', 'SRGB_CURVE', 'SRGB_POINTS', 'CICP_POINTS', 'SPACES', 'SUFFIXES',
            'LEFT_BEHIND', 'Dataset', 'DATASETS', 'to_bytes', 'from_bytes', 'to_image', 'Picture',
-           'without_pillows_limit', 'opened', 'decode', 'upright', 'Samples', 'packing', 'keyed', 'check_tiff',
-           'grey16', 'samples', 'unpacked_as', 'samples16', 'ask', 'managed', 'plain', 'transform_of', 'is_srgb',
-           'to_colours', 'to_xyz', 'screen_profile', 'icc_tags', 'icc_curve', 'by_numbers', 'png_chunks', 'profile_of',
-           'in_srgb', 'read', 'told_in_a_sentence', 'from_file', 'load_picture', 'over_white', 'load_image',
-           'to_tensor', 'picture_size', 'photographs', 'is_hidden', 'is_image', 'sort_files', 'load_silently',
-           'counted', 'read_images', 'image_folder', 'byte_folder', 'crops', 'tiles', 'area_means', 'near_copies',
-           'joined', 'split', 'turned', 'augment', 'check_batch', 'lr_size', 'degrade', 'upsample', 'grid',
-           'gaussian_kernel', 'sinc_kernel', 'blur', 'gaussian_noise', 'poisson_noise', 'jpeg', 'draw', 'resize',
-           'random_blur', 'random_resize', 'random_noise', 'random_jpeg', 'sharpen', 'history', 'realistic',
-           'has_images', 'archived', 'unpack', 'download', 'write_atomically', 'digest']
+           'without_pillows_limit', 'opened', 'decode', 'orientation', 'upright', 'Samples', 'packing', 'keyed',
+           'check_tiff', 'grey16', 'samples', 'unpacked_as', 'samples16', 'ask', 'managed', 'plain', 'transform_of',
+           'is_srgb', 'to_colours', 'to_xyz', 'screen_profile', 'icc_tags', 'icc_curve', 'by_numbers', 'png_chunks',
+           'bmp_profile', 'profile_of', 'in_srgb', 'read', 'told_in_a_sentence', 'from_file', 'load_picture',
+           'over_white', 'load_image', 'to_tensor', 'picture_size', 'photographs', 'is_hidden', 'is_image',
+           'sort_files', 'load_silently', 'counted', 'read_images', 'image_folder', 'byte_folder', 'crops', 'tiles',
+           'area_means', 'near_copies', 'joined', 'split', 'turned', 'augment', 'check_batch', 'lr_size', 'degrade',
+           'upsample', 'grid', 'gaussian_kernel', 'sinc_kernel', 'blur', 'gaussian_noise', 'poisson_noise', 'jpeg',
+           'draw', 'resize', 'random_blur', 'random_resize', 'random_noise', 'random_jpeg', 'sharpen', 'history',
+           'realistic', 'has_images', 'archived', 'unpack', 'download', 'write_atomically', 'digest']
 
 # %% ../nbs/05_data.ipynb #40828082
 from collections import namedtuple
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import product
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 import hashlib, io, math, os, struct, sys, tarfile, tempfile, threading, warnings, zipfile
@@ -73,7 +73,7 @@ class Picture(NamedTuple):
 
 @contextmanager
 def without_pillows_limit():
-    "The limit belongs to the whole process, so it is lifted for a moment, by one thread at a time"
+    "The limit is the whole process's, so it is lifted for a moment, by one thread at a time"
     with _pillows_limit:
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try: yield
@@ -94,7 +94,8 @@ def opened(
 def decode(
     image:Image.Image, # opened
 ):
-    "Let Pillow read the pixels: large ones under the lifted limit, and those of a TIFF without a map of the file, which it takes for upright already"
+    "Let Pillow read the pixels: large ones under the lifted limit, TIFF without a map"
+    # Of a lying TIFF the size is that of the upright picture, and the map is drawn in its shape.
     path = getattr(image, 'filename', '')
     if image.format == 'TIFF': image.filename = ''
     try:
@@ -109,12 +110,23 @@ def decode(
 TURNS = dict(zip(range(2, 9), (T.FLIP_LEFT_RIGHT, T.ROTATE_180, T.FLIP_TOP_BOTTOM, T.TRANSPOSE,
     T.ROTATE_270, T.TRANSVERSE, T.ROTATE_90))) # EXIF's orientation -> what undoes it
 
+def orientation(
+    image:Image.Image, # opened
+    getexif:Callable, # reads its EXIF
+)->int: # EXIF's number; 1 is upright, and 0 is said where EXIF is damaged
+    "How the camera was held"
+    try:
+        # Pillow may have met the damage already, and forgotten it
+        Image.Exif().load(image.info.get('exif', b''))
+        return getexif().get(ExifTags.Base.Orientation, 1)
+    except (OSError, SyntaxError, ValueError, struct.error): return 0
+
 def upright(
     image:Image.Image, # as it was stored
 )->Image.Image: # as the camera was held
     "Turn by EXIF's orientation alone: Pillow's `exif_transpose` also writes the other tags anew, and fails where one of them is damaged"
     decode(image) # first, since Pillow turns a TIFF when it decodes it, and takes the tag away
-    turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
+    turn = TURNS.get(orientation(image, image.getexif))
     return image if turn is None else image.transpose(turn)
 
 # %% ../nbs/05_data.ipynb #a52815bd
@@ -147,12 +159,13 @@ def check_tiff(
 ):
     "Refuse what Pillow would read as something else"
     tags = image.tag_v2
-    bits, signs = tags.get(ExifTags.Base.BitsPerSample, (1,)), tags.get(ExifTags.Base.SampleFormat, (1,))
+    bits = tags.get(ExifTags.Base.BitsPerSample, (1,))
+    signs = tags.get(ExifTags.Base.SampleFormat, (1,))
     if set(signs) != {1}: raise OdebcError(f"numbers with a sign or a point {NO_WHITE}")
     if max(bits) > 16: raise OdebcError(f"numbers of {max(bits)} bits {NO_WHITE}")
     if max(bits) == 16 and tags.get(ExifTags.Base.PlanarConfiguration) == 2:
-        raise OdebcError("it keeps 16 bits in one plane for each colour, which Pillow reads wrongly: "
-                         "save it with the colours of a pixel side by side")
+        raise OdebcError("it keeps 16 bits in one plane for each colour, which Pillow reads "
+                         "wrongly: save it with the colours of a pixel side by side")
 
 def grey16(
     image:Image.Image, # decoded, of a mode that begins with I
@@ -160,9 +173,11 @@ def grey16(
 )->Samples:
     "Greyscale of more than 8 bits"
     values, white = np.array(image)[..., None], 4095 if packed == 'I;12' else 65535
-    if values.max() > white or values.min() < 0: raise OdebcError(f"numbers of 32 bits {NO_WHITE}")
+    if values.max() > white or values.min() < 0:
+        raise OdebcError(f"numbers of 32 bits {NO_WHITE}")
     alpha = keyed(values, image.info.get('transparency'))
-    if image.format == 'TIFF' and image.tag_v2.get(ExifTags.Base.PhotometricInterpretation) == 0:
+    meaning = ExifTags.Base.PhotometricInterpretation
+    if image.format == 'TIFF' and image.tag_v2.get(meaning) == 0:
         values = white - values # here 0 is white, which Pillow forgets with 16 bits
     return Samples(values, white, 'L', alpha)
 
@@ -178,9 +193,10 @@ def samples(
         image = image.convert('LA' if mode in ('LA', 'La') else 'RGBA')
         values = np.array(image)
         return Samples(values[..., :-1], 255, image.mode[:-1], values[..., -1]/np.float32(255))
-    if mode not in ('L', 'RGB', 'CMYK', 'LAB'): image = image.convert('L' if mode == '1' else 'RGB')
+    if mode == '1': image = image.convert('L')
+    if image.mode not in ('L', 'RGB', 'CMYK', 'LAB'): image = image.convert('RGB')
     values = np.array(image).reshape(image.height, image.width, -1)
-    steps = {'L;2': 85, 'L;4': 17}.get(packed, 1) # Pillow widens these numbers, but not the key
+    steps = {'L;2': 85, 'L;4': 17}.get(packed, 1) # Pillow widens the numbers, not the key
     return Samples(values, 255, image.mode, keyed(values, key and np.array(key)*steps))
 
 # %% ../nbs/05_data.ipynb #5e27a65c
@@ -196,17 +212,18 @@ def unpacked_as(
 
 def samples16(
     source:str|Path|io.BytesIO, # a file, or the content of one
-    packed:str, # how it is stored: RGB, RGBA, RGBa, RGBX, LA or CMYK; then ;16; then the order of bytes
+    packed:str, # RGB, RGBA, RGBa, RGBX, LA or CMYK; then ;16; then the order of the bytes
     key:tuple|None=None, # the transparent colour, if there is one
 )->Samples:
-    "Colours of 16 bits. Pillow keeps the upper byte of a number, so we ask again in the other order of bytes"
+    "Colours of 16 bits: Pillow keeps the upper byte, so we ask again in the other order"
     mode, order = packed[:-1].replace('a', 'A'), packed[-1]
-    if mode == 'LA;16': # always in PNG's order: the four bytes of a pixel as if they were four colours
+    if mode == 'LA;16': # of PNG: the four bytes of a pixel, as if they were four colours
         four = unpacked_as(source, 'RGBA').astype(np.uint16)
         values = four[..., 0::2]*256 + four[..., 1::2]
     else:
         if order == 'N': order = sys.byteorder[0].upper()
-        upper, lower = (unpacked_as(source, mode + o) for o in ('BL' if order == 'B' else 'LB'))
+        other = 'L' if order == 'B' else 'B'
+        upper, lower = unpacked_as(source, mode + order), unpacked_as(source, mode + other)
         values = upper.astype(np.uint16)*256 + lower
     name = mode.split(';')[0].rstrip('X')
     if name[-1] != 'A': return Samples(values, 65535, name, keyed(values, key))
@@ -232,20 +249,16 @@ def managed(
     levels:np.ndarray, # (h, w, channels), 0 … 255, whole or not
     transform:ImageCms.ImageCmsTransform, # of numbers into sRGB
 )->np.ndarray: # (h, w, 3), 0 … 255
-    "Colours by LittleCMS; between the 8-bit colours, which are all that Pillow hands it, linear"
+    "Colours by LittleCMS; between two of the 8-bit greys that Pillow hands it, linear"
     low = np.floor(levels)
-    rest = levels - low
-    if not rest.any(): return ask(transform, low)
-    result = np.zeros((*levels.shape[:2], 3), np.float32)
-    for corner in product((0, 1), repeat=levels.shape[-1]):
-        weight = np.where(corner, rest, 1 - rest).prod(-1, keepdims=True)
-        result += weight*ask(transform, np.minimum(low + corner, 255))
+    rest, result = levels - low, ask(transform, low)
+    if rest.any(): result += rest*(ask(transform, np.minimum(low + 1, 255)) - result)
     return result
 
 def plain(
     levels:np.ndarray, # (h, w, channels), 0 … 255
 )->np.ndarray: # (h, w, 3), 0 … 255
-    "Colours without a profile: grey and sRGB as they are, and of four inks what they leave of white"
+    "Colours without a profile: sRGB and grey as they are, and what four inks leave of white"
     if levels.shape[-1] == 4: return (255 - levels[..., :3])*(255 - levels[..., 3:])/255
     return np.broadcast_to(levels, (*levels.shape[:2], 3))
 
@@ -253,9 +266,11 @@ def transform_of(
     profile:ImageCms.ImageCmsProfile, # of a picture
     mode:str, # of the picture: L, RGB, CMYK or LAB
 )->ImageCms.ImageCmsTransform:
-    "Into sRGB: perceptual, and the printer's black becomes black. LittleCMS's shortcuts are right for screens only"
+    "Into sRGB: perceptual, and the darkest ink becomes black"
     flags = ImageCms.Flags.BLACKPOINTCOMPENSATION
-    if not (mode == 'RGB' and profile.profile.is_matrix_shaper): flags |= ImageCms.Flags.NOOPTIMIZE
+    screen = mode == 'RGB' and profile.profile.is_matrix_shaper
+    if not screen: # LittleCMS's shortcuts are up to ten levels off elsewhere, in steep curves
+        flags |= ImageCms.Flags.NOOPTIMIZE
     return ImageCms.buildTransform(profile, SRGB, mode, 'RGB', flags=flags)
 
 def is_srgb(
@@ -282,7 +297,7 @@ def to_colours(
 
 # %% ../nbs/05_data.ipynb #ef9740a9
 D50 = np.array([.9642, 1, .8249]) # the white of every ICC profile
-SRGB_CURVE = (2.4, 1/1.055, .055/1.055, 1/12.92, .04045) # (a x + b)^γ, and c x below d: ICC's type 3
+SRGB_CURVE = (2.4, 1/1.055, .055/1.055, 1/12.92, .04045) # (a x + b)^γ, and c x below d
 SRGB_POINTS = (.3127, .329, .64, .33, .3, .6, .15, .06) # x and y of white, red, green, blue
 
 def to_xyz(
@@ -291,20 +306,22 @@ def to_xyz(
     "What the primaries of a screen are, after the eye is used to its white (Bradford)"
     white, *primaries = ([x/y, 1, (1 - x - y)/y] for x, y in np.reshape(points, (4, 2)))
     primaries = np.array(primaries).T
-    cones = np.array([[.8951, .2664, -.1614], [-.7502, 1.7135, .0367], [.0389, -.0685, 1.0296]])
+    cones = np.array([[.8951, .2664, -.1614],
+                      [-.7502, 1.7135, .0367],
+                      [.0389, -.0685, 1.0296]])
     adapt = np.linalg.inv(cones) @ np.diag((cones @ D50)/(cones @ white)) @ cones
     return adapt @ (primaries*np.linalg.solve(primaries, white))
 
 def screen_profile(
     points:tuple, # x and y of white, red, green, blue
     curve:tuple, # parameters of ICC's type 3, or γ alone
-)->bytes: # an ICC profile, version 4
+)->bytes: # an ICC profile, version 4; nothing where the numbers describe no screen
     "A profile for a screen that is only described by numbers"
     fixed = lambda numbers: b''.join(struct.pack('>i', round(float(n)*65536)) for n in numbers)
     try:
         with np.errstate(all='ignore'): columns = to_xyz(points).T
-    except np.linalg.LinAlgError: columns = np.full((3, 3), np.nan)
-    if not (np.abs(columns) < 100).all(): raise ImageCms.PyCMSError("it describes no screen")
+    except np.linalg.LinAlgError: return b''
+    if not (np.abs(columns) < 100).all(): return b''
     kind = 3 if len(curve) > 1 else 0
     transfer = b'para' + bytes(4) + struct.pack('>HH', kind, 0) + fixed(curve)
     tags = {b'wtpt': b'XYZ ' + bytes(4) + fixed(D50)}
@@ -314,7 +331,8 @@ def screen_profile(
     for name, data in tags.items():
         table += name + struct.pack('>II', 132 + 12*len(tags) + len(body), len(data))
         body += data
-    head = struct.pack('>I4xI4s4s4s12x4s', 128 + len(table + body), 4 << 24, b'mntr', b'RGB ', b'XYZ ', b'acsp')
+    names = b'mntr', b'RGB ', b'XYZ ', b'acsp'
+    head = struct.pack('>I4xI4s4s4s12x4s', 128 + len(table + body), 4 << 24, *names)
     return (head.ljust(68, b'\0') + fixed(D50)).ljust(128, b'\0') + table + body
 
 # %% ../nbs/05_data.ipynb #83281d1c
@@ -323,39 +341,49 @@ def icc_tags(
 )->dict[bytes, bytes]: # name -> content
     "What a profile consists of"
     count, = struct.unpack_from('>I', profile, 128)
-    entries = [struct.unpack_from('>4sII', profile, 132 + 12*i) for i in range(min(count, 100))]
+    places = range(132, 132 + 12*min(count, 100), 12)
+    entries = [struct.unpack_from('>4sII', profile, place) for place in places]
     return {name: profile[start:start + size] for name, start, size in entries}
 
 def icc_curve(
     tag:bytes, # of type curv or para
-    v:np.ndarray, # 0 … 1
-)->np.ndarray: # light, 0 … 1
-    "From the numbers of a picture to light"
+)->Callable: # from numbers, 0 … 1, to light
+    "The curve of a screen"
     kind, (count,) = tag[:4], struct.unpack_from('>I', tag, 8)
     if kind == b'curv':
-        table = np.frombuffer(tag, '>u2', count, 12)
-        if count < 2: return v**(table[0]/256 if count else 1)
-        return np.interp(v, np.linspace(0, 1, count), table/65535)
+        table = np.frombuffer(tag, '>u2', count, 12)/65535
+        if count > 1: return lambda v: np.interp(v, np.linspace(0, 1, count), table)
+        gamma = 65535*table[0]/256 if count else 1
+        return lambda v: v**gamma
     kind, = struct.unpack_from('>H', tag, 8)
     gamma, *rest = np.frombuffer(tag, '>i4', (1, 3, 4, 5, 7)[kind], 12)/65536
     a, b, *rest = rest or (1, 0)
-    above, below, slope, bend = 0, 0, 0, -b/a
+    above, below, slope, bend = 0, 0, 0, -b/(a or 1)
     if kind == 2: above = below = rest[0]
     if kind > 2: slope, bend = rest[:2]
     if kind == 4: above, below = rest[2:]
-    return np.where(v >= bend, (a*v + b).clip(0)**gamma + above, slope*v + below)
+    return lambda v: np.where(v >= bend, (a*v + b).clip(0)**gamma + above, slope*v + below)
 
 def by_numbers(
-    levels:np.ndarray, # (h, w, 3), 0 … 255
     tags:dict[bytes, bytes], # of a screen's profile
-)->np.ndarray: # sRGB, (h, w, 3), 0 … 255
-    "Colours of a screen in closed form: to light, to sRGB's primaries, and back. For more than 8 bits"
-    light = np.stack([icc_curve(tags[c + b'TRC'], levels[..., i]/255.) for i, c in enumerate((b'r', b'g', b'b'))], -1)
-    columns = [np.frombuffer(tags[c + b'XYZ'], '>i4', 3, 8)/65536 for c in (b'r', b'g', b'b')]
-    light = light @ np.array(columns) @ np.linalg.inv(to_xyz(SRGB_POINTS)).T
+)->Callable: # of levels, (h, w, 3), 0 … 255, into sRGB's
+    "Colours of a screen in closed form: to light, to sRGB's primaries, and back"
+    primaries = b'r', b'g', b'b'
+    try:
+        curves = [icc_curve(tags[p + b'TRC']) for p in primaries]
+        columns = [np.frombuffer(tags[p + b'XYZ'], '>i4', 3, 8)/65536 for p in primaries]
+    except (KeyError, IndexError, ValueError, struct.error):
+        raise ImageCms.PyCMSError("it is damaged") from None
+    matrix = np.array(columns) @ np.linalg.inv(to_xyz(SRGB_POINTS)).T
     gamma, a, b, slope, bend = SRGB_CURVE
-    light = light.clip(0, 1)
-    return 255*np.where(light < slope*bend, light/slope, (light**(1/gamma) - b)/a).astype(np.float32)
+    def convert(levels):
+        with np.errstate(all='ignore'): # a damaged curve may lead anywhere
+            light = [curve(levels[..., i]/255.) for i, curve in enumerate(curves)]
+            light = np.stack(light, -1) @ matrix
+        light = np.nan_to_num(light).clip(0, 1)
+        v = np.where(light < slope*bend, light/slope, (light**(1/gamma) - b)/a)
+        return 255*v.astype(np.float32)
+    return convert
 
 # %% ../nbs/05_data.ipynb #42c655b3
 CICP_POINTS = {1: SRGB_POINTS, 12: (.3127, .329, .68, .32, .265, .69, .15, .06), # Display P3
@@ -375,45 +403,69 @@ def png_chunks(
     file.seek(here)
     return found
 
+def bmp_profile(
+    file, # open for reading; where it stands is kept
+)->bytes|None: # an ICC profile
+    "A BMP of the fifth version may hold a profile, which Pillow leaves out"
+    here = file.tell()
+    file.seek(14)
+    head = file.read(124)
+    profile = None
+    if len(head) == 124 and head[:4] == struct.pack('<I', 124) and head[56:60] == b'DEBM':
+        start, size = struct.unpack('<II', head[112:120])
+        file.seek(14 + start)
+        profile = file.read(min(size, 2**24))
+    file.seek(here)
+    return profile
+
 def profile_of(
     image:Image.Image, # opened
-    cicp:bytes|None, # content of PNG's chunk of this name
-)->bytes|None: # an ICC profile, or None for sRGB
-    "What a file says about its colours, in PNG's order: cICP, an ICC profile, sRGB, gAMA and cHRM"
+)->bytes|None: # an ICC profile, empty where it is damaged; None for sRGB
+    "What a file says of its colours, in PNG's order: cICP, a profile, sRGB, gAMA and cHRM"
+    fresh = packing(image) != '' # still on the disk
+    if image.format == 'BMP' and fresh: return bmp_profile(image.fp)
+    cicp = png_chunks(image.fp).get(b'cICP') if image.format == 'PNG' and fresh else None
     if cicp is not None:
         points, curve, matrix, full = cicp[:4].ljust(4, b'\0')
         if points not in CICP_POINTS or curve != 13 or matrix != 0 or full != 1:
-            raise OdebcError(f"its colours (cICP {points}, {curve}, {matrix}, {full}) are those of film or of "
-                             "bright screens: convert it to sRGB")
+            raise OdebcError(f"its colours (cICP {points}, {curve}, {matrix}, {full}) are those of "
+                             "film or of bright screens: convert it to sRGB")
         return screen_profile(CICP_POINTS[points], SRGB_CURVE)
     info = image.info
     if 'icc_profile' in info: return info['icc_profile'] or b''
     if 'srgb' in info or not {'gamma', 'chromaticity'} & {*info}: return None
     gamma = info.get('gamma') or 1/2.2
-    curve = SRGB_CURVE if abs(gamma*2.2 - 1) < .05 else (1/gamma,) # what programs write for sRGB
+    meant = abs(gamma*2.2 - 1) < .05 # by programs that write 1/2.2
+    curve = SRGB_CURVE if meant else (1/gamma,)
     return screen_profile(info.get('chromaticity', SRGB_POINTS), curve)
 
 # %% ../nbs/05_data.ipynb #a78882d4
-SPACES = {'L': 'GRAY', 'RGB': 'RGB ', 'CMYK': 'CMYK', 'LAB': 'Lab '} # mode -> ICC's name of its colours
+SPACES = {'L': 'GRAY', 'RGB': 'RGB ', 'CMYK': 'CMYK', 'LAB': 'Lab '} # mode -> ICC's name
 
 def in_srgb(
     stored:Samples,
     profile:bytes|None, # of the file; None where it has none
 )->Tensor: # (3, H, W) in [-1, 1]
-    "Colours as the file's profile means them; a profile that cannot be used is an error of ImageCms"
+    "Colours as the profile means them; if it cannot be used, that is an error of ImageCms"
     if profile is None and stored.mode != 'LAB': return to_colours(stored, plain)
-    try: known = ImageCms.ImageCmsProfile(ImageCms.createProfile('LAB') if profile is None else io.BytesIO(profile))
-    except OSError: raise ImageCms.PyCMSError("it is damaged") from None
-    space = known.profile.xcolor_space
+    try:
+        given = ImageCms.createProfile('LAB') if profile is None else io.BytesIO(profile)
+        known = ImageCms.ImageCmsProfile(given)
+        space = known.profile.xcolor_space
+    except (OSError, UnicodeDecodeError):
+        raise ImageCms.PyCMSError("it is damaged") from None
     if stored.mode == 'L' and space == 'RGB ': # grey is red, green and blue alike
         stored = stored._replace(values=np.repeat(stored.values, 3, -1), mode='RGB')
     if space != SPACES[stored.mode]:
-        raise ImageCms.PyCMSError(f"it is for {space.strip()}, and the picture is {stored.mode}")
+        wrong = f"it is for {space.strip()}, and the picture is {stored.mode}"
+        raise ImageCms.PyCMSError(wrong)
     transform = transform_of(known, stored.mode)
     if stored.mode in ('L', 'RGB') and is_srgb(transform): return to_colours(stored, plain)
-    if stored.white > 255 and stored.mode == 'RGB':
-        tags = icc_tags(profile)
-        if b'rXYZ' in tags and b'A2B0' not in tags: return to_colours(stored, lambda levels: by_numbers(levels, tags))
+    tags = icc_tags(profile) if stored.white > 255 and stored.mode == 'RGB' else {}
+    if b'rXYZ' in tags and b'A2B0' not in tags: return to_colours(stored, by_numbers(tags))
+    if stored.white > 255 and stored.mode != 'L':
+        raise OdebcError("it has 16 bits, and a profile that is a table, for which Pillow takes 8: "
+                         "save it with 8 bits")
     return to_colours(stored, lambda levels: managed(levels, transform))
 
 def read(
@@ -423,13 +475,18 @@ def read(
     "Pixels, and what the file says beside them"
     remarks, packed = [], packing(image)
     if image.format == 'TIFF': check_tiff(image)
-    chunks = png_chunks(image.fp) if image.format == 'PNG' and packed else {}
-    if image.format != 'MPO' and getattr(image, 'is_animated', False): # a telephone's MPO has one for the eye
+    profile = profile_of(image)
+    # a telephone's MPO holds one picture for the eye, and others for machines
+    if image.format != 'MPO' and getattr(image, 'is_animated', False):
         remarks.append("it holds several pictures, and the first is read")
     deep = source is not None and ';16' in packed and packed[0] != 'I'
+    decode(image)
+    if orientation(image, image.getexif) == 0:
+        remarks.append("its EXIF is damaged, so it may lie on its side")
     if deep: stored = samples16(source, packed, image.info.get('transparency'))
     else: stored = samples(upright(image), packed)
-    try: colours = in_srgb(stored, profile_of(image, chunks.get(b'cICP')))
+    try:
+        colours = in_srgb(stored, profile)
     except ImageCms.PyCMSError as e:
         remarks.append(f"its colour profile cannot be used, so it is read as sRGB ({e})")
         colours = in_srgb(stored, None)
@@ -456,7 +513,7 @@ def from_file(
 def load_picture(
     path:str|Path, # a file that Pillow can read
 )->Picture: # upright, in sRGB, alpha beside the colours
-    "Read one image file; of several pictures in it the first; a profile that cannot be used is told in a warning"
+    "Read one image file, of several pictures in it the first; doubts are told in warnings"
     picture, remarks = from_file(path)
     for remark in remarks: warnings.warn(f"{path}: {remark}", stacklevel=2)
     return picture
@@ -479,7 +536,7 @@ def load_image(
 def to_tensor(
     image:Image.Image, # any PIL mode
 )->Tensor: # (3, H, W) in [-1, 1]
-    "A picture of Pillow's, read as a file is and laid over white; of colours of 16 bits Pillow has kept 8"
+    "A picture of Pillow's, read as a file is, and laid over white; it holds 8 bits a colour"
     picture, remarks = read(image)
     for remark in remarks: warnings.warn(f"a picture: {remark}", stacklevel=2)
     return over_white(picture)
@@ -492,9 +549,9 @@ def picture_size(
         if image.format == 'TIFF': return image.size # upright already
         if image.format == 'PNG' and b'eXIf' in (chunks := png_chunks(image.fp)):
             image.info['exif'] = b'Exif\0\0' + chunks[b'eXIf'] # it may stand behind the pixels
-        exif = Image.Image.getexif(image) # PNG's own would decode them
-        lying = exif.get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
-        return image.size[::-1] if lying else image.size
+        getexif = partial(Image.Image.getexif, image) # PNG's own would decode the pixels
+        number = orientation(image, getexif)
+        return image.size[::-1] if number in (5, 6, 7, 8) else image.size
 
 # %% ../nbs/05_data.ipynb #bdf02318
 def photographs()->dict[str, Tensor]: # name -> (3, H, W) in [-1, 1]
@@ -526,7 +583,7 @@ def is_image(
 
 def sort_files(
     folder:Path, # searched with its sub-folders
-)->tuple[list[Path], dict[str, list[str]]]: # image files; and why others are ignored -> their names
+)->tuple[list[Path], dict[str, list[str]]]: # image files; why ignored -> names of others
     "Which files of a folder are read. Hidden ones are named only where they may be pictures"
     images, hidden, others = [], [], []
     for path in sorted(folder.rglob('*')):
@@ -534,7 +591,7 @@ def sort_files(
         if path.is_dir(): continue
         if is_image(name): images.append(path)
         elif not is_hidden(name): others.append(str(name))
-        elif path.suffix.lower() in SUFFIXES and not path.name.startswith('._'): hidden.append(str(name))
+        elif path.suffix.lower() in SUFFIXES and path.name[:2] != '._': hidden.append(str(name))
     return images, {'hidden': hidden, 'by its name no image': others}
 
 def load_silently(
@@ -571,8 +628,8 @@ def read_images(
             else: images[name] = keep(load_silently(path, remarks))
         except OdebcError as e: unreadable.append(str(e))
     ignored |= {f'smaller than {min_size}×{min_size}': small, 'unreadable': unreadable}
-    n = sum(map(len, ignored.values()))
-    said = [f"ignored {n} of {n + len(images)} files in {folder}: {counted(ignored)}"] if n else []
+    n, said = sum(map(len, ignored.values())), []
+    if n: said.append(f"ignored {n} of {n + len(images)} files in {folder}: {counted(ignored)}")
     if remarks: said.append(counted({'read with a doubt': remarks}))
     if said: warnings.warn('; '.join(said), stacklevel=3)
     if not images: raise OdebcError(f"no usable image in {folder} (looked for {' '.join(SUFFIXES)}, at least {min_size}×{min_size} pixels)")
@@ -666,11 +723,12 @@ def split(
     share:float=.5, # of the images that go to the first side, 0 … 1
     seed:int=0, # chooses which
 )->tuple[dict, dict]: # two dictionaries without a common image
-    "Divide images, not patches; an image and its copies, also in another size, stay on one side"
+    "Divide images, not patches; an image and its copies, in any size, stay on one side"
     if not 0 <= share <= 1: raise OdebcError(f"the share must lie in 0 … 1, not {share}")
     groups = {}
     for name in sorted(images): groups.setdefault((images[name].shape, hashlib.sha256(images[name].numpy().tobytes()).digest()), []).append(name)
-    if groups: groups = joined([*groups.values()], near_copies([images[names[0]] for names in groups.values()]))
+    groups = list(groups.values())
+    if groups: groups = joined(groups, near_copies([images[names[0]] for names in groups]))
     n = min(max(round(share*len(groups)), 1), len(groups) - 1)
     if len(groups) < 2: raise OdebcError(f"need at least two images that differ to keep search and test apart, got {len(groups)}")
     order = torch.randperm(len(groups), generator=torch.Generator().manual_seed(seed)).tolist()
@@ -913,7 +971,8 @@ def has_images(
     folder:Path, # may be missing
 )->bool:
     "Is there an image, at any depth?"
-    return folder.is_dir() and any(is_image(path.relative_to(folder)) and path.is_file() for path in folder.rglob('*'))
+    return folder.is_dir() and any(is_image(path.relative_to(folder)) and path.is_file()
+                                   for path in folder.rglob('*'))
 
 def archived(
     path:str|Path, # a zip or tar archive

@@ -6,7 +6,7 @@
 __all__ = ['ROWS', 'STATE', 'BLOCK', 'READING', 'tile_starts', 'Tiling', 'Blend', 'number_in', 'group_memory', 'cached_files',
            'process_memory', 'available_memory', 'gigabytes', 'duration', 'check_memory', 'Forecast', 'existing',
            'free_disk', 'check_disk', 'laid_out', 'solved', 'working_memory', 'enlarge', 'png_chunk', 'differences',
-           'write_png', 'facts_of', 'Part', 'fingerprint', 'enlarged_rows', 'Enlargement', 'seconds_of',
+           'write_png', 'facts_of', 'Part', 'kept_facts', 'fingerprint', 'enlarged_rows', 'Enlargement', 'seconds_of',
            'read_enlargement', 'forecasts', 'enlarge_files', 'shipped_start', 'told']
 
 # %% ../nbs/08_enlarge.ipynb #e8000002
@@ -29,6 +29,7 @@ from tqdm import tqdm
 from .data import Picture, digest, load_picture, picture_size, to_bytes, upsample
 from .data import without_pillows_limit, write_atomically
 from .errors import CannotWrite, OdebcError
+from .precision import in_words
 
 # %% ../nbs/08_enlarge.ipynb #e8000011
 def tile_starts(
@@ -68,7 +69,7 @@ class Tiling:
 
     @cached_property
     def places(self)->list[tuple[int, int]]:
-        "Row and column of each tile's first LR pixel, from left to right and from top to bottom"
+        "Row and column of each tile's first LR pixel, row after row"
         rows, columns = (tile_starts(n, self.side, self.overlap) for n in self.padded)
         return [(i, j) for i in rows for j in columns]
 
@@ -92,7 +93,7 @@ class Tiling:
 
 # %% ../nbs/08_enlarge.ipynb #e8000015
 class Blend:
-    "A band of sums, as high as a tile: tiles go in, rows that no tile will touch any more come out"
+    "A band of sums, as high as a tile: tiles go in, rows that are final come out"
     def __init__(self,
         tiling:Tiling, # where the tiles lie
         device='cpu', # of the tiles
@@ -157,7 +158,8 @@ def group_memory(
         if number == '0':
             base, limit, used = Path(root), 'memory.max', 'memory.current'
         elif 'memory' in kinds.split(','):
-            base, limit, used = Path(root)/'memory', 'memory.limit_in_bytes', 'memory.usage_in_bytes'
+            base = Path(root)/'memory'
+            limit, used = 'memory.limit_in_bytes', 'memory.usage_in_bytes'
         else:
             continue
         group = base/path.strip('/')
@@ -172,7 +174,7 @@ def group_memory(
 def cached_files(
     folder:Path, # of a group of processes
 )->int: # bytes
-    "What counts as used and is given back when it is needed: files that were read some time ago"
+    "What counts as used, and is given back when it is needed: files read some time ago"
     try:
         lines = (folder/'memory.stat').read_text().splitlines()
     except OSError:
@@ -194,7 +196,7 @@ def process_memory()->float: # bytes, infinite where nothing limits them
 def available_memory(
     device='cpu', # torch.device, or its name
 )->float: # bytes
-    "Memory that can be had: on a GPU its own, else the least of the machine's, the container's and the process's"
+    "On a GPU its own, else the least of the machine's, the container's and the process's"
     device = torch.device(device)
     if device.type == 'cuda':
         return torch.cuda.mem_get_info(device)[0]
@@ -225,7 +227,8 @@ def check_memory(
     "Refuse what cannot fit"
     free = available_memory(device)
     if needed > free:
-        raise OdebcError(f"{what} needs {gigabytes(needed)} of memory, and {gigabytes(free)} are free: {remedy}")
+        raise OdebcError(f"{what} needs {gigabytes(needed)} of memory, "
+                         f"and {gigabytes(free)} are free: {remedy}")
 
 @dataclass
 class Forecast:
@@ -246,10 +249,13 @@ class Forecast:
             tiles = f"{self.left:,} of {tiles} are left"
         if not math.isnan(self.seconds):
             time = f", about {duration(self.seconds)}"
-        return (f"{self.target}: {tiling.width}×{tiling.height} to {tiling.shape[1]}×{tiling.shape[0]} pixels, "
+        height, width = tiling.shape
+        memory, disk = available_memory(), free_disk(self.target)
+        return (f"{self.target}: {tiling.width}×{tiling.height} to {width}×{height} pixels, "
                 f"{tiles}, {self.batches:,} batch(es){time}; "
-                f"up to {gigabytes(self.memory)} of memory beside the picture ({gigabytes(available_memory())} are free) and "
-                f"{gigabytes(self.kept + self.picture)} of disk ({gigabytes(free_disk(self.target))} are free)")
+                f"up to {gigabytes(self.memory)} of memory beside the picture "
+                f"({gigabytes(memory)} are free) and "
+                f"{gigabytes(self.kept + self.picture)} of disk ({gigabytes(disk)} are free)")
 
     def check(self):
         "Refuse what cannot be finished"
@@ -279,8 +285,9 @@ def check_disk(
     "Refuse what cannot fit"
     free = free_disk(target)
     if needed > free:
-        raise CannotWrite(f"{what} needs up to {gigabytes(needed)} on the disk of {target.parent}, and "
-                          f"{gigabytes(free)} are free: make room, or choose another folder")
+        raise CannotWrite(f"{what} needs up to {gigabytes(needed)} on the disk of "
+                          f"{target.parent}, and {gigabytes(free)} are free: make room, or "
+                          f"choose another folder")
 
 # %% ../nbs/08_enlarge.ipynb #e8000031
 def laid_out(
@@ -294,7 +301,8 @@ def laid_out(
     if image.ndim != 3 or len(image) != 3 or not image.numel():
         raise OdebcError(f"need one RGB image (3, h, w), not {tuple(image.shape)}")
     if x_T.ndim != 3 or len(x_T) != 3 or x_T.shape[1] != x_T.shape[2] or x_T.shape[1] % scale:
-        raise OdebcError(f"x_T must be (3, size, size) with a size that {scale} divides, not {tuple(x_T.shape)}")
+        raise OdebcError(f"x_T must be (3, size, size) with a size that {scale} divides, "
+                         f"not {tuple(x_T.shape)}")
     if batch < 1:
         raise OdebcError(f"a batch has at least one tile, not {batch}")
     tiling = Tiling(*image.shape[1:], x_T.shape[1], scale, overlap)
@@ -317,10 +325,13 @@ def solved(
             last = min(first + batch, count)
             with torch.no_grad():
                 tiles = h(x_T[None], tiling.cut(y, first, last))
-            if tiles.shape != (last - first, 3, size, size):
-                raise OdebcError(f"the solution map must return images of shape {(last - first, 3, size, size)}, not {tuple(tiles.shape)}")
+            shape = last - first, 3, size, size
+            if tiles.shape != shape:
+                raise OdebcError(f"the solution map must return images of shape {shape}, "
+                                 f"not {tuple(tiles.shape)}")
             if not tiles.isfinite().all():
-                raise OdebcError(f"the solution map gave NaN or infinite values in tiles {first} … {last - 1}: try another x_T or sampler")
+                raise OdebcError(f"the solution map gave NaN or infinite values in tiles "
+                                 f"{first} … {last - 1}: try another x_T or sampler")
             yield tiles
             bar.update(last - first)
 
@@ -328,7 +339,9 @@ def working_memory(
     tiling:Tiling, # of a picture
     batch:int, # tiles at a time
 )->int: # bytes
-    "Of the band of sums, while rows leave it, and of a network like `small` for a batch (840 bytes a pixel were measured)"
+    "Of the band of sums, while rows leave it, and of a network like `small` for a batch"
+    # three bands: before and after rows have left, and these
+    # 840 bytes a pixel of a batch were measured with `small`
     band = 4*4*tiling.size*tiling.scale*tiling.padded[1]
     return 3*band + 1000*batch*tiling.size**2
 
@@ -343,8 +356,10 @@ def enlarge(
     "Enlarge a picture in memory, tile by tile, blending where tiles overlap"
     tiling = laid_out(image, x_T, scale, overlap, batch)
     height, width = tiling.shape
-    check_memory(4*3*height*width + working_memory(tiling, batch), f"enlarging {tiling.width}×{tiling.height} to {width}×{height} pixels in memory",
-                 "use `odebc upscale` or `enlarge_files`, which write the picture strip by strip, or cut it into parts", image.device)
+    needed = 4*3*height*width + working_memory(tiling, batch)
+    what = f"enlarging {tiling.width}×{tiling.height} to {width}×{height} pixels in memory"
+    remedy = "use `odebc upscale` or `enlarge_files`, which write strip by strip, or cut it up"
+    check_memory(needed, what, remedy, image.device)
     result = torch.empty(3, height, width, device=image.device)
     blend, top = Blend(tiling, image.device), 0
     for tiles in solved(h, x_T, image, tiling, batch):
@@ -359,7 +374,8 @@ def png_chunk(
     data:bytes, # content
 )->bytes:
     "Length, kind, content, checksum"
-    return struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data))
+    checksum = zlib.crc32(data, zlib.crc32(kind))
+    return struct.pack('>I', len(data)) + kind + data + struct.pack('>I', checksum)
 
 def differences(
     rows:np.ndarray, # uint8, (n, width·channels)
@@ -372,7 +388,8 @@ def differences(
     upper = rows - np.concatenate([above[None], rows[:-1]])
     size = lambda x: np.abs(x.view(np.int8).astype(np.int16)).sum(1)
     take_left = (size(left) < size(upper))[:, None]
-    return np.concatenate([np.where(take_left, 1, 2).astype(np.uint8), np.where(take_left, left, upper)], 1)
+    kind = np.where(take_left, 1, 2).astype(np.uint8)
+    return np.concatenate([kind, np.where(take_left, left, upper)], 1)
 
 def write_png(
     path:str|Path, # of the file
@@ -384,8 +401,9 @@ def write_png(
 ):
     "Write a PNG file in sRGB with the memory of one block"
     kind = {3: 2, 4: 6}[channels]
+    head = struct.pack('>IIBBBBB', width, height, 8, kind, 0, 0, 0)
     with open(path, 'wb') as file:
-        file.write(b'\x89PNG\r\n\x1a\n' + png_chunk(b'IHDR', struct.pack('>IIBBBBB', width, height, 8, kind, 0, 0, 0)))
+        file.write(b'\x89PNG\r\n\x1a\n' + png_chunk(b'IHDR', head))
         file.write(png_chunk(b'sRGB', b'\0'))
         if facts is not None:
             file.write(png_chunk(b'tEXt', b'odebc\0' + json.dumps(facts).encode()))
@@ -410,7 +428,8 @@ def facts_of(
         return None
 
 # %% ../nbs/08_enlarge.ipynb #e8000051
-ROWS, STATE = 'rows.raw', 'state.safetensors' # finished rows in 8 bits; the band of sums and the facts
+ROWS = 'rows.raw' # finished rows in 8 bits
+STATE = 'state.safetensors' # the band of sums, and the facts
 BLOCK = 2**24 # bytes of rows that are read at a time
 
 class Part:
@@ -420,7 +439,8 @@ class Part:
         facts:dict, # all that its pixels depend on
         row_bytes:int, # of one row of the picture
     ):
-        self.target, self.facts, self.row_bytes = Path(target), json.loads(json.dumps(facts)), row_bytes
+        self.target, self.row_bytes = Path(target), row_bytes
+        self.facts = json.loads(json.dumps(facts))  # as they come back from a file
         self.folder = self.target.with_name(self.target.name + '.part')
         self.file = None
 
@@ -430,8 +450,10 @@ class Part:
         try:
             yield
         except OSError as e:
-            raise CannotWrite(f"cannot write {self.target} ({e.strerror or e}): make room, or see to the folder's permissions, and "
-                              f"do the same again; what was finished is kept in {self.folder}") from e
+            why = e.strerror or e
+            raise CannotWrite(f"cannot write {self.target} ({why}): make room, or see to the "
+                              f"folder's permissions, and do the same again; what was "
+                              f"finished is kept in {self.folder}") from e
 
     @property
     def size(self)->int: # bytes
@@ -439,7 +461,7 @@ class Part:
         rows = self.folder/ROWS
         return rows.stat().st_size if rows.exists() else 0
 
-    def state(self)->tuple|None: # sums, first row of the band, number of tiles in it
+    def state(self)->tuple|None: # sums, first row of the band, tiles in it, rows out of it
         "What is to be gone on from"
         path = self.folder/STATE
         if not path.exists():
@@ -447,24 +469,28 @@ class Part:
         try:
             with safe_open(path, 'pt') as file:
                 notes = {name: json.loads(text) for name, text in file.metadata().items()}
-                sums, facts, first, done = file.get_tensor('sums'), notes['facts'], notes['first'], notes['done']
+                sums = file.get_tensor('sums')
+            facts, rows = notes['facts'], notes['rows']
+            first, done = notes['first'], notes['done']
         except (SafetensorError, OSError, KeyError, AttributeError, ValueError) as e:
             warnings.warn(f"{path} is damaged ({e}): {self.target} is begun anew")
             return None
-        differ = [name for name in self.facts | facts if self.facts.get(name) != facts.get(name)]
-        if differ:
-            raise OdebcError(f"{self.folder} holds half of another enlargement, with another {differ[0]} ({facts.get(differ[0])}, not {self.facts.get(differ[0])}): "
-                             f"write into another folder, or remove it to begin anew")
-        if self.size < notes['rows']*self.row_bytes:
-            warnings.warn(f"rows are missing in {self.folder/ROWS}: {self.target} is begun anew")
+        for name in self.facts | facts:
+            key, was, is_now = in_words(name, facts.get(name), self.facts.get(name))
+            if was != is_now:
+                raise OdebcError(f"{self.folder} holds half of another enlargement, with "
+                                 f"another {key} ({was}, not {is_now}): write into another "
+                                 f"folder, or remove it")
+        if self.size < rows*self.row_bytes:
+            warnings.warn(f"{self.folder/ROWS} lacks rows: {self.target} is begun anew")
             return None
-        return sums, first, done, notes['rows']
+        return sums, first, done, rows
 
     @contextmanager
     def held(self,
         blend:Blend, # gets back what was kept
     ):
-        "Open the file of rows for this process alone, and cut off what the state does not speak of"
+        "Open the file of rows for this process alone; cut off what the state does not know"
         with self.writing():
             self.folder.mkdir(parents=True, exist_ok=True)
             self.file = open(self.folder/ROWS, 'ab', buffering=0)
@@ -485,7 +511,8 @@ class Part:
         try:
             fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise OdebcError(f"another process is at work on {self.target}: wait for it, or write into another folder") from None
+            raise OdebcError(f"another process is at work on {self.target}: wait for it, "
+                             f"or write into another folder") from None
         except OSError:
             pass  # a file system without locks
 
@@ -504,9 +531,11 @@ class Part:
     ):
         "From here the work can go on"
         notes = dict(facts=self.facts, first=blend.first, done=blend.done, rows=self.rows)
+        notes = {name: json.dumps(note) for name, note in notes.items()}
+        data = save(dict(sums=blend.sums.contiguous()), notes)
         with self.writing():
             os.fsync(self.file.fileno())
-            write_atomically(self.folder/STATE, save(dict(sums=blend.sums.contiguous()), {name: json.dumps(note) for name, note in notes.items()}))
+            write_atomically(self.folder/STATE, data)
 
     def blocks(self,
         width:int, # pixels
@@ -519,6 +548,18 @@ class Part:
                 yield np.frombuffer(data, np.uint8).reshape(-1, width, channels)
 
 # %% ../nbs/08_enlarge.ipynb #e8000052
+def kept_facts(
+    path:str|Path, # of a finished picture, or of the folder of a half one
+)->dict: # empty where it says nothing
+    "What it says of its own making"
+    if not Path(path).is_dir():
+        return facts_of(path) or {}
+    try:
+        with safe_open(Path(path)/STATE, 'pt') as file:
+            return json.loads(file.metadata()['facts'])
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError):
+        return {}
+
 def fingerprint(
     picture:Picture, # colours, and perhaps alpha
 )->str: # 16 hexadecimal digits
@@ -542,7 +583,7 @@ def enlarged_rows(
     return strip[:, first - top*scale:last - top*scale]
 
 class Enlargement:
-    "A picture that is enlarged into a PNG file; it can be stopped at any moment, and the same again goes on"
+    "A picture that is enlarged into a PNG file, can be stopped at any moment, and goes on"
     def __init__(self,
         h:Callable, # solution map h(x_T, y) -> x_0 with `h.meta`, what identifies it
         picture:Picture, # LR picture, see `odebc.data.load_picture`
@@ -553,13 +594,16 @@ class Enlargement:
         batch:int=16, # tiles at a time
     ):
         self.tiling = laid_out(picture.colours, x_T, scale, overlap, batch)
-        self.h, self.picture, self.x_T, self.target, self.batch = h, picture, x_T, Path(target), batch
+        self.h, self.picture, self.x_T = h, picture, x_T
+        self.target, self.batch = Path(target), batch
         self.channels = 3 if picture.alpha is None else 4
         if self.target.is_dir():
             raise CannotWrite(f"{target} is a folder: choose another name for the picture")
-        facts = dict(picture=fingerprint(picture), width=self.tiling.width, height=self.tiling.height, x_T=digest(x_T),
-                     size=self.tiling.size, scale=scale, overlap=overlap, batch=batch)
-        self.part = Part(target, h.meta | facts, self.tiling.shape[1]*self.channels)
+        tiling = self.tiling
+        facts = dict(picture=fingerprint(picture), width=tiling.width, height=tiling.height,
+                     x_T=digest(x_T), size=tiling.size, scale=scale, overlap=overlap,
+                     batch=batch)
+        self.part = Part(target, h.meta | facts, tiling.shape[1]*self.channels)
 
     @property
     def finished(self)->bool:
@@ -570,14 +614,15 @@ class Enlargement:
         seconds:float=math.nan, # of a tile, see `seconds_per_tile`
     )->Forecast:
         "What is still to be done, or a refusal of another's half picture"
-        count, size = len(self.tiling.places), self.tiling.shape[0]*self.part.row_bytes
-        state = None if self.finished else self.part.state()
-        left = 0 if self.finished else count - (state[2] if state else 0)
-        band = 16*self.tiling.size*self.tiling.scale*self.tiling.padded[1]
-        kept = max(size + 2*band - self.part.size, 0)  # for a moment there are two files with the band
-        memory = working_memory(self.tiling, self.batch) + 4*BLOCK
-        disk = (kept, size) if left else (0, 0)
-        return Forecast(self.target, self.tiling, left, math.ceil(left/self.batch), memory, *disk, left*seconds)
+        tiling, left, kept, size = self.tiling, 0, 0, 0
+        if not self.finished:
+            state = self.part.state()
+            left = len(tiling.places) - (state[2] if state else 0)
+            size = tiling.shape[0]*self.part.row_bytes
+            band = 4*4*tiling.size*tiling.scale*tiling.padded[1]
+            kept = max(size + 2*band - self.part.size, 0)  # for a moment there are two states
+        return Forecast(self.target, tiling, left, math.ceil(left/self.batch),
+                        working_memory(tiling, self.batch) + 4*BLOCK, kept, size, left*seconds)
 
     def seconds_per_tile(self)->float:
         "Measured: one tile, and where that is quick a batch"
@@ -604,8 +649,9 @@ class Enlargement:
     ):
         "Fill the file of rows"
         part, saved, whole = self.part, time.monotonic(), True
+        y = self.picture.colours
         try:
-            for tiles in solved(self.h, self.x_T, self.picture.colours, self.tiling, self.batch, blend.done):
+            for tiles in solved(self.h, self.x_T, y, self.tiling, self.batch, blend.done):
                 whole = False
                 part.append(self.bytes_of(blend.add(tiles.cpu())))
                 whole = True
@@ -623,7 +669,8 @@ class Enlargement:
         levels = to_bytes(rows)
         if self.channels == 4 and rows.shape[1]:
             first = self.part.rows
-            alpha = enlarged_rows(self.picture.alpha, self.tiling.scale, first, first + rows.shape[1])
+            last = first + rows.shape[1]
+            alpha = enlarged_rows(self.picture.alpha, self.tiling.scale, first, last)
             levels = torch.cat([levels, to_bytes(2*alpha - 1)])
         return levels.permute(1, 2, 0).numpy()
 
@@ -663,7 +710,8 @@ def read_enlargement(
 )->Enlargement:
     "Read a picture, if that can be done"
     width, height = picture_size(source)
-    check_memory(READING*width*height, f"reading {source} of {width}×{height} pixels", "close other programs, or cut it into parts")
+    what = f"reading {source} of {width}×{height} pixels"
+    check_memory(READING*width*height, what, "close other programs, or cut it into parts")
     return Enlargement(h, load_picture(source), x_T, target, **layout)
 
 def forecasts(
@@ -693,8 +741,9 @@ def enlarge_files(
     say:Callable=print, # gets lines of text
 ):
     "Enlarge pictures into PNG files; after an interrupt the same again goes on"
+    layout = dict(scale=scale, overlap=overlap, batch=batch)
     def enlargement(target):
-        return read_enlargement(h, files[target], x_T, target, scale=scale, overlap=overlap, batch=batch)
+        return read_enlargement(h, files[target], x_T, target, **layout)
     costs = forecasts(map(enlargement, files))
     if sum(cost.seconds for cost in costs) > 10:
         for cost in costs:
@@ -705,12 +754,13 @@ def enlarge_files(
         if not cost.left:
             say(f"{target} is there already, made from the same picture in the same way")
             continue
-        if cost.left < len(cost.tiling.places):
-            say(f"{target} was begun, {len(cost.tiling.places) - cost.left:,} of its {len(cost.tiling.places):,} tiles are solved")
+        count = len(cost.tiling.places)
+        if cost.left < count:
+            say(f"{target} was begun, {count - cost.left:,} of its {count:,} tiles are solved")
         try:
             enlargement(target).run()
         except KeyboardInterrupt:
-            say(f"stopped; what is finished is kept in {target}.part, and the same command goes on")
+            say(f"what is finished is kept in {target}.part, and the same command goes on")
             raise
         say(f"wrote {target}")
 
@@ -719,10 +769,11 @@ def shipped_start(
     weights:str, # fingerprint of a network
     sampler:str='DDIM-20', # of the ODE
 ): # BoundaryCondition, or None
-    "The x_T that was found for this network: with this sampler if there is one, else with DDIM-20; from the largest search"
+    "An x_T found for this network: with this sampler or DDIM-20, by the largest search"
     from odebc.scores import BoundaryCondition
     results = Path(str(files('odebc.assets')))/'results'
-    found = [BoundaryCondition.load(path) for path in sorted(results.rglob('x_T-*.safetensors'))]
+    paths = sorted(results.rglob('x_T-*.safetensors'))
+    found = [BoundaryCondition.load(path) for path in paths]
     mine = [start for start in found if start.meta.get('weights') == weights]
     def worth(start):
         label = start.meta['sampler']
@@ -734,4 +785,5 @@ def told(
 )->str:
     "How it was found"
     meta = start.meta
-    return f"{meta['sampler']} ({meta['distance'].split()[0]}, K = {meta['K']}, R = {start.scores.shape[1]})"
+    distance, R = meta['distance'].split()[0], start.scores.shape[1]
+    return f"{meta['sampler']} ({distance}, K = {meta['K']}, R = {R})"

@@ -5,7 +5,7 @@ from copy import deepcopy
 import pytest
 import torch
 from odebc.metrics import import_torchvision
-import_torchvision()  # before transformers imports it
+import_torchvision()  # which transformers imports
 from diffusers import (AutoencoderKL, DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler, FlowMatchEulerDiscreteScheduler, IPNDMScheduler,
     LDMSuperResolutionPipeline, PNDMScheduler, StableDiffusionUpscalePipeline, UNet2DConditionModel, UNet2DModel, UniPCMultistepScheduler, VQModel)
 from diffusers.schedulers.scheduling_ddim_cogvideox import CogVideoXDDIMScheduler

@@ -83,17 +83,9 @@ def test_bad_sets_and_networks_for_the_results(photo_folder, tmp_path):
 def test_more_processes_than_gpus_are_refused(monkeypatch):
     from odebc import cli
     monkeypatch.setenv('LOCAL_WORLD_SIZE', '2')
-    cli.commands()                                     # without a GPU all processes share the CPU
+    cli.check_processes()  # without a GPU all processes share the CPU
     monkeypatch.setattr(torch.cuda, 'device_count', lambda: 1)
-    with pytest.raises(ValueError, match="2 processes need a GPU each, and there are 1: .*CUDA_VISIBLE_DEVICES=''"): cli.commands()
-
-
-def test_no_memory_is_told_in_a_line(monkeypatch, capsys):
-    from odebc import cli
-    def full(*args, **how): raise torch.OutOfMemoryError('CUDA out of memory')
-    monkeypatch.setattr('odebc.train.SR3.from_pretrained', full); monkeypatch.setattr(sys, 'argv', ['odebc', 'demo'])
-    with pytest.raises(SystemExit, match='2'): cli.main()
-    assert capsys.readouterr().err == 'odebc: CUDA out of memory\n'
+    with pytest.raises(ValueError, match="2 processes need a GPU each, and there are 1: .*CUDA_VISIBLE_DEVICES=''"): cli.check_processes()
 
 
 def test_empty_folder(tmp_path): refused('demo', '--images', tmp_path, says='no usable image')

@@ -14,11 +14,11 @@ from hypothesis import given, settings, strategies as st
 from scipy.stats import spearmanr
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from odebc.data import crops, degrade, photographs, upsample
-from odebc.metrics import (ALEX_VARIABLE, DISTS, LPIPS, TRUNKS, LowRankAlexNet, against, best_distance, dists, dists_model, dssim, import_torchvision,
-    lite_model, load_trunk, lpips, lpips_lite, lpips_model, psnr, ssim, trunk_weights)
+from odebc.metrics import (ALEX_VARIABLE, DISTS, LPIPS, TRUNKS, LowRankAlexNet, against, best_distance, dists, dists_model, dssim, import_torchvision, lite_model,
+    load_trunk, lpips, lpips_lite, lpips_model, psnr, ssim, trunk_weights)
 from odebc.search import candidates
 from odebc.train import SR3
-import_torchvision()  # before others import it
+import_torchvision()  # which the next three import
 import lpips as lpips_package
 import torchmetrics.functional.image.dists as torchmetrics_dists
 from torchvision.models.vgg import cfgs, make_layers, vgg16

@@ -12,6 +12,7 @@ import pytest
 import torch
 from odebc import precision
 from odebc.data import degrade, photographs, tiles
+from odebc.enlarge import kept_facts
 from odebc.metrics import best_distance
 from odebc.precision import Choice, by_cpu, by_gpu, by_time, chosen, cpu_features, found_out
 from odebc.scores import BoundaryCondition, candidates
@@ -259,7 +260,7 @@ def test_two_processes_agree(fast, wrong, expected, tmp_path):
 
 
 def test_two_processes_search_in_one_precision_and_say_it_once(tmp_path):
-    command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2', ODEBC, 'search', *SEARCH, '--out', tmp_path/'x_T']
+    command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2', '--', ODEBC, 'search', *SEARCH, '--out', tmp_path/'x_T']
     for line in ('precision: bfloat16, as ODEBC_PRECISION says', 'precision: bfloat16, as in x_T'):
         says = 'bfloat16' if 'says' in line else 'float32'
         done = subprocess.run(command, capture_output=True, encoding='utf8', timeout=LIMIT, env=os.environ | dict(ODEBC_PRECISION=says))
@@ -289,7 +290,7 @@ def test_a_killed_search_of_earlier_days_goes_on_in_float32(tmp_path):
     path, args = tmp_path/'x_T.safetensors', [*SEARCH, '--k', '60', '--r', '4']
     command = [ODEBC, 'search', *args, '--out', path, '--precision', 'float32']
     killed = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    wait_for(path.exists, killed)
+    wait_for(path.exists, killed)                                           # after the first of fifteen batches
     before = BoundaryCondition.load(path)
     assert before.meta['bf16'] is False and 0 < before.solves < 240
     done = odebc('search', *args, '--out', path, says='bfloat16')
@@ -298,35 +299,52 @@ def test_a_killed_search_of_earlier_days_goes_on_in_float32(tmp_path):
     assert found.meta['bf16'] is False and found.solves == 240
 
 
-def wait_for(there, process):
-    "Until it is there, then kill −9; a process that ends before, or a limit, is a failure"
+def wait_for(there, process, number=signal.SIGKILL):
+    "Until it is there, then end the process; one that ends before, or a limit, is a failure"
     start = time.monotonic()
     try:
         while not there():
             assert process.poll() is None, 'it ended by itself'
             assert time.monotonic() - start < LIMIT, 'it takes too long'
             time.sleep(.02)
+        process.send_signal(number)
+        process.wait(LIMIT)
     finally:
         process.kill()
-        process.communicate(timeout=60)
+        process.wait(60)
 
 
 def test_results_go_on_in_their_precision(tmp_path):
     "Killed, run again, killed again: the folder belongs to bfloat16"
-    env = os.environ | dict(ODEBC_PRECISION='')
-    command = [ODEBC, 'results', '--quick', '--out', tmp_path]
+    command, path = [ODEBC, 'results', '--quick', '--out', tmp_path], tmp_path/'x_T-DDIM-10.safetensors'
+    env = os.environ | dict(ODEBC_PRECISION='float32', PYTHONUNBUFFERED='1')
     first = subprocess.Popen([*command, '--precision', 'bfloat16'], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=env)
-    kept = tmp_path/'scores/photographs/DDPM-50.json'
-    wait_for(kept.exists, first)
-    size = lambda: len(json.loads(kept.read_text())['PSNR'])
-    assert json.loads((tmp_path/'lab.json').read_text())['network']['bf16'] is True
-    (tmp_path/'scores/photographs/bicubic.json').unlink()                    # the second run measures it again
+    wait_for(path.exists, first)
+    before = BoundaryCondition.load(path)
+    assert before.meta['bf16'] is True and json.loads((tmp_path/'lab.json').read_text())['network']['bf16'] is True
     with open(tmp_path/'said', 'w') as said:
-        second = subprocess.Popen(command, stdout=said, stderr=subprocess.STDOUT, env=env | dict(ODEBC_PRECISION='float32', PYTHONUNBUFFERED='1'))
-        wait_for((tmp_path/'scores/photographs/bicubic.json').exists, second)
-    assert size() and 'precision: bfloat16, as in lab.json' in (tmp_path/'said').read_text()
+        second = subprocess.Popen(command, stdout=said, stderr=said, env=env)
+        wait_for(lambda: BoundaryCondition.load(path).solves > before.solves, second)
+    assert BoundaryCondition.load(path).meta['bf16'] is True
+    assert 'precision: bfloat16, as in lab.json' in (tmp_path/'said').read_text()
     refused = odebc('results', '--quick', '--out', tmp_path, '--precision', 'float32', status=2)
     assert 'holds results with another precision (bfloat16, not float32): give another folder' in refused.stderr
+
+
+def test_an_enlargement_goes_on_in_its_precision(photo_folder, tmp_path):
+    "A half picture, and a finished one"
+    source = sorted(photo_folder.iterdir())[0]
+    args = ['upscale', '--seed', 0, '--sampler', 'DDIM-5', '--out', tmp_path, source]
+    part = tmp_path/f'{source.stem}_x4.png.part'
+    half = subprocess.Popen([ODEBC, *map(str, args), '--precision', 'bfloat16'], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_for((part/'rows.raw').exists, half, signal.SIGINT)
+    assert kept_facts(part)['bf16'] is True
+    refused = odebc(*args, '--precision', 'float32', status=2)
+    assert 'half of another enlargement, with another precision (bfloat16, not float32)' in refused.stderr
+    done = odebc(*args, says='float32')
+    assert f'precision: bfloat16, as in {part.name}' in done.stdout and kept_facts(tmp_path/f'{source.stem}_x4.png')['bf16'] is True
+    again = odebc(*args, says='float32')
+    assert f'precision: bfloat16, as in {source.stem}_x4.png' in again.stdout and 'is there already' in again.stdout
 
 
 def test_a_training_goes_on_in_its_precision(photo_folder, tmp_path):

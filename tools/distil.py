@@ -14,9 +14,11 @@ from torch.nn.utils import parametrize
 from tqdm import tqdm
 from odebc import data
 from odebc.data import augment, crops, degrade, digest, from_bytes, image_folder, to_bytes, upsample, write_atomically
-from odebc.metrics import LPIPS, LowRankAlexNet, dssim, lpips_model, psnr
+from odebc.metrics import LPIPS, LowRankAlexNet, dssim, import_torchvision, lpips_model, psnr
 from odebc.search import candidates
 from odebc.train import SR3
+
+import_torchvision()
 from torchvision.transforms.functional import gaussian_blur
 
 LABELS = 'DDIM-4 DDIM-5 DDIM-6 DDIM-8 DDIM-10 DDIM-14 DDIM-20 DPMS-8 DPMS-12'.split()
