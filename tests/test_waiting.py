@@ -3,20 +3,22 @@ import ast
 import json
 import re
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 import psutil
 import pytest
-from waiting import finished, wait_until
+from waiting import begin, ended, finished, wait_until
 
 ROOT = Path(__file__).parents[1]
 
 GRANDCHILD = '''
 import os, sys, threading
-open(sys.argv[1], 'w').write(str(os.getpid()))
 def stuck_for_ever():
     lock = threading.Lock()
-    for _ in range(2): lock.acquire()
+    lock.acquire()
+    with open(sys.argv[1], 'w') as out: out.write(f'{os.getpid()}.')
+    lock.acquire()
 stuck_for_ever()
 '''
 CHILD = 'import subprocess, sys; subprocess.run([sys.executable, *sys.argv[1:]])'
@@ -24,10 +26,11 @@ CHILD = 'import subprocess, sys; subprocess.run([sys.executable, *sys.argv[1:]])
 
 def test_a_process_that_hangs_is_ended_with_all_that_it_started_and_tells_where(tmp_path):
     (tmp_path/'grandchild.py').write_text(GRANDCHILD)
-    with pytest.raises(AssertionError, match='has not ended after 5 s[^$]*in stuck_for_ever'):
-        finished([sys.executable, '-c', CHILD, tmp_path/'grandchild.py', tmp_path/'number'], seconds=5)
-    number = int((tmp_path/'number').read_text())
-    wait_until(lambda: not psutil.pid_exists(number) or psutil.Process(number).status() == psutil.STATUS_ZOMBIE, 'the end of the grandchild', 10)
+    process = begin([sys.executable, '-c', CHILD, tmp_path/'grandchild.py', tmp_path/'number'], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    wait_until(lambda: (tmp_path/'number').exists() and (tmp_path/'number').read_text().endswith('.'), 'the grandchild')
+    with pytest.raises(AssertionError, match='has not ended after 2 s[^$]*in stuck_for_ever'): ended(process, 2)
+    number = int((tmp_path/'number').read_text()[:-1])
+    wait_until(lambda: not psutil.pid_exists(number) or psutil.Process(number).status() == psutil.STATUS_ZOMBIE, 'the end of the grandchild')
 
 
 def test_what_never_comes_is_named():
@@ -74,14 +77,15 @@ def page(path, *cells):
 
 
 def test_a_page_that_hangs_is_named_and_the_others_are_tested(tmp_path):
-    pages = [
-        page(tmp_path/'hangs.ipynb', 'import threading', 'def stuck_for_ever(lock):\n    for _ in range(2): lock.acquire()', 'stuck_for_ever(threading.Lock())'),
-        page(tmp_path/'wrong.ipynb', 'assert 1 == 2'),
-        page(tmp_path/'right.ipynb', 'assert 1 == 1')]
-    done = finished([sys.executable, ROOT/'tools/check_pages.py', '--limit', 20, *pages])
-    assert done.returncode == 1 and 'these pages failed: hangs.ipynb, wrong.ipynb' in done.stderr
-    assert 'hangs.ipynb: did not end within 20 s' in done.stdout and 'line 2 in stuck_for_ever' in done.stdout
+    hangs = page(tmp_path/'hangs.ipynb', 'import threading', 'def stuck_for_ever(lock):\n    for _ in range(2): lock.acquire()', 'stuck_for_ever(threading.Lock())')
+    others = page(tmp_path/'wrong.ipynb', 'assert 1 == 2'), page(tmp_path/'right.ipynb', 'assert 1 == 1')
+    check = [sys.executable, ROOT/'tools/check_pages.py']
+    done = finished([*check, *others])
+    assert done.returncode == 1 and done.stderr.endswith('these pages failed: wrong.ipynb\n')
     assert re.search(r'^right.ipynb: \d+ s$', done.stdout, re.M)
+    done = finished([*check, '--limit', 30, hangs])
+    assert done.returncode == 1 and done.stderr.endswith('these pages failed: hangs.ipynb\n')
+    assert 'hangs.ipynb: did not end within 30 s' in done.stdout and 'line 2 in stuck_for_ever' in done.stdout
 
 
 def endless(path):
