@@ -246,9 +246,12 @@ def start_for(
         found = BoundaryCondition.load(x_t)
         if found.meta.get('weights') != network.fingerprint:
             warnings.warn(f"{x_t} was found with another model than {model}")
+        label = sampler or found.meta.get('sampler', 'DDIM-20')
+        if not isinstance(label, str):
+            raise OdebcError(f"{x_t} does not name the sampler that x_T was found with ({label!r}): say it by --sampler")
         if found.x_T.shape != network.shape:
             raise OdebcError(f"x_T must have the shape {network.shape} of the model {model}, not {tuple(found.x_T.shape)} as in {x_t}")
-        return found.x_T, sampler or found.meta.get('sampler', 'DDIM-20')
+        return found.x_T, label
     found = shipped_start(network.fingerprint, sampler or 'DDIM-20')
     if found is None:
         raise OdebcError(f"no x_T is shipped for the model {model}: search one with `odebc search --model {model} --out x_T.safetensors` "
