@@ -128,9 +128,9 @@ def demo(
     precision: Precision='auto',
 ):
     "Search x_T on reference patches and compare it on unseen ones."
-    from tqdm import tqdm
     from odebc.data import byte_folder, photographs
     from odebc.lab import markdown, mean_over, measure, methods, reference_and_test
+    from odebc.progress import Bar
     from odebc.results import picture
     from odebc.search import SearchInterrupted, search as find
     sr3 = loaded(model, precision)
@@ -148,7 +148,7 @@ def demo(
     found.save(out/'x_T.safetensors')
     print(f"found candidate {found.index} with {found.solves} solves, {found.nfe} network evaluations, {found.seconds:.0f} s")
     ways = methods(sr3, ['DDPM-100'], {sampler: found.x_T}, 4)
-    rows = {row: mean_over([measure(way, z, y, distance) for way in group.values()]) for row, group in tqdm(ways.items(), desc='compare', unit='method')}
+    rows = {row: mean_over([measure(way, z, y, distance) for way in group.values()]) for row, group in Bar(ways.items(), desc='compare', unit='method')}
     text = markdown(rows, name)
     reason = f' Distance: {name}. {why}' if why else ''
     with writing(out/'table.md'):

@@ -30,8 +30,8 @@ import torch.nn.functional as F
 from PIL import ExifTags, Image, ImageCms
 from PIL.Image import Transpose as T
 from torch import Tensor
-from tqdm import tqdm
 from .errors import OdebcError, writing
+from .progress import Bar
 
 # %% ../nbs/05_data.ipynb #22d1aa33
 def to_bytes(
@@ -997,7 +997,7 @@ def unpack(
     with tempfile.TemporaryDirectory(dir=target.parent) as temporary:
         part = Path(temporary, target.name)
         part.mkdir()
-        for name, file in tqdm(archived(archive), desc=f'unpack {target.name}', unit='file'):
+        for name, file in Bar(archived(archive), desc=f'unpack {target.name}', unit='file'):
             if is_image(name) and str(Path(name).parent) in folders and Path(name).stem not in without: (part/Path(name).name).write_bytes(file.read())
         if (found := len(os.listdir(part))) != count: raise OdebcError(f"{Path(archive).name} holds {found} images in {', '.join(folders)}, not {count}")
         if target.is_dir(): target.rmdir()  # an empty one

@@ -25,11 +25,11 @@ from PIL import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
-from tqdm import tqdm
 from .data import Picture, digest, load_picture, picture_size, to_bytes, upsample
 from .data import without_pillows_limit, write_atomically
 from .errors import CannotWrite, OdebcError
 from .precision import in_words
+from .progress import Bar
 
 # %% ../nbs/08_enlarge.ipynb #e8000011
 def tile_starts(
@@ -320,7 +320,7 @@ def solved(
     "Tiles, batch by batch, with a bar where there are several"
     count, size = len(tiling.places), tiling.size
     how = dict(disable=True) if count <= batch else {}
-    with tqdm(total=count, initial=done, desc='upscale', unit='tile', **how) as bar:
+    with Bar(total=count, initial=done, desc='upscale', unit='tile', **how) as bar:
         for first in range(done, count, batch):
             last = min(first + batch, count)
             with torch.no_grad():
@@ -636,7 +636,7 @@ class Enlargement:
     def seconds_per_tile(self)->float:
         "Measured: one tile, and where that is quick a batch"
         tiles = self.tiling.cut(self.picture.colours, 0, self.batch)
-        with tqdm(total=1, desc='timing a tile', leave=False):
+        with Bar(total=1, desc='timing a tile', leave=False):
             one = seconds_of(self.h, self.x_T, tiles[:1])
             return one if one > 2 else seconds_of(self.h, self.x_T, tiles)/len(tiles)
 
@@ -690,7 +690,7 @@ class Enlargement:
         (height, width), part = self.tiling.shape, self.part
         whole = part.folder/'whole.png'
         how = dict(disable=True) if height*part.row_bytes < 1e8 else {}
-        with part.writing(), tqdm(total=height, desc='write', unit='row', **how) as bar:
+        with part.writing(), Bar(total=height, desc='write', unit='row', **how) as bar:
             def blocks():
                 for block in part.blocks(width, self.channels):
                     yield block

@@ -15,12 +15,12 @@ import json, math, time
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
-from tqdm.auto import tqdm
 from .data import degrade, digest, from_bytes, split, tiles, to_bytes, upsample, write_atomically
 from .errors import OdebcError
 from .identity import BICUBIC, differing, picture_digest
 from .metrics import best_distance, psnr, ssim
 from .precision import in_words
+from .progress import Bar
 from .samplers import nfe
 from .scores import BoundaryCondition, candidate
 from .search import search
@@ -243,7 +243,7 @@ def table_1(
 )->dict[str, dict]: # method -> scores
     "Bicubic, DDPM, random and found x_T on one test set"
     rows = methods(lab.model, lab.p.ddpm, {label: lab.found(label).x_T for label in lab.p.ode}, lab.p.draws)
-    return {row: mean_over([lab.scores(test, name, solve) for name, solve in solves.items()]) for row, solves in tqdm(rows.items(), desc=test, unit='row')}
+    return {row: mean_over([lab.scores(test, name, solve) for name, solve in solves.items()]) for row, solves in Bar(rows.items(), desc=test, unit='row')}
 
 def stats(
     values:Tensor, # (n,)

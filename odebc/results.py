@@ -17,12 +17,12 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save
 from torch import Tensor
-from tqdm.auto import tqdm
 from .boundary import correlation, winner
 from .data import digest, to_image, write_atomically
 from .errors import OdebcError, writing
 from .lab import Lab, calls, drawn, fixed, intact, markdown, mean_over, paired, pm, stats, table_1
 from .metrics import dssim
+from .progress import Bar
 from .scores import BoundaryCondition, candidate
 from .train import SR3
 
@@ -88,7 +88,7 @@ def matrix(
     path, z, y, model = lab.folder/'matrix.safetensors', lab.z[:R], lab.y[:R], lab.model
     distances = {lab.distance_name: lab.distance, 'DSSIM': dssim, 'MSE': lambda a, b: (a - b).square().mean((1, 2, 3))}
     kept = intact(path, load_file) if path.exists() else {name: torch.empty(0, R) for name in (*distances, 'unconditional')}
-    for k in tqdm(range(len(kept['MSE']), K), desc='matrix', unit='candidate', initial=len(kept['MSE']), total=K):
+    for k in Bar(range(len(kept['MSE']), K), desc='matrix', unit='candidate', initial=len(kept['MSE']), total=K):
         x_T = candidate(k, model.shape)[None]
         with torch.no_grad():
             x_0 = model.h(x_T, y, label)
@@ -135,7 +135,7 @@ def ablation(
     "Figure 3"
     chosen, label = winners(matrix(lab)[lab.distance_name], lab.p.blocks), lab.p.matrix[2]
     judge = lambda k: lab.scores(test, f'{label} candidate {k}', fixed(lab.model, candidate(k, lab.model.shape), label), n)['distance'].mean()
-    means = {k: judge(k) for k in tqdm(sorted({k for ks in chosen.values() for k in ks}), desc='Figure 3', unit='winner')}
+    means = {k: judge(k) for k in Bar(sorted({k for ks in chosen.values() for k in ks}), desc='Figure 3', unit='winner')}
     return {setting: torch.stack([means[k] for k in ks]) for setting, ks in chosen.items()}
 
 # %% ../nbs/10_results.ipynb #40ed53eb

@@ -17,12 +17,12 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
-from tqdm import tqdm
 from .data import digest, write_atomically
 from .errors import MapFailed, OdebcError
 from .identity import differing
 from .metrics import against
 from .precision import in_words
+from .progress import Bar
 
 # %% ../nbs/09_scores.ipynb #518741b2
 def candidate(
@@ -232,7 +232,7 @@ def fitting_batch(
     return gather(torch.tensor([mine], device=processes().device)).min().item()
 
 # %% ../nbs/09_scores.ipynb #2d9cd70e
-def quiet()->dict: # keyword arguments for tqdm
+def quiet()->dict: # keyword arguments for `Bar`
     "One process shows a bar, the others do not"
     return {} if processes().is_main_process else dict(disable=True)
 
@@ -246,7 +246,7 @@ def score_matrix(
 )->Tensor: # (K, R) float64, D[k, i] = distance(h(x_T[k], y[i]), z[i])
     "Every candidate on every pair"
     if not len(x_T): raise OdebcError("there is no candidate to score")
-    with tqdm(total=len(x_T)*len(z), desc='score', unit='solve', **quiet()) as bar:
+    with Bar(total=len(x_T)*len(z), desc='score', unit='solve', **quiet()) as bar:
         scores = Scores(h, z, y, distance, lambda k: x_T[k], batch, after=lambda: bar.update(scores.solves - bar.n))
         scores.fill(range(len(x_T)), range(len(z)))
     return scores.D

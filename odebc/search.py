@@ -16,12 +16,12 @@ import json, math, time, warnings
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from tqdm.auto import tqdm
 from .boundary import mean_correlation
 from .data import digest
 from .errors import CannotWrite, OdebcError
 from .identity import differing, pairs_digest
 from .metrics import best_distance
+from .progress import Bar
 from .scores import BoundaryCondition, Scores, best, candidate, candidates, check_pairs, fitting_batch, name_of, quiet, score_matrix, standard_error, stored
 
 # %% ../nbs/09_search.ipynb #197565b2
@@ -320,7 +320,7 @@ class Run:
         if self.old: s.points.made[self.old.index] = self.old.x_T  # until the strategy has made it again
         if self.old: s.D, s.solves, s.nfe, self.start = self.old.scores.clone(), self.old.solves, self.old.nfe, self.start - self.old.seconds
         s.after = self.after
-        self.bar = tqdm(desc='search', unit='solve', initial=self.spent(), **quiet())
+        self.bar = Bar(desc='search', unit='solve', initial=self.spent(), **quiet())
 
     def nfe(self)->int: return self.s.nfe + (self.s.coarse.nfe if self.s.coarse else 0)
 

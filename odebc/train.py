@@ -23,12 +23,12 @@ from torch import nn, Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
 from .data import augment, crops, degrade, digest, from_bytes, upsample, write_atomically
 from .enlarge import enlarge, tile_starts
 from .errors import OdebcError, writing
 from .identity import declared
 from .precision import Choice, chosen, precision_asked
+from .progress import Bar
 from .samplers import is_ode, nfe, sampler as named_sampler
 from .schedule import Schedule
 from .unet import UNet
@@ -441,7 +441,7 @@ class Run:
         folder, r, main, saved = Path(folder), self.recipe, self.accelerator.is_main_process, time.monotonic()
         with writing(folder): folder.mkdir(parents=True, exist_ok=True)
         if (folder/CHECKPOINT).exists(): self.resume(folder/CHECKPOINT)
-        with interrupts() as asked, tqdm(total=r.steps, initial=len(self.losses), desc='train', unit='step', disable=not main) as bar:
+        with interrupts() as asked, Bar(total=r.steps, initial=len(self.losses), desc='train', unit='step', disable=not main) as bar:
             for loss in self:
                 bar.set_postfix(loss=f'{loss:.4f}', refresh=False); bar.update()
                 if main and len(self.losses) % 50 == 0: self.log(folder)
