@@ -78,7 +78,8 @@ def begun(
     from odebc.precision import kept, together
     if precision != 'auto':
         return None
-    said = (kept(read(path), path.name) for path in paths if path.exists())
+    there = filter(os.path.exists, paths)  # a name that is too long is not there
+    said = (kept(read(path), path.name) for path in there)
     return together(lambda: next(filter(None, said), None))
 
 def say(choice):

@@ -9,6 +9,7 @@ import pytest
 import torch
 from waiting import begin, ended, finished, wait_until
 from odebc.data import byte_folder
+from odebc.errors import CannotWrite
 from odebc.metrics import lite_model, lpips_model
 from odebc.samplers import Point, Solver, clipped, ddim_step, predict_x0, solve
 from odebc.train import CHECKPOINT, CONFIGS, SR3, Examples, Objective, Recipe, Run, configured, residual_std, training_times
@@ -221,7 +222,7 @@ def test_a_loaded_network_can_be_trained_on(images):
 def test_a_folder_that_cannot_be_is_refused_before_the_first_step(images, tmp_path):
     (tmp_path/'file').write_text('')
     run = Run(UNet(.13, channels=32, mults=(1,), blocks=1, groups=8, unshuffle=4), images, Recipe(steps=1, batch=2, size=32))
-    with pytest.raises(FileExistsError): run.fit(tmp_path/'file')
+    with pytest.raises(CannotWrite, match='cannot write .*file .File exists'): run.fit(tmp_path/'file')
     assert not run.losses
 
 
