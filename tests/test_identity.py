@@ -176,7 +176,8 @@ def test_a_prompt_is_known_by_its_words():
 def begun(tmp_path, z, y, **how):
     "A search with the shipped network, and what it needs to go on"
     h = SR3.from_pretrained('small').solution_map('DDIM-1')
-    return lambda **more: search(h, z, y, 3, lpips_lite, path=tmp_path/'x_T.safetensors', **how, **more)
+    path = tmp_path/'x_T.safetensors'
+    return lambda **more: search(h, z, y, 3, lpips_lite, path=path, **how, **more)
 
 
 def test_a_search_goes_on_on_a_machine_that_rounds_otherwise(tmp_path):

@@ -127,6 +127,11 @@ def test_it_is_watched_and_goes_on_from_its_half_precision_weights(tool, photo_f
     rows = list(csv.DictReader((tmp_path/'watch.csv').open(encoding='utf8')))
     assert [row['patches'] for row in rows] == ['4', '8']
     assert 0 <= float(rows[1]['start_share']) <= 1 and float(rows[1]['DDIM-2_lpips']) > 0
+    text = (tmp_path/'watch.csv').read_text(encoding='utf8')
+    (tmp_path/'watch.csv').write_text(text.rpartition('\n8,')[0] + '\n', encoding='utf8')
+    tool.train(training, tmp_path, 8, watch, tmp_path/'watch.csv', every=4)
+    rows = list(csv.DictReader((tmp_path/'watch.csv').open(encoding='utf8')))
+    assert [row['patches'] for row in rows] == ['4', '8'], 'a stop while it was measured loses a line'
     again = tool.Training('tiny', images, plan)
     again.begin_from(SR3.from_pretrained(tmp_path/'model'))
     assert (again.patches, again.steps, again.warm) == (8, 4, 0)

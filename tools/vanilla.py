@@ -249,12 +249,23 @@ def watched(training, watch, path):
     print(json.dumps(row), flush=True)
 
 
+def last_watched(path, layout):
+    "Patches at the last line of a layout, 0 without one"
+    if not path.exists():
+        return 0
+    with path.open(encoding='utf8', newline='') as file:
+        lines = [int(row['patches']) for row in csv.DictReader(file) if row['layout'] == layout]
+    return max(lines, default=0)
+
+
 def train(
         training, folder, limit, watch=None, log=None, every=50_000, minutes=5., seconds=math.inf):
     "Until the limit of patches or seconds, or an interrupt"
     checkpoint = folder/'checkpoint.pt'
     began = saved = time.monotonic()
     recent = []
+    if watch and training.patches//every > last_watched(log, training.layout)//every:
+        watched(training, watch, log)  # it was stopped while it was measured
     bar = tqdm(total=None if math.isinf(limit) else limit, initial=training.patches, unit='patch',
                desc='train', mininterval=2)
     with interrupts() as asked, bar:
