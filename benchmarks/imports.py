@@ -5,6 +5,7 @@
 Each command runs in fresh processes, all of them in turn, so that a busy machine slows all alike; the medians are compared.
 Wall time is what a user waits for; processor time hardly depends on what else the machine does.
 """
+
 import os
 import statistics
 import subprocess
@@ -12,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-PACKAGE = Path(__file__).resolve().parents[1]/'odebc'
+PACKAGE = Path(__file__).resolve().parents[1] / 'odebc'
 PYTHON = [sys.executable, '-c']
 
 
@@ -21,7 +22,10 @@ def seconds(command):
     start, before = time.perf_counter(), os.times()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, timeout=300)
     wall, after = time.perf_counter() - start, os.times()
-    return wall, after.children_user + after.children_system - before.children_user - before.children_system
+    return (
+        wall,
+        after.children_user + after.children_system - before.children_user - before.children_system,
+    )
 
 
 def main(rounds=7):
@@ -35,14 +39,20 @@ def main(rounds=7):
     for _ in range(rounds):
         for name, command in commands.items():
             times[name].append(seconds(command))
-    medians = {name: [statistics.median(kind) for kind in zip(*taken)] for name, taken in times.items()}
+    medians = {
+        name: [statistics.median(kind) for kind in zip(*taken)] for name, taken in times.items()
+    }
     wall, cpu = medians['torch']
     empty_wall, empty_cpu = medians['nothing']
-    print(f'import torch: {wall:.2f} s ({cpu:.2f} s of the processor); python -c pass: {empty_wall:.3f} s ({empty_cpu:.3f} s); medians of {rounds}')
+    print(
+        f'import torch: {wall:.2f} s ({cpu:.2f} s of the processor); python -c pass: {empty_wall:.3f} s ({empty_cpu:.3f} s); medians of {rounds}'
+    )
     print('| command | s | processor s | × import torch | × in processor time | × python -c pass |')
     print('|---|---|---|---|---|---|')
     for name, (mine, mine_cpu) in medians.items():
-        print(f'| {name} | {mine:.3f} | {mine_cpu:.3f} | {mine/wall:.2f} | {mine_cpu/cpu:.2f} | {mine/empty_wall:.1f} |')
+        print(
+            f'| {name} | {mine:.3f} | {mine_cpu:.3f} | {mine / wall:.2f} | {mine_cpu / cpu:.2f} | {mine / empty_wall:.1f} |'
+        )
 
 
 if __name__ == '__main__':

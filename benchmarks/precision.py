@@ -1,4 +1,5 @@
 "What bfloat16 brings and costs: the time of one call in turn, and LPIPS of DDIM-10's results in both precisions."
+
 import argparse
 import time
 from functools import partial
@@ -17,7 +18,7 @@ def on_the_gpu(net, images, precision):
     torch.cuda.synchronize()
     start = time.perf_counter()
     with torch.no_grad(), torch.autocast('cuda', torch.bfloat16, enabled=precision == 'bfloat16'):
-        net(images, images, 500.)
+        net(images, images, 500.0)
     torch.cuda.synchronize()
     return time.perf_counter() - start
 
@@ -29,44 +30,63 @@ def ratio(net, images):
     else:
         with one_thread():
             float32, bfloat16 = race(partial(seconds, net, images), rounds=5, limit=60)
-    return float32/bfloat16
+    return float32 / bfloat16
 
 
 @torch.no_grad()
 def line(name, images, distance):
     "One row of the table"
-    models = {precision: SR3.from_pretrained(name, precision).to(DEVICE) for precision in PRECISIONS}
+    models = {
+        precision: SR3.from_pretrained(name, precision).to(DEVICE) for precision in PRECISIONS
+    }
     model = models['float32']
     choice = found_out(model.net, model.size)
-    batch = max(2**16//model.size**2, 1)
+    batch = max(2**16 // model.size**2, 1)
     faster = ratio(model.net, torch.zeros(batch, *model.shape, device=DEVICE))
-    z = tiles(list(photographs().values()), images, model.size, torch.Generator().manual_seed(0)).to(DEVICE)
+    z = tiles(
+        list(photographs().values()), images, model.size, torch.Generator().manual_seed(0)
+    ).to(DEVICE)
     y, x_T = degrade(z, model.scale), candidates(images, model.shape, seed=7).to(DEVICE)
     scores, levels = {precision: [] for precision in PRECISIONS}, []
     for i in range(images):
-        x_0 = {precision: m.h(x_T[i:i+1], y[i:i+1], 'DDIM-10') for precision, m in models.items()}
-        levels.append((x_0['float32'] - x_0['bfloat16']).abs().mean().item()*127.5)
-        for precision in PRECISIONS: scores[precision].append(distance(x_0[precision], z[i:i+1]).double().item())
-    exact, rough = (torch.tensor(scores[precision], dtype=torch.float64) for precision in PRECISIONS)
+        x_0 = {
+            precision: m.h(x_T[i : i + 1], y[i : i + 1], 'DDIM-10')
+            for precision, m in models.items()
+        }
+        levels.append((x_0['float32'] - x_0['bfloat16']).abs().mean().item() * 127.5)
+        for precision in PRECISIONS:
+            scores[precision].append(distance(x_0[precision], z[i : i + 1]).double().item())
+    exact, rough = (
+        torch.tensor(scores[precision], dtype=torch.float64) for precision in PRECISIONS
+    )
     change = rough - exact
-    print(f'| {name} | {batch} × {model.size}² | {choice.precision} | {faster if choice.bf16 else 1/faster:.2f} | {images} | {exact.mean():.4f} | '
-          f'{change.mean():+.5f} | {change.abs().mean():.5f} | {change.abs().max():.5f} | {sum(levels)/images:.3f} |', flush=True)
+    print(
+        f'| {name} | {batch} × {model.size}² | {choice.precision} | {faster if choice.bf16 else 1 / faster:.2f} | {images} | {exact.mean():.4f} | '
+        f'{change.mean():+.5f} | {change.abs().mean():.5f} | {change.abs().max():.5f} | {sum(levels) / images:.3f} |',
+        flush=True,
+    )
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('models', nargs='*', default=['small', 'small-mid', 'base'])
-    parser.add_argument('--images', type=int, default=16, help='patches; of networks for 256² half of them')
+    parser.add_argument(
+        '--images', type=int, default=16, help='patches; of networks for 256² half of them'
+    )
     args = parser.parse_args()
     name, distance, why = best_distance()
     distance = distance.to(DEVICE) if isinstance(distance, torch.nn.Module) else distance
-    if why: print(f'NOTE: the distance is {name}: {why}')
+    if why:
+        print(f'NOTE: the distance is {name}: {why}')
     print(f'{DEVICE}; ratio: time of one call in the other precision over that in the chosen one\n')
-    print(f'| network | input | chosen | ratio | patches | {name} | mean change | mean size of the change | largest | mean difference, of 255 levels |')
-    print('|' + ' --- |'*10)
+    print(
+        f'| network | input | chosen | ratio | patches | {name} | mean change | mean size of the change | largest | mean difference, of 255 levels |'
+    )
+    print('|' + ' --- |' * 10)
     for model in args.models:
         large = SR3.from_pretrained(model).size >= 256
-        line(model, max(args.images//2, 1) if large else args.images, distance)
+        line(model, max(args.images // 2, 1) if large else args.images, distance)
 
 
-if __name__ == '__main__': main()
+if __name__ == '__main__':
+    main()

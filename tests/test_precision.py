@@ -1,4 +1,5 @@
 "One precision: chosen once, said, written down, kept; with real processes and the real small network."
+
 import json
 import os
 import random
@@ -22,7 +23,7 @@ from odebc.train import SR3
 ROOT = Path(__file__).parents[1]
 ODEBC = Path(sys.executable).with_name('odebc')
 SEARCH = '--k 4 --r 2 --unseen 2 --sampler DDIM-2 --strategy exhaustive'.split()
-LIMIT = 300 # seconds for a process
+LIMIT = 300  # seconds for a process
 
 
 @pytest.fixture
@@ -40,28 +41,34 @@ def small():
 def odebc(*args, says='', status=0, **env):
     "A command in a process of its own; ODEBC_PRECISION is what `says` says, by default nothing"
     env = os.environ | dict(ODEBC_PRECISION=says) | env
-    done = subprocess.run([ODEBC, *map(str, args)], capture_output=True, encoding='utf8', env=env, timeout=LIMIT)
+    done = subprocess.run(
+        [ODEBC, *map(str, args)], capture_output=True, encoding='utf8', env=env, timeout=LIMIT
+    )
     assert done.returncode == status, done.stdout + done.stderr
     return done
 
 
 # --- by capability
 
-@pytest.mark.parametrize('features, limited, expected', [
-    ('sse2 avx2', False, 'float32'),
-    ('sse2 avx512_f', False, 'float32'),
-    ('sse2 avx2', True, 'float32'),
-    ('sse2 avx_ne_convert', False, 'float32'),
-    ('neon', False, 'float32'),
-    ('asimd', False, 'float32'),
-    ('sse2 avx512_bf16 amx_tile amx_bf16', False, 'bfloat16'),
-    ('sse2 avx512_bf16 amx_tile amx_bf16', True, None),
-    ('sse2 amx_tile amx_int8', False, 'float32'),
-    ('sse2 avx512_bf16', False, None),
-    ('sse2 avx10_2', False, None),
-    ('neon bf16', False, None),
-    ('asimd svebf16', False, None),
-])
+
+@pytest.mark.parametrize(
+    'features, limited, expected',
+    [
+        ('sse2 avx2', False, 'float32'),
+        ('sse2 avx512_f', False, 'float32'),
+        ('sse2 avx2', True, 'float32'),
+        ('sse2 avx_ne_convert', False, 'float32'),
+        ('neon', False, 'float32'),
+        ('asimd', False, 'float32'),
+        ('sse2 avx512_bf16 amx_tile amx_bf16', False, 'bfloat16'),
+        ('sse2 avx512_bf16 amx_tile amx_bf16', True, None),
+        ('sse2 amx_tile amx_int8', False, 'float32'),
+        ('sse2 avx512_bf16', False, None),
+        ('sse2 avx10_2', False, None),
+        ('neon bf16', False, None),
+        ('asimd svebf16', False, None),
+    ],
+)
 def test_a_cpu_by_its_instructions(features, limited, expected):
     choice = by_cpu(frozenset(features.split()), limited)
     assert (choice and choice.precision) == expected
@@ -71,9 +78,18 @@ def test_an_unknown_cpu_is_measured():
     assert by_cpu(None) is None
 
 
-@pytest.mark.parametrize('kind, capability, expected', [
-    ('cuda', (7, 5), 'float32'), ('cuda', (8, 0), 'bfloat16'), ('cuda', (8, 9), 'bfloat16'),
-    ('cuda', (9, 0), 'bfloat16'), ('cuda', (10, 3), 'bfloat16'), ('mps', (0, 0), 'float32'), ('xpu', (0, 0), 'float32')])
+@pytest.mark.parametrize(
+    'kind, capability, expected',
+    [
+        ('cuda', (7, 5), 'float32'),
+        ('cuda', (8, 0), 'bfloat16'),
+        ('cuda', (8, 9), 'bfloat16'),
+        ('cuda', (9, 0), 'bfloat16'),
+        ('cuda', (10, 3), 'bfloat16'),
+        ('mps', (0, 0), 'float32'),
+        ('xpu', (0, 0), 'float32'),
+    ],
+)
 def test_a_gpu_by_its_kind(kind, capability, expected):
     choice = by_gpu(kind, 'the card', capability)
     assert choice.precision == expected
@@ -82,14 +98,16 @@ def test_a_gpu_by_its_kind(kind, capability, expected):
 
 def test_an_older_torch_reads_what_linux_says(tmp_path, monkeypatch):
     monkeypatch.setattr(torch, 'cpu', object())
-    info = tmp_path/'cpuinfo'
-    info.write_text('processor\t: 0\nflags\t\t: fpu sse2 avx512_bf16\nbugs\t\t: spectre\nflags\t\t: other\n')
+    info = tmp_path / 'cpuinfo'
+    info.write_text(
+        'processor\t: 0\nflags\t\t: fpu sse2 avx512_bf16\nbugs\t\t: spectre\nflags\t\t: other\n'
+    )
     assert cpu_features(info) == {'fpu', 'sse2', 'avx512_bf16'}
     info.write_text('processor\t: 0\nFeatures\t: fp asimd bf16\n')
     assert cpu_features(info) == {'fp', 'asimd', 'bf16'}
     info.write_text('cpu\t\t: POWER9\n')
     assert cpu_features(info) is None
-    assert cpu_features(tmp_path/'none') is None
+    assert cpu_features(tmp_path / 'none') is None
 
 
 @pytest.mark.skipif(not Path('/proc/cpuinfo').exists(), reason='needs Linux')
@@ -101,11 +119,14 @@ def test_both_sources_agree_about_this_machine(monkeypatch):
 
 # --- by the clock
 
+
 def never(*args, **how):
     pytest.fail('there was nothing to measure')
 
 
-@pytest.mark.parametrize('features, expected', [('sse2 avx2', 'float32'), ('sse2 amx_bf16', 'bfloat16')])
+@pytest.mark.parametrize(
+    'features, expected', [('sse2 avx2', 'float32'), ('sse2 amx_bf16', 'bfloat16')]
+)
 def test_what_capability_tells_is_not_measured(features, expected, free, small, monkeypatch):
     monkeypatch.delenv('ONEDNN_MAX_CPU_ISA', raising=False)
     monkeypatch.setattr(precision, 'cpu_features', lambda: frozenset(features.split()))
@@ -114,29 +135,40 @@ def test_what_capability_tells_is_not_measured(features, expected, free, small, 
 
 
 @pytest.mark.parametrize('features', [None, 'sse2 avx512_bf16', 'neon bf16', 'sse2 amx_bf16'])
-@pytest.mark.parametrize('times, expected', [((2, 1), 'bfloat16'), ((1.16, 1), 'bfloat16'), ((1.1, 1), 'float32'), ((1, 1), 'float32'), ((1, 5), 'float32')])
+@pytest.mark.parametrize(
+    'times, expected',
+    [
+        ((2, 1), 'bfloat16'),
+        ((1.16, 1), 'bfloat16'),
+        ((1.1, 1), 'float32'),
+        ((1, 1), 'float32'),
+        ((1, 5), 'float32'),
+    ],
+)
 def test_in_doubt_the_clock_decides(features, times, expected, free, small, monkeypatch):
     monkeypatch.setenv('ONEDNN_MAX_CPU_ISA', 'AVX2')  # so that not even AMX tells
     monkeypatch.setattr(precision, 'cpu_features', lambda: features and frozenset(features.split()))
     monkeypatch.setattr(precision, 'race', lambda call: times)
     choice = found_out(small.net, 64)
-    assert (choice.precision, choice.ratio) == (expected, times[0]/times[1])
+    assert (choice.precision, choice.ratio) == (expected, times[0] / times[1])
 
 
 def test_scattered_times_do_not_flip_a_draw():
     g = random.Random(0)
-    scattered = lambda: g.uniform(.94, 1.06)
+    scattered = lambda: g.uniform(0.94, 1.06)
     assert {by_time(scattered(), scattered()).precision for _ in range(1000)} == {'float32'}
-    assert {by_time(1.4*scattered(), scattered()).precision for _ in range(1000)} == {'bfloat16'}
+    assert {by_time(1.4 * scattered(), scattered()).precision for _ in range(1000)} == {'bfloat16'}
 
 
 def test_measured_once_in_a_process(free, small, monkeypatch):
     times = iter([(2, 1), (1, 2)])
     monkeypatch.setattr(precision, 'cpu_features', lambda: None)
     monkeypatch.setattr(precision, 'race', lambda call: next(times))
-    assert [found_out(small.net, 64).precision for _ in range(3)] == 3*['bfloat16']
-    assert SR3.from_pretrained('small', 'auto').precision == 'bfloat16'     # the same network, loaded again
-    assert found_out(small.net, 128).precision == 'float32'                 # another size is another question
+    assert [found_out(small.net, 64).precision for _ in range(3)] == 3 * ['bfloat16']
+    assert (
+        SR3.from_pretrained('small', 'auto').precision == 'bfloat16'
+    )  # the same network, loaded again
+    assert found_out(small.net, 128).precision == 'float32'  # another size is another question
 
 
 def test_the_clock_does_not_count_what_others_take(free, small, monkeypatch):
@@ -152,27 +184,33 @@ def test_the_clock_does_not_count_what_others_take(free, small, monkeypatch):
         for other in others:
             other.kill()
             other.wait(60)
-    assert max(ratios)/min(ratios) < 1.25, ratios
+    assert max(ratios) / min(ratios) < 1.25, ratios
 
 
 def test_the_threads_of_torch_are_given_back(free, small, monkeypatch):
     before = torch.get_num_threads()
     monkeypatch.setattr(precision, 'cpu_features', lambda: None)
-    monkeypatch.setattr(precision, 'race', lambda call: 1/0)
-    with pytest.raises(ZeroDivisionError): found_out(small.net, 64)
+    monkeypatch.setattr(precision, 'race', lambda call: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        found_out(small.net, 64)
     assert torch.get_num_threads() == before
 
 
 # --- a model
 
+
 def test_the_environment_decides(free, monkeypatch):
     monkeypatch.setattr(precision, 'cpu_features', never)
     for name in ('float32', 'bfloat16'):
         monkeypatch.setenv('ODEBC_PRECISION', name)
-        assert str(SR3.from_pretrained('small', 'auto').choice) == f'precision: {name}, as ODEBC_PRECISION says'
-        assert SR3.from_pretrained('small').precision == 'float32'          # which does not ask
+        assert (
+            str(SR3.from_pretrained('small', 'auto').choice)
+            == f'precision: {name}, as ODEBC_PRECISION says'
+        )
+        assert SR3.from_pretrained('small').precision == 'float32'  # which does not ask
     monkeypatch.setenv('ODEBC_PRECISION', 'half')
-    with pytest.raises(ValueError, match="ODEBC_PRECISION is 'half': set it to float32"): SR3.from_pretrained('small', 'auto').precision
+    with pytest.raises(ValueError, match="ODEBC_PRECISION is 'half': set it to float32"):
+        SR3.from_pretrained('small', 'auto').precision
 
 
 def test_a_model_finds_out_once_where_it_is_used(free, monkeypatch):
@@ -181,9 +219,10 @@ def test_a_model_finds_out_once_where_it_is_used(free, monkeypatch):
     def found(net, size):
         asked.append(next(net.parameters()).dtype)
         return Choice('bfloat16', 'as the test wants')
+
     monkeypatch.setattr(precision, 'found_out', found)
     model = SR3.from_pretrained('small', 'auto').to('cpu').to(torch.float64)
-    assert not asked                                                        # it may still be moved
+    assert not asked  # it may still be moved
     h = model.to(torch.float32).solution_map('DDIM-2')
     assert (h.meta['bf16'], model.bf16, model.precision) == (True, True, 'bfloat16')
     assert model.on('cosine').precision == 'bfloat16'
@@ -191,41 +230,57 @@ def test_a_model_finds_out_once_where_it_is_used(free, monkeypatch):
 
 
 def test_the_older_argument_works_and_says_so(small):
-    for make in (lambda: SR3.from_pretrained('small', True), lambda: SR3.from_pretrained('small', bf16=True),
-                 lambda: SR3(small.net, bf16=True), lambda: SR3(small.net, 4, 64, {}, True)):
-        with pytest.warns(DeprecationWarning, match="precision='bfloat16'") as told: model = make()
+    for make in (
+        lambda: SR3.from_pretrained('small', True),
+        lambda: SR3.from_pretrained('small', bf16=True),
+        lambda: SR3(small.net, bf16=True),
+        lambda: SR3(small.net, 4, 64, {}, True),
+    ):
+        with pytest.warns(DeprecationWarning, match="precision='bfloat16'") as told:
+            model = make()
         assert (model.bf16, model.precision, told[0].filename) == (True, 'bfloat16', __file__)
-    with pytest.warns(DeprecationWarning): assert SR3.from_pretrained('small', bf16=False).precision == 'float32'
-    with warnings.catch_warnings(action='error'): assert SR3.from_pretrained('small').bf16 is False
-    with pytest.raises(ValueError, match="unknown precision 'half': it is float32, bfloat16 or auto"): SR3.from_pretrained('small', 'half')
+    with pytest.warns(DeprecationWarning):
+        assert SR3.from_pretrained('small', bf16=False).precision == 'float32'
+    with warnings.catch_warnings(action='error'):
+        assert SR3.from_pretrained('small').bf16 is False
+    with pytest.raises(
+        ValueError, match="unknown precision 'half': it is float32, bfloat16 or auto"
+    ):
+        SR3.from_pretrained('small', 'half')
 
 
 def test_what_wraps_a_model_computes_in_its_precision():
     "The explorer's wrapper once forgot it"
     from odebc.explore import Watched
     from odebc.results import scaled
+
     model = SR3.from_pretrained('small', 'bfloat16')
     x_T, y = candidates(2, model.shape), torch.zeros(2, 3, 16, 16)
     watched = Watched(model, lambda n: None)
     assert watched.precision == 'bfloat16'
     assert torch.equal(watched.h(x_T, y, 'DDIM-2'), model.h(x_T, y, 'DDIM-2'))
-    assert scaled(model, .99).solution_map('DDIM-2').meta['bf16'] is True
+    assert scaled(model, 0.99).solution_map('DDIM-2').meta['bf16'] is True
 
 
 def test_on_this_machine(free):
     "One of the two, for good; and its results are those of float32 within what benchmarks/precision.py found"
     model, exact = SR3.from_pretrained('small', 'auto'), SR3.from_pretrained('small')
-    assert model.precision in ('float32', 'bfloat16') and model.precision == SR3.from_pretrained('small', 'auto').precision
+    assert (
+        model.precision in ('float32', 'bfloat16')
+        and model.precision == SR3.from_pretrained('small', 'auto').precision
+    )
     z = tiles(list(photographs().values()), 8, 64, torch.Generator().manual_seed(0))
     x_T, y = candidates(8, model.shape, seed=7), degrade(z)
-    a, b, low = (m.h(x_T, y, 'DDIM-10') for m in (exact, model, SR3.from_pretrained('small', 'bfloat16')))
+    a, b, low = (
+        m.h(x_T, y, 'DDIM-10') for m in (exact, model, SR3.from_pretrained('small', 'bfloat16'))
+    )
     assert a.dtype == b.dtype == low.dtype == torch.float32
     assert torch.equal(a, b) == (model.precision == 'float32')
     distance = best_distance()[1]
     for other in (b, low):
         change = distance(other, z) - distance(a, z)
-        assert change.abs().max() < .005 and change.mean().abs() < .001
-        assert (other - a).abs().mean()*127.5 < .5
+        assert change.abs().max() < 0.005 and change.mean().abs() < 0.001
+        assert (other - a).abs().mean() * 127.5 < 0.5
     assert 0 < (low - a).abs().max()
 
 
@@ -247,32 +302,71 @@ torch.distributed.destroy_process_group()
 '''
 
 
-@pytest.mark.parametrize('fast, wrong, expected', [
-    (0, None, 'precision: bfloat16, 2.00 times as fast as float32 here'),
-    (1, None, 'precision: float32, 2.00 times as fast as bfloat16 here'),
-    (0, 0, "ODEBC_PRECISION is 'half': set it to float32, bfloat16 or auto"),
-    (0, 1, 'precision: bfloat16, 2.00 times as fast as float32 here')])
+@pytest.mark.parametrize(
+    'fast, wrong, expected',
+    [
+        (0, None, 'precision: bfloat16, 2.00 times as fast as float32 here'),
+        (1, None, 'precision: float32, 2.00 times as fast as bfloat16 here'),
+        (0, 0, "ODEBC_PRECISION is 'half': set it to float32, bfloat16 or auto"),
+        (0, 1, 'precision: bfloat16, 2.00 times as fast as float32 here'),
+    ],
+)
 def test_two_processes_agree(fast, wrong, expected, tmp_path):
-    (tmp_path/'script.py').write_text(TOGETHER.format(fast=fast, wrong=wrong))
-    command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2', tmp_path/'script.py', tmp_path]
-    done = subprocess.run(command, capture_output=True, encoding='utf8', timeout=LIMIT, env=os.environ | dict(ODEBC_PRECISION=''))
+    (tmp_path / 'script.py').write_text(TOGETHER.format(fast=fast, wrong=wrong))
+    command = [
+        sys.executable,
+        '-m',
+        'torch.distributed.run',
+        '--standalone',
+        '--nproc-per-node',
+        '2',
+        tmp_path / 'script.py',
+        tmp_path,
+    ]
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        encoding='utf8',
+        timeout=LIMIT,
+        env=os.environ | dict(ODEBC_PRECISION=''),
+    )
     assert done.returncode == 0, done.stderr
-    assert [(tmp_path/rank).read_text() for rank in '01'] == [expected, expected]
+    assert [(tmp_path / rank).read_text() for rank in '01'] == [expected, expected]
 
 
 def test_two_processes_search_in_one_precision_and_say_it_once(tmp_path):
-    command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2', '--', ODEBC, 'search', *SEARCH, '--out', tmp_path/'x_T']
+    command = [
+        sys.executable,
+        '-m',
+        'torch.distributed.run',
+        '--standalone',
+        '--nproc-per-node',
+        '2',
+        '--',
+        ODEBC,
+        'search',
+        *SEARCH,
+        '--out',
+        tmp_path / 'x_T',
+    ]
     for line in ('precision: bfloat16, as ODEBC_PRECISION says', 'precision: bfloat16, as in x_T'):
         says = 'bfloat16' if 'says' in line else 'float32'
-        done = subprocess.run(command, capture_output=True, encoding='utf8', timeout=LIMIT, env=os.environ | dict(ODEBC_PRECISION=says))
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            encoding='utf8',
+            timeout=LIMIT,
+            env=os.environ | dict(ODEBC_PRECISION=says),
+        )
         assert done.returncode == 0, done.stderr
         assert done.stdout.count('precision:') == 1 and line in done.stdout.splitlines()
 
 
 # --- gone on with
 
+
 def test_a_search_goes_on_in_its_precision(tmp_path):
-    path = tmp_path/'x_T.safetensors'
+    path = tmp_path / 'x_T.safetensors'
     first = odebc('search', *SEARCH, '--out', path, '--precision', 'bfloat16')
     assert 'precision: bfloat16, as asked' in first.stdout
     assert BoundaryCondition.load(path).meta['bf16'] is True
@@ -283,15 +377,18 @@ def test_a_search_goes_on_in_its_precision(tmp_path):
     found = BoundaryCondition.load(path)
     assert found.meta['bf16'] is True and found.scores.shape == (6, 2) and found.solves == 12
     refused = odebc('search', *SEARCH, '--out', path, '--precision', 'float32', status=2)
-    assert 'holds a search with another precision (bfloat16, not float32): give another file' in refused.stderr
+    assert (
+        'holds a search with another precision (bfloat16, not float32): give another file'
+        in refused.stderr
+    )
 
 
 def test_a_killed_search_of_earlier_days_goes_on_in_float32(tmp_path):
     "Its file says bf16: false, as all files did"
-    path, args = tmp_path/'x_T.safetensors', [*SEARCH, '--k', '60', '--r', '4']
+    path, args = tmp_path / 'x_T.safetensors', [*SEARCH, '--k', '60', '--r', '4']
     command = [ODEBC, 'search', *args, '--out', path, '--precision', 'float32']
     killed = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    wait_for(path.exists, killed)                                           # after the first of fifteen batches
+    wait_for(path.exists, killed)  # after the first of fifteen batches
     before = BoundaryCondition.load(path)
     assert before.meta['bf16'] is False and 0 < before.solves < 240
     done = odebc('search', *args, '--out', path, says='bfloat16')
@@ -307,7 +404,7 @@ def wait_for(there, process, number=signal.SIGKILL):
         while not there():
             assert process.poll() is None, 'it ended by itself'
             assert time.monotonic() - start < LIMIT, 'it takes too long'
-            time.sleep(.02)
+            time.sleep(0.02)
         process.send_signal(number)
         process.wait(LIMIT)
     finally:
@@ -317,84 +414,158 @@ def wait_for(there, process, number=signal.SIGKILL):
 
 def test_results_go_on_in_their_precision(tmp_path):
     "Killed, run again, killed again: the folder belongs to bfloat16"
-    command, path = [ODEBC, 'results', '--quick', '--out', tmp_path], tmp_path/'x_T-DDIM-10.safetensors'
+    command, path = (
+        [ODEBC, 'results', '--quick', '--out', tmp_path],
+        tmp_path / 'x_T-DDIM-10.safetensors',
+    )
     env = os.environ | dict(ODEBC_PRECISION='float32', PYTHONUNBUFFERED='1')
-    first = subprocess.Popen([*command, '--precision', 'bfloat16'], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=env)
+    first = subprocess.Popen(
+        [*command, '--precision', 'bfloat16'],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=env,
+    )
     wait_for(path.exists, first)
     before = BoundaryCondition.load(path)
-    assert before.meta['bf16'] is True and json.loads((tmp_path/'lab.json').read_text())['network']['bf16'] is True
-    with open(tmp_path/'said', 'w') as said:
+    assert (
+        before.meta['bf16'] is True
+        and json.loads((tmp_path / 'lab.json').read_text())['network']['bf16'] is True
+    )
+    with open(tmp_path / 'said', 'w') as said:
         second = subprocess.Popen(command, stdout=said, stderr=said, env=env)
         wait_for(lambda: BoundaryCondition.load(path).solves > before.solves, second)
     assert BoundaryCondition.load(path).meta['bf16'] is True
-    assert 'precision: bfloat16, as in lab.json' in (tmp_path/'said').read_text()
+    assert 'precision: bfloat16, as in lab.json' in (tmp_path / 'said').read_text()
     refused = odebc('results', '--quick', '--out', tmp_path, '--precision', 'float32', status=2)
-    assert 'holds results with another precision (bfloat16, not float32): give another folder' in refused.stderr
+    assert (
+        'holds results with another precision (bfloat16, not float32): give another folder'
+        in refused.stderr
+    )
 
 
 def test_an_enlargement_goes_on_in_its_precision(photo_folder, tmp_path):
     "A half picture, and a finished one"
     source = sorted(photo_folder.iterdir())[0]
     args = ['upscale', '--seed', 0, '--sampler', 'DDIM-5', '--out', tmp_path, source]
-    part = tmp_path/f'{source.stem}_x4.png.part'
-    half = subprocess.Popen([ODEBC, *map(str, args), '--precision', 'bfloat16'], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    wait_for((part/'rows.raw').exists, half, signal.SIGINT)
+    part = tmp_path / f'{source.stem}_x4.png.part'
+    half = subprocess.Popen(
+        [ODEBC, *map(str, args), '--precision', 'bfloat16'],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    wait_for((part / 'rows.raw').exists, half, signal.SIGINT)
     assert kept_facts(part)['bf16'] is True
     refused = odebc(*args, '--precision', 'float32', status=2)
-    assert 'half of another enlargement, with another precision (bfloat16, not float32)' in refused.stderr
+    assert (
+        'half of another enlargement, with another precision (bfloat16, not float32)'
+        in refused.stderr
+    )
     done = odebc(*args, says='float32')
-    assert f'precision: bfloat16, as in {part.name}' in done.stdout and kept_facts(tmp_path/f'{source.stem}_x4.png')['bf16'] is True
+    assert (
+        f'precision: bfloat16, as in {part.name}' in done.stdout
+        and kept_facts(tmp_path / f'{source.stem}_x4.png')['bf16'] is True
+    )
     again = odebc(*args, says='float32')
-    assert f'precision: bfloat16, as in {source.stem}_x4.png' in again.stdout and 'is there already' in again.stdout
+    assert (
+        f'precision: bfloat16, as in {source.stem}_x4.png' in again.stdout
+        and 'is there already' in again.stdout
+    )
 
 
 def test_a_training_goes_on_in_its_precision(photo_folder, tmp_path):
     args = ['train', '--images', photo_folder, '--out', tmp_path, '--batch', 2, '--size', 32]
-    record = lambda: json.loads((tmp_path/'record.json').read_text())
-    assert 'precision: bfloat16, as asked' in odebc(*args, '--steps', 2, '--precision', 'bfloat16').stdout
+    record = lambda: json.loads((tmp_path / 'record.json').read_text())
+    assert (
+        'precision: bfloat16, as asked'
+        in odebc(*args, '--steps', 2, '--precision', 'bfloat16').stdout
+    )
     assert record()['recipe']['bf16'] is True
-    assert 'precision: bfloat16, as in checkpoint.pt' in odebc(*args, '--steps', 3, says='float32').stdout
+    assert (
+        'precision: bfloat16, as in checkpoint.pt'
+        in odebc(*args, '--steps', 3, says='float32').stdout
+    )
     assert (record()['steps'], record()['recipe']['bf16']) == (3, True)
-    assert 'precision: float32, as asked' in odebc(*args, '--steps', 4, '--precision', 'float32').stdout   # it is free to change
+    assert (
+        'precision: float32, as asked'
+        in odebc(*args, '--steps', 4, '--precision', 'float32').stdout
+    )  # it is free to change
     assert (record()['steps'], record()['recipe']['bf16']) == (4, False)
-    (tmp_path/'checkpoint.pt').write_bytes(b'half a file')
+    (tmp_path / 'checkpoint.pt').write_bytes(b'half a file')
     assert 'cannot resume from' in odebc(*args, '--steps', 5, status=2).stderr
 
 
 # --- what is said
 
+
 def test_demo_and_upscale_say_it(photo_folder, tmp_path):
-    demo = odebc('demo', '--k', 2, '--r', 2, '--tests', 2, '--sampler', 'DDIM-2', '--images', photo_folder, '--out', tmp_path/'demo')
+    demo = odebc(
+        'demo',
+        '--k',
+        2,
+        '--r',
+        2,
+        '--tests',
+        2,
+        '--sampler',
+        'DDIM-2',
+        '--images',
+        photo_folder,
+        '--out',
+        tmp_path / 'demo',
+    )
     line = next(line for line in demo.stdout.splitlines() if line.startswith('precision: '))
     name = line.split(',')[0].removeprefix('precision: ')
     assert name in ('float32', 'bfloat16')
-    assert f'Precision: {name}.' in (tmp_path/'demo/table.md').read_text(encoding='utf8')
-    x_T = tmp_path/'demo/x_T.safetensors'
+    assert f'Precision: {name}.' in (tmp_path / 'demo/table.md').read_text(encoding='utf8')
+    x_T = tmp_path / 'demo/x_T.safetensors'
     assert BoundaryCondition.load(x_T).meta['bf16'] is (name == 'bfloat16')
-    done = odebc('upscale', '--x-t', x_T, '--out', tmp_path, '--precision', 'bfloat16', next(photo_folder.iterdir()))
+    done = odebc(
+        'upscale',
+        '--x-t',
+        x_T,
+        '--out',
+        tmp_path,
+        '--precision',
+        'bfloat16',
+        next(photo_folder.iterdir()),
+    )
     assert 'precision: bfloat16, as asked' in done.stdout
 
 
 def test_the_report_says_it(tmp_path):
     from odebc.lab import Lab, Protocol
     from odebc.results import write
+
     photos = list(photographs().values())
-    tiny = Protocol(K=2, R=2, n=2, few=2, ode=['DDIM-2'], ddpm=[], draws=1, matrix=(2, 2, 'DDIM-1'), blocks=1)
+    tiny = Protocol(
+        K=2, R=2, n=2, few=2, ode=['DDIM-2'], ddpm=[], draws=1, matrix=(2, 2, 'DDIM-1'), blocks=1
+    )
     for folder, name in (('a', 'float32'), ('b', 'bfloat16')):
-        lab = Lab(SR3.from_pretrained('small', name), tiny, photos[:3], dict(photographs=photos[3:]), tmp_path/folder)
+        lab = Lab(
+            SR3.from_pretrained('small', name),
+            tiny,
+            photos[:3],
+            dict(photographs=photos[3:]),
+            tmp_path / folder,
+        )
         assert f'\nPrecision: {name}. Distance: ' in write(lab, {}, {})
 
 
 def test_the_older_options(monkeypatch, capsys):
     from odebc import cli
+
     assert cli.in_older_words('auto', None) == 'auto'
     assert cli.in_older_words('auto', True) == cli.in_older_words('bfloat16', True) == 'bfloat16'
     assert cli.in_older_words('auto', False) == 'float32'
     assert '--bf16 is now called --precision bfloat16' in capsys.readouterr().err
-    with pytest.raises(ValueError, match='--bf16 means --precision bfloat16: do not ask for float32'): cli.in_older_words('float32', True)
+    with pytest.raises(
+        ValueError, match='--bf16 means --precision bfloat16: do not ask for float32'
+    ):
+        cli.in_older_words('float32', True)
     for command in ('train', 'results'):
         monkeypatch.setattr(sys, 'argv', ['odebc', command, '--help'])
-        with pytest.raises(SystemExit): cli.main()
+        with pytest.raises(SystemExit):
+            cli.main()
         out = capsys.readouterr().out
         assert '--precision' in out and '--bf16' not in out
 
@@ -402,39 +573,55 @@ def test_the_older_options(monkeypatch, capsys):
 @pytest.mark.parametrize('command', ['demo', 'search', 'results', 'upscale', 'train'])
 def test_an_unknown_precision_is_refused(command, photo_folder, tmp_path, monkeypatch, capsys):
     from odebc import cli
+
     args = dict(upscale=['--x-t', 'x', 'y'], train=['--images', str(photo_folder)]).get(command, [])
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, 'argv', ['odebc', command, *args, '--precision', 'half'])
     handlers = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
     try:
-        with pytest.raises(SystemExit): cli.main()
+        with pytest.raises(SystemExit):
+            cli.main()
     finally:
-        for s, handler in handlers.items(): signal.signal(s, handler)
-    assert "odebc: unknown precision 'half': it is float32, bfloat16 or auto" in capsys.readouterr().err
+        for s, handler in handlers.items():
+            signal.signal(s, handler)
+    assert (
+        "odebc: unknown precision 'half': it is float32, bfloat16 or auto"
+        in capsys.readouterr().err
+    )
 
 
 def test_an_app_takes_what_is_faster_and_says_it(free, monkeypatch):
     from odebc.explore import upscale_app
-    monkeypatch.setattr(precision, 'found_out', lambda net, size: Choice('bfloat16', 'as the test wants'))
+
+    monkeypatch.setattr(
+        precision, 'found_out', lambda net, size: Choice('bfloat16', 'as the test wants')
+    )
     app = upscale_app()
-    assert app.model.precision == 'bfloat16' and app.warning.value == ''     # the cached scores are still those of this network
-    assert 'precision: bfloat16, as the test wants' in app.computes.value and app.computes in app.children
+    assert (
+        app.model.precision == 'bfloat16' and app.warning.value == ''
+    )  # the cached scores are still those of this network
+    assert (
+        'precision: bfloat16, as the test wants' in app.computes.value
+        and app.computes in app.children
+    )
 
 
 @pytest.mark.skipif(not os.environ.get(ALEX_VARIABLE), reason=f'needs {ALEX_VARIABLE}')
 def test_a_tool_keeps_the_fact(photo_folder, tmp_path, monkeypatch):
-    rows = tmp_path/'rows.json'
+    rows = tmp_path / 'rows.json'
     monkeypatch.setenv('ODEBC_PRECISION', 'float32')
     for how in (['--bf16'], ['--precision', 'auto']):
         args = ['DDIM-1', '--images', photo_folder, '--crops', 2, '--size', 32, '--out', rows, *how]
         monkeypatch.setattr(sys, 'argv', ['evaluate.py', *map(str, args)])
-        runpy.run_path(str(ROOT/'tools/evaluate.py'), run_name='__main__')
+        runpy.run_path(str(ROOT / 'tools/evaluate.py'), run_name='__main__')
     assert [row['bf16'] for row in json.loads(rows.read_text())] == [True, True, False, False]
 
 
 def test_the_benchmark_prints_its_table(free, monkeypatch, capsys):
     monkeypatch.setattr(sys, 'argv', ['precision.py', 'small', '--images', '2'])
-    runpy.run_path(str(ROOT/'benchmarks/precision.py'), run_name='__main__')
+    runpy.run_path(str(ROOT / 'benchmarks/precision.py'), run_name='__main__')
     row = [part.strip() for part in capsys.readouterr().out.splitlines()[-1].strip('|').split('|')]
     assert row[0] == 'small' and row[2] in ('float32', 'bfloat16')
-    assert float(row[3]) > 0 and 0 < float(row[8]) < .02                   # the ratio, and how far LPIPS moves at most
+    assert (
+        float(row[3]) > 0 and 0 < float(row[8]) < 0.02
+    )  # the ratio, and how far LPIPS moves at most

@@ -1,4 +1,5 @@
 "What hangs ends in a failure that says where: a process, a thread in it, a test that blocks signals, a page."
+
 import ast
 import json
 import re
@@ -25,16 +26,30 @@ CHILD = 'import subprocess, sys; subprocess.run([sys.executable, *sys.argv[1:]])
 
 
 def test_a_process_that_hangs_is_ended_with_all_that_it_started_and_tells_where(tmp_path):
-    (tmp_path/'grandchild.py').write_text(GRANDCHILD)
-    process = begin([sys.executable, '-c', CHILD, tmp_path/'grandchild.py', tmp_path/'number'], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    wait_until(lambda: (tmp_path/'number').exists() and (tmp_path/'number').read_text().endswith('.'), 'the grandchild')
-    with pytest.raises(AssertionError, match='has not ended after 2 s[^$]*in stuck_for_ever'): ended(process, 2)
-    number = int((tmp_path/'number').read_text()[:-1])
-    wait_until(lambda: not psutil.pid_exists(number) or psutil.Process(number).status() == psutil.STATUS_ZOMBIE, 'the end of the grandchild')
+    (tmp_path / 'grandchild.py').write_text(GRANDCHILD)
+    process = begin(
+        [sys.executable, '-c', CHILD, tmp_path / 'grandchild.py', tmp_path / 'number'],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    wait_until(
+        lambda: (tmp_path / 'number').exists() and (tmp_path / 'number').read_text().endswith('.'),
+        'the grandchild',
+    )
+    with pytest.raises(AssertionError, match='has not ended after 2 s[^$]*in stuck_for_ever'):
+        ended(process, 2)
+    number = int((tmp_path / 'number').read_text()[:-1])
+    wait_until(
+        lambda: (
+            not psutil.pid_exists(number) or psutil.Process(number).status() == psutil.STATUS_ZOMBIE
+        ),
+        'the end of the grandchild',
+    )
 
 
 def test_what_never_comes_is_named():
-    with pytest.raises(AssertionError, match='waited 0.05 s in vain for this: rain'): wait_until(lambda: False, 'rain', .05)
+    with pytest.raises(AssertionError, match='waited 0.05 s in vain for this: rain'):
+        wait_until(lambda: False, 'rain', 0.05)
 
 
 HANGS = '''
@@ -49,43 +64,80 @@ def test_stuck_where_no_signal_comes():
 '''
 
 
-@pytest.mark.parametrize('name, limits', [
-    ('test_stuck', ['-o', 'timeout=3']),
-    ('test_stuck_where_no_signal_comes', ['-o', 'timeout=3', '-o', 'faulthandler_timeout=6'])])
+@pytest.mark.parametrize(
+    'name, limits',
+    [
+        ('test_stuck', ['-o', 'timeout=3']),
+        ('test_stuck_where_no_signal_comes', ['-o', 'timeout=3', '-o', 'faulthandler_timeout=6']),
+    ],
+)
 def test_a_test_that_hangs_fails_and_tells_where(name, limits, tmp_path):
     "With the project's own settings, but for the seconds"
-    shutil.copy(ROOT/'pyproject.toml', tmp_path)
-    (tmp_path/'test_hangs.py').write_text(HANGS)
-    done = finished([sys.executable, '-m', 'pytest', '-v', *limits, f'test_hangs.py::{name}'], cwd=tmp_path, seconds=120)
+    shutil.copy(ROOT / 'pyproject.toml', tmp_path)
+    (tmp_path / 'test_hangs.py').write_text(HANGS)
+    done = finished(
+        [sys.executable, '-m', 'pytest', '-v', *limits, f'test_hangs.py::{name}'],
+        cwd=tmp_path,
+        seconds=120,
+    )
     assert done.returncode and name in done.stdout
-    assert re.search('test_hangs.py(:5: Failed|", line 5 in stuck_for_ever)', done.stdout + done.stderr)
+    assert re.search(
+        'test_hangs.py(:5: Failed|", line 5 in stuck_for_ever)', done.stdout + done.stderr
+    )
 
 
 def test_every_test_has_a_limit(request):
     "Also where the plugin is missing: pytest would pass over the setting in silence"
     assert request.config.pluginmanager.hasplugin('timeout')
-    limit, last = (float(request.config.getini(name)) for name in ('timeout', 'faulthandler_timeout'))
+    limit, last = (
+        float(request.config.getini(name)) for name in ('timeout', 'faulthandler_timeout')
+    )
     assert 0 < limit < last and request.config.getini('faulthandler_exit_on_timeout')
 
 
 def page(path, *cells):
     "A notebook"
     kernel = dict(name='python3', language='python', display_name='python3')
-    cells = [dict(cell_type='code', id=f'{i:08d}', metadata={}, outputs=[], execution_count=None, source=cell) for i, cell in enumerate(cells)]
-    path.write_text(json.dumps(dict(nbformat=4, nbformat_minor=5, metadata=dict(kernelspec=kernel), cells=cells)))
+    cells = [
+        dict(
+            cell_type='code',
+            id=f'{i:08d}',
+            metadata={},
+            outputs=[],
+            execution_count=None,
+            source=cell,
+        )
+        for i, cell in enumerate(cells)
+    ]
+    path.write_text(
+        json.dumps(
+            dict(nbformat=4, nbformat_minor=5, metadata=dict(kernelspec=kernel), cells=cells)
+        )
+    )
     return path
 
 
 def test_a_page_that_hangs_is_named_and_the_others_are_tested(tmp_path):
-    hangs = page(tmp_path/'hangs.ipynb', 'import threading', 'def stuck_for_ever(lock):\n    for _ in range(2): lock.acquire()', 'stuck_for_ever(threading.Lock())')
-    others = page(tmp_path/'wrong.ipynb', 'assert 1 == 2'), page(tmp_path/'right.ipynb', 'assert 1 == 1')
-    check = [sys.executable, ROOT/'tools/check_pages.py']
+    hangs = page(
+        tmp_path / 'hangs.ipynb',
+        'import threading',
+        'def stuck_for_ever(lock):\n    for _ in range(2): lock.acquire()',
+        'stuck_for_ever(threading.Lock())',
+    )
+    others = (
+        page(tmp_path / 'wrong.ipynb', 'assert 1 == 2'),
+        page(tmp_path / 'right.ipynb', 'assert 1 == 1'),
+    )
+    check = [sys.executable, ROOT / 'tools/check_pages.py']
     done = finished([*check, *others])
     assert done.returncode == 1 and done.stderr.endswith('these pages failed: wrong.ipynb\n')
     assert re.search(r'^right.ipynb: \d+ s$', done.stdout, re.M)
     done = finished([*check, '--limit', 30, hangs])
     assert done.returncode == 1 and done.stderr.endswith('these pages failed: hangs.ipynb\n')
-    assert 'hangs.ipynb: did not end within 30 s' in done.stdout and 'line 2 in stuck_for_ever' in done.stdout
+    assert (
+        'hangs.ipynb: did not end within 30 s' in done.stdout
+        and 'line 2 in stuck_for_ever' in done.stdout
+    )
 
 
 def endless(path):
@@ -93,18 +145,42 @@ def endless(path):
     for node in ast.walk(ast.parse(path.read_text(encoding='utf8'))):
         if isinstance(node, (ast.Import, ast.ImportFrom)):
             names = [name.name for name in node.names] + [getattr(node, 'module', None) or '']
-            if any(name.partition('.')[0] == 'multiprocessing' for name in names): yield node.lineno
-        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute): continue
+            if any(name.partition('.')[0] == 'multiprocessing' for name in names):
+                yield node.lineno
+        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+            continue
         limited = any(keyword.arg == 'timeout' for keyword in node.keywords)
         of = getattr(node.func.value, 'id', None)
-        if of == 'subprocess' and node.func.attr in ('run', 'call', 'check_call', 'check_output') and not limited: yield node.lineno
-        if node.func.attr in ('wait', 'communicate', 'join') and not node.args and not limited: yield node.lineno
-        if of == 'os' and node.func.attr in ('fork', 'wait', 'waitpid'): yield node.lineno
+        if (
+            of == 'subprocess'
+            and node.func.attr in ('run', 'call', 'check_call', 'check_output')
+            and not limited
+        ):
+            yield node.lineno
+        if node.func.attr in ('wait', 'communicate', 'join') and not node.args and not limited:
+            yield node.lineno
+        if of == 'os' and node.func.attr in ('fork', 'wait', 'waitpid'):
+            yield node.lineno
 
 
 def test_no_test_and_no_tool_forks_or_waits_without_a_limit(tmp_path):
-    found = [f'{path.relative_to(ROOT)}:{line}' for folder in ('tests', 'tools') for path in sorted((ROOT/folder).glob('*.py')) for line in endless(path)]
+    found = [
+        f'{path.relative_to(ROOT)}:{line}'
+        for folder in ('tests', 'tools')
+        for path in sorted((ROOT / folder).glob('*.py'))
+        for line in endless(path)
+    ]
     assert not found
-    bad = ['import multiprocessing', 'from multiprocessing import Process', 'subprocess.run(command)', 'process.wait()', 'process.communicate()', 'thread.join()', 'os.fork()']
-    (tmp_path/'bad.py').write_text('\n'.join([*bad, "process.wait(9); subprocess.run(command, timeout=9); ', '.join(words)"]))
-    assert list(endless(tmp_path/'bad.py')) == list(range(1, len(bad) + 1))
+    bad = [
+        'import multiprocessing',
+        'from multiprocessing import Process',
+        'subprocess.run(command)',
+        'process.wait()',
+        'process.communicate()',
+        'thread.join()',
+        'os.fork()',
+    ]
+    (tmp_path / 'bad.py').write_text(
+        '\n'.join([*bad, "process.wait(9); subprocess.run(command, timeout=9); ', '.join(words)"])
+    )
+    assert list(endless(tmp_path / 'bad.py')) == list(range(1, len(bad) + 1))

@@ -1,4 +1,5 @@
 "Every way in: from any folder, by any command, on any terminal; what a mistake says, what a bug says, and what an import costs."
+
 import errno
 import os
 import re
@@ -22,29 +23,58 @@ REPORT = 'Please report it, with the lines above'
 
 def finished(command, timeout=300, cwd=None, **env):
     "A process that has ended, with its output as text"
-    return subprocess.run([*map(str, command)], capture_output=True, encoding='utf8', errors='replace', cwd=cwd, env=os.environ | env, timeout=timeout)
+    return subprocess.run(
+        [*map(str, command)],
+        capture_output=True,
+        encoding='utf8',
+        errors='replace',
+        cwd=cwd,
+        env=os.environ | env,
+        timeout=timeout,
+    )
 
 
 # --- 1. a clone named odebc
+
 
 @pytest.fixture(scope='module')
 def clone(tmp_path_factory):
     "The parent folder of a clone named odebc, installed by the Makefile's own command in an environment of its own"
     parent = tmp_path_factory.mktemp('parent')
-    files = subprocess.run(['git', 'ls-files', '-z', '--cached', '--others', '--exclude-standard'], cwd=ROOT, check=True, capture_output=True, timeout=120).stdout
+    files = subprocess.run(
+        ['git', 'ls-files', '-z', '--cached', '--others', '--exclude-standard'],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        timeout=120,
+    ).stdout
     for name in filter(None, map(os.fsdecode, files.split(b'\0'))):
-        if not (ROOT/name).is_file(): continue  # removed, and not yet committed
-        (parent/'odebc'/name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(ROOT/name, parent/'odebc'/name)
-    subprocess.run([sys.executable, '-m', 'venv', '--without-pip', parent/'venv'], check=True, timeout=120)
-    packages = next((parent/'venv').glob('[Ll]ib/**/site-packages'))
+        if not (ROOT / name).is_file():
+            continue  # removed, and not yet committed
+        (parent / 'odebc' / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, parent / 'odebc' / name)
+    subprocess.run(
+        [sys.executable, '-m', 'venv', '--without-pip', parent / 'venv'], check=True, timeout=120
+    )
+    packages = next((parent / 'venv').glob('[Ll]ib/**/site-packages'))
     others = [path for path in sys.path if path.endswith(('site-packages', 'dist-packages'))]
-    (packages/'shared.pth').write_text('\n'.join(others), encoding='utf8')  # a .pth file there is not read: only this clone is installed
-    makefile = (ROOT/'Makefile').read_text(encoding='utf8')
+    (packages / 'shared.pth').write_text(
+        '\n'.join(others), encoding='utf8'
+    )  # a .pth file there is not read: only this clone is installed
+    makefile = (ROOT / 'Makefile').read_text(encoding='utf8')
     install = re.search(r"^PIP := \$\(BIN\)/pip (.*)$", makefile, re.M)[1]
     assert "\t$(PIP) -e '.[lab]'\n" in makefile
-    command = [parent/'venv/bin/python', '-m', 'pip', *shlex.split(install), '--no-deps', '--no-build-isolation', '-e', '.[lab]']
-    done = finished(command, cwd=parent/'odebc')
+    command = [
+        parent / 'venv/bin/python',
+        '-m',
+        'pip',
+        *shlex.split(install),
+        '--no-deps',
+        '--no-build-isolation',
+        '-e',
+        '.[lab]',
+    ]
+    done = finished(command, cwd=parent / 'odebc')
     assert done.returncode == 0, done.stderr
     return parent
 
@@ -64,69 +94,112 @@ print(odebc.__file__)
 @pytest.mark.parametrize('how', ['-c', 'script', 'IPython'])
 @pytest.mark.parametrize('where', ['parent', 'clone', 'empty'])
 def test_the_package_is_found_from_every_folder(clone, how, where, tmp_path):
-    if how == 'IPython' and where != 'parent': pytest.skip('the kernel searches as -c does')
-    folder = dict(parent=clone, clone=clone/'odebc', empty=tmp_path)[where]
-    command = {'-c': ['-c', WHAT_A_READER_TYPES], 'script': ['script.py'], 'IPython': ['-m', 'IPython', '-c', WHAT_A_READER_TYPES]}[how]
-    if how == 'script': (folder/'script.py').write_text(WHAT_A_READER_TYPES, encoding='utf8')
-    done = finished([clone/'venv/bin/python', *command], cwd=folder, IPYTHONDIR=str(tmp_path))
+    if how == 'IPython' and where != 'parent':
+        pytest.skip('the kernel searches as -c does')
+    folder = dict(parent=clone, clone=clone / 'odebc', empty=tmp_path)[where]
+    command = {
+        '-c': ['-c', WHAT_A_READER_TYPES],
+        'script': ['script.py'],
+        'IPython': ['-m', 'IPython', '-c', WHAT_A_READER_TYPES],
+    }[how]
+    if how == 'script':
+        (folder / 'script.py').write_text(WHAT_A_READER_TYPES, encoding='utf8')
+    done = finished([clone / 'venv/bin/python', *command], cwd=folder, IPYTHONDIR=str(tmp_path))
     assert done.returncode == 0, done.stderr
-    assert str(clone/'odebc'/'odebc'/'__init__.py') in done.stdout
+    assert str(clone / 'odebc' / 'odebc' / '__init__.py') in done.stdout
 
 
 def test_commands_from_the_parent_of_a_clone(clone):
-    for command in ([clone/'venv/bin/odebc'], [clone/'venv/bin/python', '-m', 'odebc']):
+    for command in ([clone / 'venv/bin/odebc'], [clone / 'venv/bin/python', '-m', 'odebc']):
         done = finished([*command, 'demo', '--model', 'none'], cwd=clone)
         assert done.returncode == 2 and 'ships base, small' in done.stderr, done.stderr
 
 
 def test_data_is_no_package():
-    assert not list((ROOT/'data').rglob('*.py'))
+    assert not list((ROOT / 'data').rglob('*.py'))
 
 
 def test_an_sdist_builds_a_wheel_with_all_data(clone, tmp_path):
     import tarfile
+
     make = "import sys; from setuptools import build_meta as b; print(b.build_sdist(sys.argv[1]))"
-    done = finished([sys.executable, '-c', make, tmp_path], cwd=clone/'odebc')
-    archive, = tmp_path.glob('*.tar.gz')
+    done = finished([sys.executable, '-c', make, tmp_path], cwd=clone / 'odebc')
+    (archive,) = tmp_path.glob('*.tar.gz')
     names = {name.partition('/')[2] for name in tarfile.open(archive).getnames()}
-    shipped = subprocess.run(['git', 'ls-files', '-z', 'data'], cwd=ROOT, check=True, capture_output=True, encoding='utf8', timeout=120).stdout.split('\0')[:-1]
-    there = [name for name in shipped if (ROOT/name).exists()]
+    shipped = subprocess.run(
+        ['git', 'ls-files', '-z', 'data'],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        encoding='utf8',
+        timeout=120,
+    ).stdout.split('\0')[:-1]
+    there = [name for name in shipped if (ROOT / name).exists()]
     assert done.returncode == 0 and set(there) <= names and 'odebc/assets/__init__.py' in names
 
 
 # --- 2. python -m
+
 
 @pytest.mark.parametrize('module', ['odebc', 'odebc.cli'])
 def test_run_as_a_module(module, tmp_path):
     usage = finished([sys.executable, '-m', module], cwd=tmp_path)
     assert usage.returncode == 0 and 'upscale' in usage.stdout
     refused = finished([sys.executable, '-m', module, 'train', '--images', 'nowhere'], cwd=tmp_path)
-    assert refused.returncode == 2 and refused.stderr.endswith('odebc: there is no folder nowhere\n')
+    assert refused.returncode == 2 and refused.stderr.endswith(
+        'odebc: there is no folder nowhere\n'
+    )
 
 
 def test_a_module_trains(photo_folder, tmp_path):
-    args = ['train', '--images', photo_folder, '--out', tmp_path, '--batch', 2, '--size', 32, '--steps', 1]
+    args = [
+        'train',
+        '--images',
+        photo_folder,
+        '--out',
+        tmp_path,
+        '--batch',
+        2,
+        '--size',
+        32,
+        '--steps',
+        1,
+    ]
     done = finished([sys.executable, '-m', 'odebc.cli', *args])
-    assert done.returncode == 0 and (tmp_path/'model.safetensors').exists(), done.stderr
+    assert done.returncode == 0 and (tmp_path / 'model.safetensors').exists(), done.stderr
 
 
 def test_files_of_the_user_do_not_stand_in_for_libraries(tmp_path):
-    for name in ('random', 'data', 'typing', 'torch', 'signal'): (tmp_path/f'{name}.py').write_text('raise SystemExit("not this file")', encoding='utf8')
+    for name in ('random', 'data', 'typing', 'torch', 'signal'):
+        (tmp_path / f'{name}.py').write_text('raise SystemExit("not this file")', encoding='utf8')
     done = finished([sys.executable, '-m', 'odebc', 'demo', '--model', 'none'], cwd=tmp_path)
     assert done.returncode == 2 and 'no model none' in done.stderr, done.stderr
 
 
 def test_modules_written_by_hand_are_these():
     "All others come from a page; see also test_sync"
-    by_hand = {'__init__.py', '__main__.py', 'assets/__init__.py'}  # the version; a name no page can export; where the data lies
-    made = {str(p.relative_to(ROOT/'odebc').as_posix()) for p in (ROOT/'odebc').rglob('*.py') if '# AUTOGENERATED' not in p.read_text(encoding='utf8')[:600]}
+    by_hand = {
+        '__init__.py',
+        '__main__.py',
+        'assets/__init__.py',
+    }  # the version; a name no page can export; where the data lies
+    made = {
+        str(p.relative_to(ROOT / 'odebc').as_posix())
+        for p in (ROOT / 'odebc').rglob('*.py')
+        if '# AUTOGENERATED' not in p.read_text(encoding='utf8')[:600]
+    }
     assert made - {'_modidx.py'} == by_hand
 
 
 # --- 3. terminals that lack letters
 
 POSIX = dict(LC_ALL='C', PYTHONUTF8='0', PYTHONCOERCECLOCALE='0', PYTHONIOENCODING='')
-TERMINALS = dict(ascii=POSIX, ascii_strict=dict(PYTHONIOENCODING='ascii:strict'), latin_1=dict(PYTHONIOENCODING='latin-1'), cp1252=dict(PYTHONIOENCODING='cp1252'))
+TERMINALS = dict(
+    ascii=POSIX,
+    ascii_strict=dict(PYTHONIOENCODING='ascii:strict'),
+    latin_1=dict(PYTHONIOENCODING='latin-1'),
+    cp1252=dict(PYTHONIOENCODING='cp1252'),
+)
 
 
 @pytest.fixture(scope='module')
@@ -134,46 +207,115 @@ def x_T(tmp_path_factory):
     "A boundary condition of the shipped model"
     from odebc.scores import BoundaryCondition, candidate
     from odebc.train import SR3
-    path = tmp_path_factory.mktemp('x_T')/'x_T.safetensors'
-    BoundaryCondition(candidate(0, (3, 64, 64)), 0, 0, torch.zeros(1, 1), 1, 2, 0., SR3.from_pretrained().solution_map('DDIM-2').meta).save(path)
+
+    path = tmp_path_factory.mktemp('x_T') / 'x_T.safetensors'
+    BoundaryCondition(
+        candidate(0, (3, 64, 64)),
+        0,
+        0,
+        torch.zeros(1, 1),
+        1,
+        2,
+        0.0,
+        SR3.from_pretrained().solution_map('DDIM-2').meta,
+    ).save(path)
     return path
 
 
 @pytest.mark.parametrize('terminal', TERMINALS)
 def test_upscale_prints_on_every_terminal(terminal, x_T, tmp_path):
     names = ['ünï.png', '写真 ±.png', 'one.png']
-    for name in names: Image.new('RGB', (6, 5), 'teal').save(tmp_path/name)
-    done = finished([ODEBC, 'upscale', '--x-t', x_T, '--out', tmp_path/'out', *(tmp_path/name for name in names)], **TERMINALS[terminal])
+    for name in names:
+        Image.new('RGB', (6, 5), 'teal').save(tmp_path / name)
+    done = finished(
+        [
+            ODEBC,
+            'upscale',
+            '--x-t',
+            x_T,
+            '--out',
+            tmp_path / 'out',
+            *(tmp_path / name for name in names),
+        ],
+        **TERMINALS[terminal],
+    )
     assert done.returncode == 0, done.stderr
-    assert sorted(os.listdir(tmp_path/'out')) == sorted(name.replace('.png', '_x4.png') for name in names)
+    assert sorted(os.listdir(tmp_path / 'out')) == sorted(
+        name.replace('.png', '_x4.png') for name in names
+    )
     assert done.stdout.count('wrote ') == 3
 
 
 def test_a_name_that_is_no_text(x_T, tmp_path):
     path = os.path.join(os.fsencode(tmp_path), b'\xff\xfe.png')
-    Image.new('RGB', (6, 5), 'teal').save(os.fsdecode(tmp_path/'plain.png'))
-    try: os.rename(tmp_path/'plain.png', path)
-    except OSError: pytest.skip('this file system knows text only')
-    done = subprocess.run([ODEBC, 'upscale', '--x-t', x_T, '--out', tmp_path/'out', path], capture_output=True, timeout=300)
-    assert done.returncode == 0 and os.listdir(os.fsencode(tmp_path/'out')) == [b'\xff\xfe_x4.png'], done.stderr
+    Image.new('RGB', (6, 5), 'teal').save(os.fsdecode(tmp_path / 'plain.png'))
+    try:
+        os.rename(tmp_path / 'plain.png', path)
+    except OSError:
+        pytest.skip('this file system knows text only')
+    done = subprocess.run(
+        [ODEBC, 'upscale', '--x-t', x_T, '--out', tmp_path / 'out', path],
+        capture_output=True,
+        timeout=300,
+    )
+    assert done.returncode == 0 and os.listdir(os.fsencode(tmp_path / 'out')) == [
+        b'\xff\xfe_x4.png'
+    ], done.stderr
 
 
 @pytest.mark.parametrize('terminal', ['ascii', 'latin_1'])
 def test_search_prints_on_every_terminal(terminal, photo_folder, tmp_path):
-    done = finished([ODEBC, 'search', '--k', 4, '--r', 2, '--unseen', 2, '--sampler', 'DDIM-2', '--images', photo_folder, '--out', tmp_path/'é.safetensors'], **TERMINALS[terminal])
+    done = finished(
+        [
+            ODEBC,
+            'search',
+            '--k',
+            4,
+            '--r',
+            2,
+            '--unseen',
+            2,
+            '--sampler',
+            'DDIM-2',
+            '--images',
+            photo_folder,
+            '--out',
+            tmp_path / 'é.safetensors',
+        ],
+        **TERMINALS[terminal],
+    )
     assert done.returncode == 0 and 'unseen ones' in done.stdout, done.stderr
-    assert (tmp_path/'é.safetensors').exists()
+    assert (tmp_path / 'é.safetensors').exists()
 
 
 def test_demo_prints_without_letters_and_without_a_window(photo_folder, tmp_path):
-    done = finished([ODEBC, 'demo', *QUICK, '--images', photo_folder, '--out', tmp_path/'démo'], MPLBACKEND='module://no_such_backend', **POSIX)
+    done = finished(
+        [ODEBC, 'demo', *QUICK, '--images', photo_folder, '--out', tmp_path / 'démo'],
+        MPLBACKEND='module://no_such_backend',
+        **POSIX,
+    )
     assert done.returncode == 0 and 'DDIM-2 + x' in done.stdout, done.stderr
-    assert ' + x̃_T' in (tmp_path/'démo'/'table.md').read_text(encoding='utf8') and (tmp_path/'démo'/'picture.png').exists()
+    assert (
+        ' + x̃_T' in (tmp_path / 'démo' / 'table.md').read_text(encoding='utf8')
+        and (tmp_path / 'démo' / 'picture.png').exists()
+    )
 
 
 def test_training_tells_its_story_on_every_terminal(photo_folder, tmp_path):
-    shutil.copytree(photo_folder, tmp_path/'été')
-    args = ['train', '--images', tmp_path/'été', '--out', tmp_path/'modèle', '--batch', 2, '--size', 32, '--about', 'photos d’été']
+    shutil.copytree(photo_folder, tmp_path / 'été')
+    args = [
+        'train',
+        '--images',
+        tmp_path / 'été',
+        '--out',
+        tmp_path / 'modèle',
+        '--batch',
+        2,
+        '--size',
+        32,
+        '--about',
+        'photos d’été',
+    ]
     for steps in (1, 50):  # the second one resumes, and writes the log
         done = finished([ODEBC, *args, '--steps', steps], **POSIX)
         assert done.returncode == 0 and f'{steps} steps' in done.stdout, done.stderr
@@ -191,16 +333,49 @@ main()
 
 def test_results_are_told_on_every_terminal(photo_folder, tmp_path):
     from odebc.data import photographs, to_image
-    (tmp_path/'sets'/'été').mkdir(parents=True)
-    to_image(photographs()['flower'][:, :160, :160]).save(tmp_path/'sets'/'été'/'flower.png')
-    done = finished([sys.executable, '-c', TINY_RESULTS, tmp_path/'out', tmp_path/'sets', photo_folder], **POSIX)
+
+    (tmp_path / 'sets' / 'été').mkdir(parents=True)
+    to_image(photographs()['flower'][:, :160, :160]).save(tmp_path / 'sets' / 'été' / 'flower.png')
+    done = finished(
+        [sys.executable, '-c', TINY_RESULTS, tmp_path / 'out', tmp_path / 'sets', photo_folder],
+        **POSIX,
+    )
     assert done.returncode == 0 and 'Figure 3' in done.stdout, done.stderr[-2000:]
-    assert '± ' in (tmp_path/'out'/'results.md').read_text(encoding='utf8')
+    assert '± ' in (tmp_path / 'out' / 'results.md').read_text(encoding='utf8')
 
 
 def test_several_processes_on_a_terminal_without_letters(photo_folder, tmp_path):
-    launch = [sys.executable, '-m', 'torch.distributed.run', '--nproc-per-node', 2, '--standalone', '-m', '--', 'odebc']
-    done = finished([*launch, 'search', '--k', 4, '--r', 2, '--unseen', 2, '--sampler', 'DDIM-2', '--images', photo_folder, '--out', tmp_path/'x'], OMP_NUM_THREADS='1', **POSIX)
+    launch = [
+        sys.executable,
+        '-m',
+        'torch.distributed.run',
+        '--nproc-per-node',
+        2,
+        '--standalone',
+        '-m',
+        '--',
+        'odebc',
+    ]
+    done = finished(
+        [
+            *launch,
+            'search',
+            '--k',
+            4,
+            '--r',
+            2,
+            '--unseen',
+            2,
+            '--sampler',
+            'DDIM-2',
+            '--images',
+            photo_folder,
+            '--out',
+            tmp_path / 'x',
+        ],
+        OMP_NUM_THREADS='1',
+        **POSIX,
+    )
     assert done.returncode == 0 and 'written to' in done.stdout, done.stderr
 
 
@@ -212,8 +387,13 @@ def test_shipped_texts_are_read_alike_everywhere():
 
 
 def test_the_readme_is_utf_8_from_every_terminal():
-    done = subprocess.run([sys.executable, ROOT/'tools'/'readme.py'], capture_output=True, env=os.environ | POSIX, timeout=120)
-    assert done.stdout.decode() == (ROOT/'README.md').read_text(encoding='utf8'), done.stderr
+    done = subprocess.run(
+        [sys.executable, ROOT / 'tools' / 'readme.py'],
+        capture_output=True,
+        env=os.environ | POSIX,
+        timeout=120,
+    )
+    assert done.stdout.decode() == (ROOT / 'README.md').read_text(encoding='utf8'), done.stderr
 
 
 HELLO = '''
@@ -229,7 +409,9 @@ cli.main()
 @pytest.mark.parametrize('n', [1, 10**6])
 def test_nobody_listens(n):
     "odebc … | head: silent, before and after Python's buffer is full"
-    process = subprocess.Popen([sys.executable, '-c', HELLO, str(n)], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        [sys.executable, '-c', HELLO, str(n)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
     process.stdout.close()
     _, said = process.communicate(timeout=120)
     assert process.returncode == 1 and said == b''
@@ -239,43 +421,79 @@ def test_nobody_listens(n):
 @pytest.mark.parametrize('n', [1, 10**6])
 def test_the_output_is_a_full_disk(n):
     with open('/dev/full', 'w', encoding='utf8') as full:
-        done = subprocess.run([sys.executable, '-c', HELLO, str(n)], stdout=full, stderr=subprocess.PIPE, encoding='utf8', timeout=60)
-    assert done.returncode == 2 and done.stderr == 'odebc: cannot write the output (No space left on device): make room\n'
+        done = subprocess.run(
+            [sys.executable, '-c', HELLO, str(n)],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            encoding='utf8',
+            timeout=60,
+        )
+    assert (
+        done.returncode == 2
+        and done.stderr == 'odebc: cannot write the output (No space left on device): make room\n'
+    )
 
 
 @pytest.mark.skipif(os.name == 'nt', reason='a POSIX shell closes the streams')
 @pytest.mark.parametrize('closed', ['>&-', '2>&-', '>&- 2>&-'])
 def test_closed_streams(closed, x_T, tmp_path):
-    Image.new('RGB', (80, 80), 'teal').save(tmp_path/'one.png')  # more than one batch of tiles: with a progress bar
-    command = shlex.join(map(str, [ODEBC, 'upscale', '--x-t', x_T, '--out', tmp_path/'out', tmp_path/'one.png']))
+    Image.new('RGB', (80, 80), 'teal').save(
+        tmp_path / 'one.png'
+    )  # more than one batch of tiles: with a progress bar
+    command = shlex.join(
+        map(str, [ODEBC, 'upscale', '--x-t', x_T, '--out', tmp_path / 'out', tmp_path / 'one.png'])
+    )
     assert subprocess.run(['sh', '-c', f'{command} {closed}'], timeout=300).returncode == 0
-    assert (tmp_path/'out'/'one_x4.png').exists()
+    assert (tmp_path / 'out' / 'one_x4.png').exists()
 
 
 # --- 4. what a mistake says, and what a bug says
 
+
 @pytest.fixture
 def command(monkeypatch, capsys):
     "A command in this process: exit status, and what it wrote to the error stream"
-    monkeypatch.setattr(warnings, 'showwarning', warnings.showwarning)  # main changes both: they are put back afterwards
+    monkeypatch.setattr(
+        warnings, 'showwarning', warnings.showwarning
+    )  # main changes both: they are put back afterwards
     monkeypatch.setenv('MPLBACKEND', 'agg')
+
     def run(*args):
         monkeypatch.setattr(sys, 'argv', ['odebc', *map(str, args)])
-        with pytest.raises(SystemExit) as end: cli.main()
+        with pytest.raises(SystemExit) as end:
+            cli.main()
         return end.value.code, capsys.readouterr().err
+
     return run
 
 
 def raising(error):
-    def fail(*args, **how): raise error
+    def fail(*args, **how):
+        raise error
+
     return fail
 
 
-@pytest.mark.parametrize('error', [ValueError('a bug'), RuntimeError('a bug'), OSError(errno.ENOENT, 'a bug', 'file'), KeyError('a bug'), AssertionError('a bug'), RecursionError('a bug')])
+@pytest.mark.parametrize(
+    'error',
+    [
+        ValueError('a bug'),
+        RuntimeError('a bug'),
+        OSError(errno.ENOENT, 'a bug', 'file'),
+        KeyError('a bug'),
+        AssertionError('a bug'),
+        RecursionError('a bug'),
+    ],
+)
 def test_a_bug_shows_its_traceback_and_asks_for_a_report(error, command, monkeypatch):
     monkeypatch.setattr('odebc.train.SR3.from_pretrained', raising(error))
     status, said = command('demo')
-    assert status == 1 and said.startswith('Traceback') and 'a bug' in said and REPORT in said.splitlines()[-1]
+    assert (
+        status == 1
+        and said.startswith('Traceback')
+        and 'a bug' in said
+        and REPORT in said.splitlines()[-1]
+    )
 
 
 def test_a_bug_in_the_network_is_a_bug(command, monkeypatch, photo_folder, tmp_path):
@@ -285,16 +503,26 @@ def test_a_bug_in_the_network_is_a_bug(command, monkeypatch, photo_folder, tmp_p
     assert status == 1 and 'shapes do not fit' in said and 'Traceback' in said and REPORT in said
     monkeypatch.setattr('odebc.train.SR3.h', raising(OdebcError('not with this sampler')))
     status, said = command('demo', *QUICK, '--images', photo_folder, '--out', tmp_path)
-    assert status == 2 and said.endswith('odebc: not with this sampler\n') and 'Traceback' not in said
+    assert (
+        status == 2 and said.endswith('odebc: not with this sampler\n') and 'Traceback' not in said
+    )
 
 
 @pytest.mark.parametrize('error', [OdebcError('no'), CannotWrite('no'), MapFailed('no')])
 def test_a_refusal_is_one_line_and_a_traceback_when_asked_for(error, command, monkeypatch):
     monkeypatch.setattr('odebc.train.SR3.from_pretrained', raising(error))
     assert command('demo') == (2, 'odebc: no\n')
-    for asked in (lambda: command('--debug', 'demo'), lambda: (monkeypatch.setenv('ODEBC_DEBUG', '1'), command('demo'))[1]):
+    for asked in (
+        lambda: command('--debug', 'demo'),
+        lambda: (monkeypatch.setenv('ODEBC_DEBUG', '1'), command('demo'))[1],
+    ):
         status, said = asked()
-        assert status == 2 and said.startswith('Traceback') and said.endswith('\nodebc: no\n') and REPORT not in said
+        assert (
+            status == 2
+            and said.startswith('Traceback')
+            and said.endswith('\nodebc: no\n')
+            and REPORT not in said
+        )
     monkeypatch.setenv('ODEBC_DEBUG', '0')
     assert command('demo') == (2, 'odebc: no\n')
 
@@ -302,17 +530,33 @@ def test_a_refusal_is_one_line_and_a_traceback_when_asked_for(error, command, mo
 CPU_FULL = "[enforce fail at alloc_cpu.cpp:121] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 4096000000000 bytes. Error code 12"
 
 
-@pytest.mark.parametrize('error', [MemoryError(), torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 2 GiB'), RuntimeError(CPU_FULL), RuntimeError('[enforce fail] . DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes.'), RuntimeError('No executable batch size found, reached zero.')])
+@pytest.mark.parametrize(
+    'error',
+    [
+        MemoryError(),
+        torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 2 GiB'),
+        RuntimeError(CPU_FULL),
+        RuntimeError(
+            '[enforce fail] . DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes.'
+        ),
+        RuntimeError('No executable batch size found, reached zero.'),
+    ],
+)
 @pytest.mark.parametrize('where', ['odebc.train.SR3.from_pretrained', 'odebc.train.SR3.h'])
-def test_too_little_memory_is_told_with_a_remedy(error, where, command, monkeypatch, photo_folder, tmp_path):
+def test_too_little_memory_is_told_with_a_remedy(
+    error, where, command, monkeypatch, photo_folder, tmp_path
+):
     monkeypatch.setattr(where, raising(error))
     status, said = command('demo', *QUICK, '--images', photo_folder, '--out', tmp_path)
     assert status == 2 and 'Traceback' not in said
-    assert said.splitlines()[-1].startswith('odebc: there is not enough memory: close other programs')
+    assert said.splitlines()[-1].startswith(
+        'odebc: there is not enough memory: close other programs'
+    )
 
 
 def test_torch_says_so_in_these_words():
-    with pytest.raises(RuntimeError) as real: torch.empty(10**15)
+    with pytest.raises(RuntimeError) as real:
+        torch.empty(10**15)
     assert 'not enough memory' in cli.sentence(real.value)
 
 
@@ -322,25 +566,35 @@ def test_ctrl_c_stops_without_a_traceback(command, monkeypatch):
 
 
 def test_writing():
-    with pytest.raises(CannotWrite, match=r'cannot write here \(Permission denied\): make room, mind the permissions') as refused:
-        with writing('here'): raise PermissionError(errno.EACCES, 'Permission denied', 'there')
-    assert isinstance(refused.value, OSError) and isinstance(refused.value.__cause__, PermissionError)
+    with pytest.raises(
+        CannotWrite,
+        match=r'cannot write here \(Permission denied\): make room, mind the permissions',
+    ) as refused:
+        with writing('here'):
+            raise PermissionError(errno.EACCES, 'Permission denied', 'there')
+    assert isinstance(refused.value, OSError) and isinstance(
+        refused.value.__cause__, PermissionError
+    )
     with pytest.raises(CannotWrite, match='^inner$'):
-        with writing('outer'): raise CannotWrite('inner')
+        with writing('outer'):
+            raise CannotWrite('inner')
     with pytest.raises(KeyError):
-        with writing('here'): raise KeyError
+        with writing('here'):
+            raise KeyError
 
 
 def test_a_full_disk_in_the_middle(command, monkeypatch, x_T, tmp_path):
-    Image.new('RGB', (6, 5), 'teal').save(tmp_path/'ok.png')
+    Image.new('RGB', (6, 5), 'teal').save(tmp_path / 'ok.png')
     full = OSError(errno.ENOSPC, 'No space left on device')
     monkeypatch.setattr('odebc.enlarge.write_png', raising(full))
-    status, said = command('upscale', '--x-t', x_T, '--out', tmp_path/'out', tmp_path/'ok.png')
-    target = tmp_path/'out'/'ok_x4.png'
-    assert status == 2 and f'odebc: cannot write {target} (No space left on device): make room' in said
+    status, said = command('upscale', '--x-t', x_T, '--out', tmp_path / 'out', tmp_path / 'ok.png')
+    target = tmp_path / 'out' / 'ok_x4.png'
+    assert (
+        status == 2 and f'odebc: cannot write {target} (No space left on device): make room' in said
+    )
 
 
-LONG = 'a'*300
+LONG = 'a' * 300
 
 
 @pytest.fixture(scope='module')
@@ -348,29 +602,38 @@ def mistakes(tmp_path_factory, photo_folder, x_T):
     "A folder with all that a user may point at by mistake"
     import json
     from odebc.train import SR3
+
     folder = tmp_path_factory.mktemp('mistakes')
-    (folder/'file').write_text('x', encoding='utf8')
-    (folder/'folder').mkdir()
-    Image.new('RGB', (6, 5), 'teal').save(folder/'ok.png')
-    (folder/'taken'/'ok_x4.png').mkdir(parents=True)
-    shutil.copy(x_T, folder/'x_T')
-    shutil.copytree(photo_folder, folder/'photos')
-    (folder/'run'/'checkpoint.pt').mkdir(parents=True)
+    (folder / 'file').write_text('x', encoding='utf8')
+    (folder / 'folder').mkdir()
+    Image.new('RGB', (6, 5), 'teal').save(folder / 'ok.png')
+    (folder / 'taken' / 'ok_x4.png').mkdir(parents=True)
+    shutil.copy(x_T, folder / 'x_T')
+    shutil.copytree(photo_folder, folder / 'photos')
+    (folder / 'run' / 'checkpoint.pt').mkdir(parents=True)
     for name, content in dict(list=b'[1]', nonsense=b'nonsense', latin=b'\xff').items():
-        (folder/f'lab-{name}').mkdir()
-        (folder/f'lab-{name}'/'lab.json').write_bytes(content)
-    (folder/'lab-folder'/'lab.json').mkdir(parents=True)
-    SR3.from_pretrained().save_pretrained(folder/'whole')
-    config = json.loads((folder/'whole'/'config.json').read_text(encoding='utf8'))
+        (folder / f'lab-{name}').mkdir()
+        (folder / f'lab-{name}' / 'lab.json').write_bytes(content)
+    (folder / 'lab-folder' / 'lab.json').mkdir(parents=True)
+    SR3.from_pretrained().save_pretrained(folder / 'whole')
+    config = json.loads((folder / 'whole' / 'config.json').read_text(encoding='utf8'))
+
     def damaged(name, file, content):
-        shutil.copytree(folder/'whole', folder/name)
-        (folder/name/file).unlink()
-        if content is None: (folder/name/file).mkdir()
-        else: (folder/name/file).write_bytes(content)
+        shutil.copytree(folder / 'whole', folder / name)
+        (folder / name / file).unlink()
+        if content is None:
+            (folder / name / file).mkdir()
+        else:
+            (folder / name / file).write_bytes(content)
+
     damaged('text', 'config.json', b'nonsense')
     damaged('list', 'config.json', b'[]')
     damaged('size', 'config.json', json.dumps(config | dict(size='many')).encode())
-    damaged('zero', 'config.json', json.dumps(config | dict(net=config['net'] | dict(channels=0))).encode())
+    damaged(
+        'zero',
+        'config.json',
+        json.dumps(config | dict(net=config['net'] | dict(channels=0))).encode(),
+    )
     damaged('weightless', 'model.safetensors', None)
     damaged('latin', 'record.json', b'\xff\xfe')
     damaged('record', 'record.json', b'[1]')
@@ -380,25 +643,82 @@ def mistakes(tmp_path_factory, photo_folder, x_T):
 TRAIN = 'train --images photos --steps 1 --batch 2 --size 32'
 SEARCH = 'search --k 4 --r 2 --unseen 2 --sampler DDIM-2 --images photos'
 MISTAKES = {
-    **{f'demo --model {model}': says for model, says in dict(file='no model file', folder='is missing', text='damaged', list='damaged', size='damaged', zero='damaged', latin='damaged', record='damaged', weightless='is missing').items()},
-    f'demo --model {LONG}': 'no model aaa', f'demo --images {LONG}': 'there is no folder aaa', 'demo --images file': 'there is no folder file', 'demo --images folder': 'no usable image',
-    'demo --out file': 'cannot write file (File exists)', 'demo --out file/x': 'cannot write file/x (Not a directory)', f'demo --out {LONG}': 'File name too long', 'demo --out /proc/x': 'cannot write /proc/x',
+    **{
+        f'demo --model {model}': says
+        for model, says in dict(
+            file='no model file',
+            folder='is missing',
+            text='damaged',
+            list='damaged',
+            size='damaged',
+            zero='damaged',
+            latin='damaged',
+            record='damaged',
+            weightless='is missing',
+        ).items()
+    },
+    f'demo --model {LONG}': 'no model aaa',
+    f'demo --images {LONG}': 'there is no folder aaa',
+    'demo --images file': 'there is no folder file',
+    'demo --images folder': 'no usable image',
+    'demo --out file': 'cannot write file (File exists)',
+    'demo --out file/x': 'cannot write file/x (Not a directory)',
+    f'demo --out {LONG}': 'File name too long',
+    'demo --out /proc/x': 'cannot write /proc/x',
     'demo --seed 99999999999999999999999': "Invalid value for '--seed'",
-    SEARCH + ' --out folder': 'is not a boundary condition', SEARCH + ' --out file/x': 'cannot write file/x', SEARCH + f' --out {LONG}': 'File name too long', SEARCH + f' --out folder/{LONG}': 'File name too long', SEARCH + ' --out ok.png': 'is not a boundary condition',
-    SEARCH + ' --k 1000000000000': 'ten million at most', SEARCH + ' extra': 'extra', 'searhc': 'searhc',
-    'train': "Missing option '--images'", TRAIN + ' --out file': 'cannot write file', TRAIN + ' --lr nan': "Invalid value for '--lr'", TRAIN + ' --lr inf': 'lr must be a finite number', TRAIN + ' --steps 99999999999999999999': "Invalid value for '--steps'",
-    TRAIN + ' --seed 99999999999999999999': "Invalid value for '--seed'", TRAIN + ' --size 17': 'must be divisible by the scale', TRAIN + ' --size 100000': 'no usable image', TRAIN + ' --start text': 'damaged', TRAIN + ' --out run': 'cannot resume',
-    **{f'upscale --x-t {path} ok.png': 'boundary condition' for path in ('file', 'folder', 'none', LONG, 'ok.png', 'whole/model.safetensors')},
-    **{f'upscale --x-t x_T {path}': says for path, says in {'file': 'as an image', 'folder': 'no image file', LONG: 'no image file', 'none.png': 'no image file', 'x_T': 'as an image'}.items()},
-    'upscale --x-t x_T ok.png --out file': 'cannot write file', 'upscale --x-t x_T ok.png --out taken': 'taken/ok_x4.png is a folder', 'upscale --x-t x_T ok.png --model base': 'shape',
-    'results --tests file': 'there is no folder file', 'results --tests none': 'there is no folder none', f'results --tests {LONG}': 'there is no folder aaa', 'results --tests folder': 'holds no folders', 'results --references file': 'there is no folder file',
-    'results --quick --out file': 'cannot write file', 'results --others none': 'no model none',
-    **{f'results --quick --out lab-{name}': 'is damaged' for name in ('list', 'nonsense', 'latin', 'folder')}}
+    SEARCH + ' --out folder': 'is not a boundary condition',
+    SEARCH + ' --out file/x': 'cannot write file/x',
+    SEARCH + f' --out {LONG}': 'File name too long',
+    SEARCH + f' --out folder/{LONG}': 'File name too long',
+    SEARCH + ' --out ok.png': 'is not a boundary condition',
+    SEARCH + ' --k 1000000000000': 'ten million at most',
+    SEARCH + ' extra': 'extra',
+    'searhc': 'searhc',
+    'train': "Missing option '--images'",
+    TRAIN + ' --out file': 'cannot write file',
+    TRAIN + ' --lr nan': "Invalid value for '--lr'",
+    TRAIN + ' --lr inf': 'lr must be a finite number',
+    TRAIN + ' --steps 99999999999999999999': "Invalid value for '--steps'",
+    TRAIN + ' --seed 99999999999999999999': "Invalid value for '--seed'",
+    TRAIN + ' --size 17': 'must be divisible by the scale',
+    TRAIN + ' --size 100000': 'no usable image',
+    TRAIN + ' --start text': 'damaged',
+    TRAIN + ' --out run': 'cannot resume',
+    **{
+        f'upscale --x-t {path} ok.png': 'boundary condition'
+        for path in ('file', 'folder', 'none', LONG, 'ok.png', 'whole/model.safetensors')
+    },
+    **{
+        f'upscale --x-t x_T {path}': says
+        for path, says in {
+            'file': 'as an image',
+            'folder': 'no image file',
+            LONG: 'no image file',
+            'none.png': 'no image file',
+            'x_T': 'as an image',
+        }.items()
+    },
+    'upscale --x-t x_T ok.png --out file': 'cannot write file',
+    'upscale --x-t x_T ok.png --out taken': 'taken/ok_x4.png is a folder',
+    'upscale --x-t x_T ok.png --model base': 'shape',
+    'results --tests file': 'there is no folder file',
+    'results --tests none': 'there is no folder none',
+    f'results --tests {LONG}': 'there is no folder aaa',
+    'results --tests folder': 'holds no folders',
+    'results --references file': 'there is no folder file',
+    'results --quick --out file': 'cannot write file',
+    'results --others none': 'no model none',
+    **{
+        f'results --quick --out lab-{name}': 'is damaged'
+        for name in ('list', 'nonsense', 'latin', 'folder')
+    },
+}
 
 
 @pytest.mark.parametrize('line', MISTAKES, ids=lambda line: line.replace(LONG, 'LONG'))
 def test_a_mistake_is_one_sentence(line, command, mistakes, monkeypatch):
-    if '/proc' in line and not os.path.exists('/proc'): pytest.skip('no /proc here')
+    if '/proc' in line and not os.path.exists('/proc'):
+        pytest.skip('no /proc here')
     monkeypatch.chdir(mistakes)
     status, said = command(*line.split())
     assert status == 2 and 'Traceback' not in said, said
@@ -410,12 +730,18 @@ def test_a_mistake_is_one_sentence(line, command, mistakes, monkeypatch):
 
 HEAVY = 'torchvision torchmetrics lpips scipy sklearn skimage accelerate matplotlib pooch transformers diffusers IPython ipywidgets pandas sympy huggingface_hub requests torch._dynamo torch._inductor'.split()
 WIDGETS = {'IPython', 'ipywidgets'}
-MODULES = sorted(p.stem for p in (ROOT/'odebc').glob('*.py') if not p.stem.startswith('_'))
+MODULES = sorted(p.stem for p in (ROOT / 'odebc').glob('*.py') if not p.stem.startswith('_'))
 
 
 def loaded(code, names):
     "Which of the names a fresh process has imported after some code"
-    done = finished([sys.executable, '-c', f'{code}\nimport sys\nprint(*[n for n in {names!r} if n in sys.modules])'])
+    done = finished(
+        [
+            sys.executable,
+            '-c',
+            f'{code}\nimport sys\nprint(*[n for n in {names!r} if n in sys.modules])',
+        ]
+    )
     assert done.returncode == 0, done.stderr
     return set(done.stdout.splitlines()[-1].split())
 
@@ -425,14 +751,22 @@ def test_heavy_libraries_are_imported_where_they_are_used():
     core = [module for module in MODULES if module != 'explore']
     code = f"import importlib, sys\nfor module in {core!r}:\n    importlib.import_module(f'odebc.{{module}}')\n    print(module, [n for n in {HEAVY!r} if n in sys.modules], file=sys.stderr)"
     done = finished([sys.executable, '-c', code])
-    assert done.returncode == 0 and [line.split(maxsplit=1) for line in done.stderr.splitlines()] == [[module, '[]'] for module in core], done.stderr
+    assert done.returncode == 0 and [
+        line.split(maxsplit=1) for line in done.stderr.splitlines()
+    ] == [[module, '[]'] for module in core], done.stderr
 
 
 def test_the_explorer_needs_widgets_and_no_more():
     assert loaded('import odebc.explore', HEAVY) <= WIDGETS
 
 
-@pytest.mark.parametrize('code', ['import odebc.errors', "import sys; sys.argv = ['odebc', '--help']\nimport odebc.cli\ntry: odebc.cli.main()\nexcept SystemExit: pass"])
+@pytest.mark.parametrize(
+    'code',
+    [
+        'import odebc.errors',
+        "import sys; sys.argv = ['odebc', '--help']\nimport odebc.cli\ntry: odebc.cli.main()\nexcept SystemExit: pass",
+    ],
+)
 def test_help_needs_no_torch(code):
     assert not loaded(code, [*HEAVY, 'torch', 'numpy', 'PIL'])
 

@@ -1,4 +1,5 @@
 "Waiting for processes and for what they do: with a limit, and a failure that says what was awaited and where it stood."
+
 import os
 import select
 import signal
@@ -15,7 +16,7 @@ def wait_until(condition, what, seconds=LIMIT):
     end = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < end, f'waited {seconds} s in vain for this: {what}'
-        time.sleep(.01)
+        time.sleep(0.01)
     return found
 
 
@@ -36,7 +37,8 @@ def family(process):
 
 def send(processes, number):
     for process in processes:
-        with suppress(psutil.NoSuchProcess): process.send_signal(number)
+        with suppress(psutil.NoSuchProcess):
+            process.send_signal(number)
 
 
 def end(process):
@@ -57,7 +59,9 @@ def ended(process, seconds=LIMIT):
         except subprocess.TimeoutExpired as e:
             written = e.output, e.stderr
         send(members, signal.SIGKILL)
-        told = '\n'.join(w if isinstance(w, str) else (w or b'').decode(errors='replace') for w in written)
+        told = '\n'.join(
+            w if isinstance(w, str) else (w or b'').decode(errors='replace') for w in written
+        )
         raise AssertionError(f'{process.args} has not ended after {seconds} s\n{told}') from None
     finally:
         end(process)
@@ -65,10 +69,15 @@ def ended(process, seconds=LIMIT):
 
 def finished(command, seconds=LIMIT, check=False, **options):
     "Run a command to its end, as `subprocess.run` does, with its output as text"
-    options = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding='utf8', errors='replace') | options
+    options = (
+        dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding='utf8', errors='replace')
+        | options
+    )
     process = begin(command, **options)
     out, err = ended(process, seconds)
-    assert not check or process.returncode == 0, f'{process.args} ended with status {process.returncode}\n{out}\n{err}'
+    assert not check or process.returncode == 0, (
+        f'{process.args} ended with status {process.returncode}\n{out}\n{err}'
+    )
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
@@ -80,6 +89,8 @@ def written(process, what, seconds=LIMIT):
         news = process.stderr.read(4096) if ready else b''
         if not news:
             told = ended(process, 20 if ready else 0)[1]
-            raise AssertionError(f'{process.args} ended, and never wrote {what}\n{(seen + told).decode(errors="replace")}')
+            raise AssertionError(
+                f'{process.args} ended, and never wrote {what}\n{(seen + told).decode(errors="replace")}'
+            )
         seen += news
     return seen

@@ -1,4 +1,5 @@
 "Test every page as nbdev_test does, each in a process of its own, which ends with the traces of its threads when it takes too long."
+
 import argparse
 import os
 import signal
@@ -8,19 +9,26 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-PAGES = Path(__file__).parents[1]/'nbs'
+PAGES = Path(__file__).parents[1] / 'nbs'
 TEST = 'import sys; from nbdev.test import nbdev_test; nbdev_test(path=sys.argv[1], n_workers=0)'
 
 
 def check(
-    page:Path, # a notebook
-    limit:float, # seconds
-)->bool: # whether all of its cells did what they should
+    page: Path,  # a notebook
+    limit: float,  # seconds
+) -> bool:  # whether all of its cells did what they should
     "Run the cells of one page; says how long it took, or what went wrong"
     start = time.monotonic()
     # a group of its own: what the page starts ends with it
-    process = subprocess.Popen([sys.executable, '-X', 'faulthandler', '-c', TEST, str(page)], cwd=PAGES.parent,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding='utf8', errors='replace', start_new_session=True)
+    process = subprocess.Popen(
+        [sys.executable, '-X', 'faulthandler', '-c', TEST, str(page)],
+        cwd=PAGES.parent,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding='utf8',
+        errors='replace',
+        start_new_session=True,
+    )
     try:
         told, late = process.communicate(timeout=limit)[0], ''
     except subprocess.TimeoutExpired:
@@ -30,8 +38,12 @@ def check(
         os.killpg(process.pid, signal.SIGKILL)
         raise
     failed = process.returncode != 0
-    print(f"{page.name}: {late}{'FAILED after ' if failed else ''}{time.monotonic() - start:.0f} s", flush=True)
-    if failed: print(told, flush=True)
+    print(
+        f"{page.name}: {late}{'FAILED after ' if failed else ''}{time.monotonic() - start:.0f} s",
+        flush=True,
+    )
+    if failed:
+        print(told, flush=True)
     return not failed
 
 
