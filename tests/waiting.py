@@ -41,6 +41,14 @@ def send(processes, number):
             process.send_signal(number)
 
 
+def settle(process, seconds=5):
+    "Until a process has ended, but not for long: one that blocks the signal is killed later"
+    limit = time.monotonic() + seconds
+    with suppress(psutil.NoSuchProcess):
+        while process.status() != psutil.STATUS_ZOMBIE and time.monotonic() < limit:
+            time.sleep(0.02)
+
+
 def end(process):
     "Kill it and all that it started; nothing happens where it has ended"
     send(family(process), signal.SIGKILL)
@@ -53,7 +61,9 @@ def ended(process, seconds=LIMIT):
         return process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
         members = family(process)
-        send(members, signal.SIGABRT)  # each Python process among them writes its traces
+        for member in members:  # in turn: what two write at once is mixed word by word
+            send([member], signal.SIGABRT)  # a Python process writes its traces
+            settle(member)
         try:
             written = process.communicate(timeout=20)
         except subprocess.TimeoutExpired as e:
