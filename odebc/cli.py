@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['app', 'SEED', 'Precision', 'Accept', 'DISTANCES', 'NO_MEMORY', 'PEER_GONE', 'leave', 'commands', 'check_processes',
            'ready', 'in_older_words', 'begun', 'say', 'loaded', 'distance_named', 'demo', 'train', 'search',
-           'start_for', 'upscale', 'results', 'sentence', 'told', 'calm_streams', 'give_up_printing', 'main']
+           'start_for', 'upscale', 'results', 'sentence', 'told', 'calm_streams', 'leave_talking_to_the_first',
+           'give_up_printing', 'main']
 
 # %% ../nbs/12_cli.ipynb #7cd76033
 from collections.abc import Callable
@@ -370,6 +371,11 @@ def calm_streams():
         if getattr(sys, name) is None: setattr(sys, name, open(os.devnull, 'w', encoding='utf8'))
         if hasattr(getattr(sys, name), 'reconfigure'): getattr(sys, name).reconfigure(errors='backslashreplace')
 
+def leave_talking_to_the_first():
+    "Of several processes one prints results: the lines of two would be mixed. Errors are told by whoever meets them"
+    if os.environ.get('RANK', '0') != '0':  # set by torchrun
+        sys.stdout = open(os.devnull, 'w', encoding='utf8')
+
 def give_up_printing():
     "What is still to be printed goes nowhere, so that Python does not complain at exit"
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -377,6 +383,7 @@ def give_up_printing():
 def main():
     "Entry point of the `odebc` command"
     calm_streams()
+    leave_talking_to_the_first()
     warnings.showwarning = lambda message, *args, **kwargs: print(f'odebc: {message}', file=sys.stderr)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     os.environ['MPLBACKEND'] = 'agg'  # the commands write figures, and need no window

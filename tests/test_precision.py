@@ -360,6 +360,7 @@ def test_two_processes_search_in_one_precision_and_say_it_once(tmp_path):
         )
         assert done.returncode == 0, done.stderr
         assert done.stdout.count('precision:') == 1 and line in done.stdout.splitlines()
+        assert done.stdout.count('NOTE') <= 1 and done.stdout.count('Downloading') <= 1
 
 
 # --- gone on with
