@@ -1,27 +1,39 @@
 "Everything that a person may want to change stands in settings.ini."
+
 from configparser import ConfigParser
 from pathlib import Path
 from setuptools import setup
 from setuptools.command.build_py import build_py
 
 config = ConfigParser(delimiters=['='], interpolation=None)
-config.read(Path(__file__).parent/'settings.ini', encoding='utf8')
+config.read(Path(__file__).parent / 'settings.ini', encoding='utf8')
 cfg = config['DEFAULT']
-words = lambda key: cfg[key].split()
-readme = (Path(__file__).parent/'README.md').read_text(encoding='utf8')
+
+
+def words(key):
+    return cfg[key].split()
+
+
+readme = (Path(__file__).parent / 'README.md').read_text(encoding='utf8')
 KINDS = '.safetensors', '.json', '.csv', '.md', '.png', '.jpg'
 
 
 class BuildWithData(build_py):
     "What the project made stands in data/ and travels in the wheel inside the package odebc.assets"
+
     def shipped(self):
         "target -> source"
-        target = Path(self.build_lib)/'odebc'/'assets'
-        return {str(target/path.relative_to('data')): str(path) for path in sorted(Path('data').rglob('*')) if path.suffix in KINDS}
+        target = Path(self.build_lib) / 'odebc' / 'assets'
+        return {
+            str(target / path.relative_to('data')): str(path)
+            for path in sorted(Path('data').rglob('*'))
+            if path.suffix in KINDS
+        }
 
     def run(self):
         super().run()
-        if self.editable_mode: return  # a clone's data/ is read where it stands
+        if self.editable_mode:
+            return  # a clone's data/ is read where it stands
         for target, source in self.shipped().items():
             self.mkpath(str(Path(target).parent))
             self.copy_file(source, target)
@@ -37,15 +49,38 @@ class BuildWithData(build_py):
 
 
 setup(
-    name=cfg['lib_name'], version=cfg['version'], description=cfg['description'], license_expression='Apache-2.0', license_files=['LICENSE'],
-    author=cfg['author'], author_email=cfg['author_email'], url=cfg['git_url'], keywords=words('keywords'),
-    project_urls=dict(Documentation=cfg['doc_host'] + cfg['doc_baseurl']), classifiers=['Development Status :: 3 - Alpha', 'Framework :: Jupyter', 'Intended Audience :: Education', 'Intended Audience :: Science/Research', 'Topic :: Scientific/Engineering :: Image Processing'],
-    long_description=readme.replace('](nbs/', f"]({cfg['git_url']}/blob/{cfg['branch']}/nbs/"), long_description_content_type='text/markdown',
+    name=cfg['lib_name'],
+    version=cfg['version'],
+    description=cfg['description'],
+    license_expression='Apache-2.0',
+    license_files=['LICENSE'],
+    author=cfg['author'],
+    author_email=cfg['author_email'],
+    url=cfg['git_url'],
+    keywords=words('keywords'),
+    project_urls=dict(Documentation=cfg['doc_host'] + cfg['doc_baseurl']),
+    classifiers=[
+        'Development Status :: 3 - Alpha',
+        'Framework :: Jupyter',
+        'Intended Audience :: Education',
+        'Intended Audience :: Science/Research',
+        'Topic :: Scientific/Engineering :: Image Processing',
+    ],
+    long_description=readme.replace('](nbs/', f"]({cfg['git_url']}/blob/{cfg['branch']}/nbs/"),
+    long_description_content_type='text/markdown',
     python_requires=f">={cfg['min_python']}",
     # one package folder under one root: an editable install is then a .pth file with the clone's path. The package is found by it
     # before a mere folder of the same name in the working directory; setuptools' other way, an import hook, comes after that folder.
-    packages=['odebc', 'odebc.assets'], package_dir={'': '.'}, cmdclass=dict(build_py=BuildWithData),
+    packages=['odebc', 'odebc.assets'],
+    package_dir={'': '.'},
+    cmdclass=dict(build_py=BuildWithData),
     install_requires=words('requirements'),
-    extras_require=dict(lab=words('lab_requirements'), test=words('lab_requirements') + words('test_requirements'), browser=words('browser_requirements')),
-    entry_points=dict(console_scripts=words('console_scripts'), nbdev=['odebc=odebc._modidx:d']),
+    extras_require=dict(
+        lab=words('lab_requirements'),
+        test=words('lab_requirements') + words('test_requirements'),
+        browser=words('browser_requirements'),
+    ),
+    entry_points=dict(
+        console_scripts=words('console_scripts'), nbdev=['odebc=odebc._modidx:d']
+    ),
 )

@@ -24,12 +24,17 @@ def seconds(command):
     wall, after = time.perf_counter() - start, os.times()
     return (
         wall,
-        after.children_user + after.children_system - before.children_user - before.children_system,
+        after.children_user
+        + after.children_system
+        - before.children_user
+        - before.children_system,
     )
 
 
 def main(rounds=7):
-    modules = sorted(path.stem for path in PACKAGE.glob('*.py') if not path.stem.startswith('_'))
+    modules = sorted(
+        path.stem for path in PACKAGE.glob('*.py') if not path.stem.startswith('_')
+    )
     commands = {'nothing': [*PYTHON, 'pass'], 'torch': [*PYTHON, 'import torch']}
     commands |= {f'odebc.{name}': [*PYTHON, f'import odebc.{name}'] for name in modules}
     commands['odebc --help'] = [sys.executable, '-m', 'odebc', '--help']
@@ -40,14 +45,17 @@ def main(rounds=7):
         for name, command in commands.items():
             times[name].append(seconds(command))
     medians = {
-        name: [statistics.median(kind) for kind in zip(*taken)] for name, taken in times.items()
+        name: [statistics.median(kind) for kind in zip(*taken)]
+        for name, taken in times.items()
     }
     wall, cpu = medians['torch']
     empty_wall, empty_cpu = medians['nothing']
     print(
         f'import torch: {wall:.2f} s ({cpu:.2f} s of the processor); python -c pass: {empty_wall:.3f} s ({empty_cpu:.3f} s); medians of {rounds}'
     )
-    print('| command | s | processor s | × import torch | × in processor time | × python -c pass |')
+    print(
+        '| command | s | processor s | × import torch | × in processor time | × python -c pass |'
+    )
     print('|---|---|---|---|---|---|')
     for name, (mine, mine_cpu) in medians.items():
         print(

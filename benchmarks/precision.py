@@ -17,7 +17,10 @@ def on_the_gpu(net, images, precision):
     "Seconds of one call, until the GPU has done it"
     torch.cuda.synchronize()
     start = time.perf_counter()
-    with torch.no_grad(), torch.autocast('cuda', torch.bfloat16, enabled=precision == 'bfloat16'):
+    with (
+        torch.no_grad(),
+        torch.autocast('cuda', torch.bfloat16, enabled=precision == 'bfloat16'),
+    ):
         net(images, images, 500.0)
     torch.cuda.synchronize()
     return time.perf_counter() - start
@@ -78,7 +81,9 @@ def main():
     distance = distance.to(DEVICE) if isinstance(distance, torch.nn.Module) else distance
     if why:
         print(f'NOTE: the distance is {name}: {why}')
-    print(f'{DEVICE}; ratio: time of one call in the other precision over that in the chosen one\n')
+    print(
+        f'{DEVICE}; ratio: time of one call in the other precision over that in the chosen one\n'
+    )
     print(
         f'| network | input | chosen | ratio | patches | {name} | mean change | mean size of the change | largest | mean difference, of 255 levels |'
     )

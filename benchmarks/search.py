@@ -1,4 +1,5 @@
 "A search's wall time over that of its bare network calls at the best batch size, LPIPS included; and its peak memory for few and many candidates."
+
 import argparse
 import resource
 import subprocess
@@ -12,7 +13,8 @@ from odebc.train import SR3
 
 
 def synchronize():
-    if torch.cuda.is_available(): torch.cuda.synchronize()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
 
 
 @torch.no_grad()
@@ -21,10 +23,12 @@ def per_image(model, y, batch, rounds=6):
     y_up = upsample(y[:1].expand(batch, -1, -1, -1), model.scale)
     times = []
     for _ in range(rounds):
-        synchronize(); start = time.perf_counter()
-        model.net(y_up, y_up, 500.); synchronize()
+        synchronize()
+        start = time.perf_counter()
+        model.net(y_up, y_up, 500.0)
+        synchronize()
         times.append(time.perf_counter() - start)
-    return min(times)/batch
+    return min(times) / batch
 
 
 def pairs(model, R, device):
@@ -45,8 +49,19 @@ def one_search(args, K, R, sampler):
 
 def memory(args, K):
     "Peak memory in MB of a process that searches"
-    command = [sys.executable, __file__, '--model', args.model, '--device', args.device, '--only-memory-of', str(K)]
-    return float(subprocess.run(command, capture_output=True, check=True, encoding='utf8').stdout)
+    command = [
+        sys.executable,
+        __file__,
+        '--model',
+        args.model,
+        '--device',
+        args.device,
+        '--only-memory-of',
+        str(K),
+    ]
+    return float(
+        subprocess.run(command, capture_output=True, check=True, encoding='utf8').stdout
+    )
 
 
 def main():
@@ -57,22 +72,35 @@ def main():
     parser.add_argument('--r', type=int, default=8)
     parser.add_argument('--sampler', default='DDIM-20')
     parser.add_argument('--rounds', type=int, default=3)
-    parser.add_argument('--only-memory-of', type=int, help='K: search, print the peak memory, and nothing else')
+    parser.add_argument(
+        '--only-memory-of', type=int, help='K: search, print the peak memory, and nothing else'
+    )
     args = parser.parse_args()
     if args.only_memory_of:
         one_search(args, args.only_memory_of, 2, 'DDIM-2')
-        peak = torch.cuda.max_memory_allocated()/2**20 if args.device == 'cuda' else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/1024
-        print(peak); return
+        peak = (
+            torch.cuda.max_memory_allocated() / 2**20
+            if args.device == 'cuda'
+            else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        )
+        print(peak)
+        return
     batches, ratios = (4, 8, 16, 32) if args.device == 'cpu' else (16, 64, 256), []
     for _ in range(args.rounds):
         model, y, found, seconds = one_search(args, args.k, args.r, args.sampler)
         bare = {batch: per_image(model, y, batch) for batch in batches}
         best = min(bare, key=bare.get)
-        ratios.append(seconds/found.nfe/bare[best])
-        print(f'{found.nfe} calls in {seconds:.1f} s; a bare call {1e3*bare[best]:.2f} ms an image in batches of {best}; ratio {ratios[-1]:.3f}', flush=True)
-    print(f'wall time of the search over its calls: {sorted(ratios)[len(ratios)//2]:.3f} (median of {args.rounds})')
+        ratios.append(seconds / found.nfe / bare[best])
+        print(
+            f'{found.nfe} calls in {seconds:.1f} s; a bare call {1e3 * bare[best]:.2f} ms an image in batches of {best}; ratio {ratios[-1]:.3f}',
+            flush=True,
+        )
+    print(
+        f'wall time of the search over its calls: {sorted(ratios)[len(ratios) // 2]:.3f} (median of {args.rounds})'
+    )
     few, many = memory(args, 50), memory(args, 500)
-    print(f'peak memory: K = 50 {few:.0f} MB, K = 500 {many:.0f} MB, ratio {many/few:.3f}')
+    print(f'peak memory: K = 50 {few:.0f} MB, K = 500 {many:.0f} MB, ratio {many / few:.3f}')
 
 
-if __name__ == '__main__': main()
+if __name__ == '__main__':
+    main()

@@ -17,89 +17,161 @@ from .samplers import is_ode, level, nfe, sampler as named_sampler
 from .schedule import Schedule
 
 # %% ../nbs/13_adapters.ipynb #73b00962
-DECLARED = 'num_train_timesteps', 'beta_start', 'beta_end', 'beta_schedule', 'trained_betas' # of a scheduler
+DECLARED = (
+    'num_train_timesteps',
+    'beta_start',
+    'beta_end',
+    'beta_schedule',
+    'trained_betas',
+)  # of a scheduler
+
 
 def schedule_of(
-    scheduler, # a diffusers scheduler, whichever way it samples
-)->Schedule:
+    scheduler,  # a diffusers scheduler, whichever way it samples
+) -> Schedule:
     "The schedule that a diffusers model was trained with; ValueError if it is not DDPM's kind (Eq. 1)"
     name, config = type(scheduler).__name__, getattr(scheduler, 'config', None)
     betas, alpha_bar = (getattr(scheduler, key, None) for key in ('betas', 'alphas_cumprod'))
-    if betas is None or alpha_bar is None or getattr(config, 'use_flow_sigmas', False): raise OdebcError(f"{name} does not describe a diffusion with β_1 … β_T, so there are no α_t and σ_t of Eq. 1")
-    if betas.max() >= 1: raise OdebcError(f"{name} has ᾱ_T = 0 (zero terminal SNR), where x_T and ε no longer determine x_0: use the schedule before rescaling, if the model was trained with it")
+    if betas is None or alpha_bar is None or getattr(config, 'use_flow_sigmas', False):
+        raise OdebcError(
+            f"{name} does not describe a diffusion with β_1 … β_T, so there are no α_t and σ_t of Eq. 1"
+        )
+    if betas.max() >= 1:
+        raise OdebcError(
+            f"{name} has ᾱ_T = 0 (zero terminal SNR), where x_T and ε no longer determine x_0: use the schedule before rescaling, if the model was trained with it"
+        )
     numbers = {key: getattr(config, key) for key in DECLARED if hasattr(config, key)}
-    sched = Schedule(betas.detach().cpu(), name, **(numbers if len(numbers) == len(DECLARED) else {}))
-    if not torch.allclose(sched.alpha(torch.arange(1, sched.T + 1))**2, alpha_bar.detach().cpu().double(), rtol=1e-3, atol=1e-6): raise OdebcError(f"the betas and alphas_cumprod of {name} contradict each other")
+    sched = Schedule(
+        betas.detach().cpu(), name, **(numbers if len(numbers) == len(DECLARED) else {})
+    )
+    if not torch.allclose(
+        sched.alpha(torch.arange(1, sched.T + 1)) ** 2,
+        alpha_bar.detach().cpu().double(),
+        rtol=1e-3,
+        atol=1e-6,
+    ):
+        raise OdebcError(f"the betas and alphas_cumprod of {name} contradict each other")
     return sched
 
 # %% ../nbs/13_adapters.ipynb #ae24e0e1
-TO_EPS = { # prediction type -> ε from x_t, the network's output, α_t and σ_t
+TO_EPS = {  # prediction type -> ε from x_t, the network's output, α_t and σ_t
     'epsilon': lambda x, eps, alpha, sigma: eps,
-    'v_prediction': lambda x, v, alpha, sigma: alpha*v + sigma*x,
-    'sample': lambda x, x0, alpha, sigma: (x - alpha*x0)/sigma}
+    'v_prediction': lambda x, v, alpha, sigma: alpha * v + sigma * x,
+    'sample': lambda x, x0, alpha, sigma: (x - alpha * x0) / sigma,
+}
+
 
 def eps_of(
-    network:Callable, # network(x, i) -> output, shape of x; i = t − 1 as a tensor, diffusers counts from 0
-    sched:Schedule, # α and σ
-    prediction_type:str='epsilon', # what the output is, a key of TO_EPS
-)->Callable: # eps_fn(x, t), t in [1, T]
+    network: Callable,  # network(x, i) -> output, shape of x; i = t − 1 as a tensor, diffusers counts from 0
+    sched: Schedule,  # α and σ
+    prediction_type: str = 'epsilon',  # what the output is, a key of TO_EPS
+) -> Callable:  # eps_fn(x, t), t in [1, T]
     "The noise estimate of a network that counts steps from 0 and returns ε, v or x_0"
-    if prediction_type not in TO_EPS: raise OdebcError(f"unknown prediction type {prediction_type!r}, known are {', '.join(TO_EPS)}")
+    if prediction_type not in TO_EPS:
+        raise OdebcError(
+            f"unknown prediction type {prediction_type!r}, known are {', '.join(TO_EPS)}"
+        )
+
     def eps_fn(x, t):
-        out, (alpha, sigma, _) = network(x, torch.tensor(t - 1, dtype=torch.float32, device=x.device)), level(sched, t)
-        if out.shape != x.shape: raise OdebcError(f"the network returned shape {tuple(out.shape)} for x of shape {tuple(x.shape)}")
+        out, (alpha, sigma, _) = (
+            network(x, torch.tensor(t - 1, dtype=torch.float32, device=x.device)),
+            level(sched, t),
+        )
+        if out.shape != x.shape:
+            raise OdebcError(
+                f"the network returned shape {tuple(out.shape)} for x of shape {tuple(x.shape)}"
+            )
         return TO_EPS[prediction_type](x, out, alpha, sigma)
+
     return eps_fn
 
 # %% ../nbs/13_adapters.ipynb #9a963c3b
 class SolutionMap:
     "h(x_T, y) -> x_0, images in [-1, 1]: the ODE of a diffusers model, solved from x_T at t = T (Eq. 6)"
-    scale = stride = calls = 1 # side of x_T over that of y; divisor of its sides; network calls per noise estimate
-    clip = False # whether x̂_0 is kept in [-1, 1] on the way
-    def __init__(self,
-        unet, # network, diffusers' UNet2DModel or UNet2DConditionModel
-        scheduler, # its scheduler: gives schedule and prediction type, not the way of sampling
-        sampler:str, # label of an ODE solver, see `odebc.samplers.sampler`
+
+    scale = stride = calls = (
+        1  # side of x_T over that of y; divisor of its sides; network calls per noise estimate
+    )
+    clip = False  # whether x̂_0 is kept in [-1, 1] on the way
+
+    def __init__(
+        self,
+        unet,  # network, diffusers' UNet2DModel or UNet2DConditionModel
+        scheduler,  # its scheduler: gives schedule and prediction type, not the way of sampling
+        sampler: str,  # label of an ODE solver, see `odebc.samplers.sampler`
     ):
-        if not is_ode(sampler): raise OdebcError(f"{sampler} draws noise in every step, so x_0 would not depend on x_T and y alone: choose an ODE solver, such as DDIM-50")
-        self.unet, self.sampler, self.sched, self.channels = unet, sampler, schedule_of(scheduler), unet.config.out_channels
+        if not is_ode(sampler):
+            raise OdebcError(
+                f"{sampler} draws noise in every step, so x_0 would not depend on x_T and y alone: choose an ODE solver, such as DDIM-50"
+            )
+        self.unet, self.sampler, self.sched, self.channels = (
+            unet,
+            sampler,
+            schedule_of(scheduler),
+            unet.config.out_channels,
+        )
         self.prediction_type = getattr(scheduler.config, 'prediction_type', 'epsilon')
-        eps_of(unet, self.sched, self.prediction_type)  # refuses an unknown type now, not at the first solve
+        eps_of(
+            unet, self.sched, self.prediction_type
+        )  # refuses an unknown type now, not at the first solve
         self.solve = named_sampler(sampler, self.sched, self.clip)
 
     @property
-    def nfe(self)->int:
+    def nfe(self) -> int:
         "Network calls of one solve"
-        return self.calls*nfe(self.sampler)
+        return self.calls * nfe(self.sampler)
 
     @cached_property
-    def meta(self)->dict:
+    def meta(self) -> dict:
         "What tells this map from another; a search writes it down, and resumes no other"
-        return dict(map=type(self).__name__, sampler=self.sampler, clip=self.clip, prediction=self.prediction_type, schedule=digest(declared(self.sched.numbers)), weights=digest(*self.unet.state_dict().values()))
+        return dict(
+            map=type(self).__name__,
+            sampler=self.sampler,
+            clip=self.clip,
+            prediction=self.prediction_type,
+            schedule=digest(declared(self.sched.numbers)),
+            weights=digest(*self.unet.state_dict().values()),
+        )
 
     @cached_property
-    def former(self)->dict:
+    def former(self) -> dict:
         "What earlier versions wrote for some of these facts, on a machine that rounds like this one"
         return dict(schedule=digest(self.sched.table))
 
-    def shape(self,
-        y:Tensor, # LR images (B, 3, h, w)
-    )->tuple: # (C, H, W)
+    def shape(
+        self,
+        y: Tensor,  # LR images (B, 3, h, w)
+    ) -> tuple:  # (C, H, W)
         "The shape of one x_T for these y"
-        if y is None or y.ndim != 4 or y.shape[1] != 3: raise OdebcError(f"y must be LR images of shape (B, 3, h, w), not {None if y is None else tuple(y.shape)}")
-        H, W = (self.scale*side for side in y.shape[2:])
-        if H % self.stride or W % self.stride: raise OdebcError(f"x_T would have {H}×{W} pixels, but this network needs sides divisible by {self.stride}")
+        if y is None or y.ndim != 4 or y.shape[1] != 3:
+            raise OdebcError(
+                f"y must be LR images of shape (B, 3, h, w), not {None if y is None else tuple(y.shape)}"
+            )
+        H, W = (self.scale * side for side in y.shape[2:])
+        if H % self.stride or W % self.stride:
+            raise OdebcError(
+                f"x_T would have {H}×{W} pixels, but this network needs sides divisible by {self.stride}"
+            )
         return self.channels, H, W
 
-    def __call__(self,
-        x_T:Tensor, # boundary condition (B, *shape(y)), or one for all, (1, *shape(y))
-        y:Tensor|None, # LR images (B, 3, h, w) in [-1, 1]
-    )->Tensor: # x_0, (B, 3, H, W) in [-1, 1], on the network's device, at least float32
+    def __call__(
+        self,
+        x_T: Tensor,  # boundary condition (B, *shape(y)), or one for all, (1, *shape(y))
+        y: Tensor | None,  # LR images (B, 3, h, w) in [-1, 1]
+    ) -> Tensor:  # x_0, (B, 3, H, W) in [-1, 1], on the network's device, at least float32
         "Solve the ODE from x_T, used at t = T (Eq. 6)"
         shape, B = self.shape(y), len(x_T if y is None else y)
-        if x_T.shape[1:] != shape or len(x_T) not in (1, B): raise OdebcError(f"x_T must have the shape {(B, *shape)}, or {(1, *shape)} for one for all, not {tuple(x_T.shape)}")
+        if x_T.shape[1:] != shape or len(x_T) not in (1, B):
+            raise OdebcError(
+                f"x_T must have the shape {(B, *shape)}, or {(1, *shape)} for one for all, not {tuple(x_T.shape)}"
+            )
         weight = next(self.unet.parameters())
-        x_T, y = (None if x is None else x.to(weight.device, torch.promote_types(weight.dtype, torch.float32)) for x in (x_T, y))
+        x_T, y = (
+            None
+            if x is None
+            else x.to(weight.device, torch.promote_types(weight.dtype, torch.float32))
+            for x in (x_T, y)
+        )
         c = None if y is None else self.condition(y)
         eps_fn = eps_of(lambda x, i: self.network(x, i, c), self.sched, self.prediction_type)
         return self.decode(self.solve(eps_fn, x_T.expand(B, *shape))).clamp(-1, 1)
@@ -108,97 +180,168 @@ class SolutionMap:
         "Call the network in its own precision"
         return self.unet(x.to(next(self.unet.parameters()).dtype), i, **how).sample.to(x)
 
-    def condition(self, y): return y  # once per solve
-    def network(self, x, i, c): return self.forward(torch.cat([x, c], 1), i)
-    def decode(self, x): return x
+    def condition(self, y):
+        return y
+
+    def network(self, x, i, c):
+        return self.forward(torch.cat([x, c], 1), i)
+
+    def decode(self, x):
+        return x
 
 # %% ../nbs/13_adapters.ipynb #92e3b376
 class UNetMap(SolutionMap):
     "h of a UNet2DModel over pixels: y enlarged and concatenated (SR3), or unconditional (Eq. 7)"
-    def __init__(self,
-        unet, # UNet2DModel, 6 channels in and 3 out, or 3 in and 3 out
-        scheduler, # its scheduler
-        sampler:str='DDIM-50', # label of an ODE solver
-        scale:int=4, # side of x_0 over that of y
-        clip:bool=True, # keep x̂_0 in [-1, 1] on the way
+
+    def __init__(
+        self,
+        unet,  # UNet2DModel, 6 channels in and 3 out, or 3 in and 3 out
+        scheduler,  # its scheduler
+        sampler: str = 'DDIM-50',  # label of an ODE solver
+        scale: int = 4,  # side of x_0 over that of y
+        clip: bool = True,  # keep x̂_0 in [-1, 1] on the way
     ):
         c = unet.config
-        if c.in_channels - c.out_channels not in (0, 3): raise OdebcError(f"a network from {c.in_channels} to {c.out_channels} channels takes neither x_t and y (3 channels more than it returns) nor x_t alone (as many)")
-        self.scale, self.clip, self.stride, self.conditional = scale, clip, 2**(len(c.block_out_channels) - 1), c.in_channels > c.out_channels
+        if c.in_channels - c.out_channels not in (0, 3):
+            raise OdebcError(
+                f"a network from {c.in_channels} to {c.out_channels} channels takes neither x_t and y (3 channels more than it returns) nor x_t alone (as many)"
+            )
+        self.scale, self.clip, self.stride, self.conditional = (
+            scale,
+            clip,
+            2 ** (len(c.block_out_channels) - 1),
+            c.in_channels > c.out_channels,
+        )
         super().__init__(unet, scheduler, sampler)
 
-    def shape(self,
-        y:Tensor|None=None, # LR images (B, 3, h, w); None: unconditional
-    )->tuple: # (C, H, W)
+    def shape(
+        self,
+        y: Tensor | None = None,  # LR images (B, 3, h, w); None: unconditional
+    ) -> tuple:  # (C, H, W)
         "The shape of one x_T"
-        if self.conditional: return super().shape(y)
-        if y is not None: raise OdebcError("this network is unconditional, it cannot take y: call h(x_T, None)")
+        if self.conditional:
+            return super().shape(y)
+        if y is not None:
+            raise OdebcError(
+                "this network is unconditional, it cannot take y: call h(x_T, None)"
+            )
         size = self.unet.config.sample_size
-        if size is None: raise OdebcError("the configuration of this unconditional network does not say how large its images are (sample_size)")
-        return self.channels, *(2*(size,) if isinstance(size, int) else size)
+        if size is None:
+            raise OdebcError(
+                "the configuration of this unconditional network does not say how large its images are (sample_size)"
+            )
+        return self.channels, *(2 * (size,) if isinstance(size, int) else size)
 
-    def condition(self, y): return upsample(y, self.scale)
-    def network(self, x, i, c): return self.forward(x if c is None else torch.cat([x, c], 1), i)
+    def condition(self, y):
+        return upsample(y, self.scale)
+
+    def network(self, x, i, c):
+        return self.forward(x if c is None else torch.cat([x, c], 1), i)
 
 # %% ../nbs/13_adapters.ipynb #e5115386
 class LatentMap(SolutionMap):
     "h of diffusers' LDMSuperResolutionPipeline: x_T is a latent of the size of y"
-    def __init__(self,
-        pipeline, # with unet, vqvae and scheduler
-        sampler:str='DDIM-50', # label of an ODE solver
+
+    def __init__(
+        self,
+        pipeline,  # with unet, vqvae and scheduler
+        sampler: str = 'DDIM-50',  # label of an ODE solver
     ):
         super().__init__(pipeline.unet, pipeline.scheduler, sampler)
-        self.vae, self.latent_std, self.stride = pipeline.vqvae, 1., 2**(len(pipeline.unet.config.block_out_channels) - 1)
+        self.vae, self.latent_std, self.stride = (
+            pipeline.vqvae,
+            1.0,
+            2 ** (len(pipeline.unet.config.block_out_channels) - 1),
+        )
 
     @cached_property
-    def meta(self)->dict: return super().meta | dict(decoder=digest(*self.vae.state_dict().values()))
+    def meta(self) -> dict:
+        return super().meta | dict(decoder=digest(*self.vae.state_dict().values()))
 
-    def decode(self,
-        x:Tensor, # latents (B, C, h, w)
-    )->Tensor: # images (B, 3, H, W)
+    def decode(
+        self,
+        x: Tensor,  # latents (B, C, h, w)
+    ) -> Tensor:  # images (B, 3, H, W)
         "The decoder, in its own precision"
-        return self.vae.decode((x*self.latent_std).to(next(self.vae.parameters()).dtype)).sample.to(x)
+        return self.vae.decode(
+            (x * self.latent_std).to(next(self.vae.parameters()).dtype)
+        ).sample.to(x)
 
 # %% ../nbs/13_adapters.ipynb #83aad522
 class UpscalerMap(LatentMap):
     "h of diffusers' StableDiffusionUpscalePipeline: x_T is a latent of the size of y"
-    def __init__(self,
-        pipeline, # with unet, vae, scheduler, low_res_scheduler and encode_prompt
-        sampler:str='DDIM-50', # label of an ODE solver
-        prompt:str='', # what the images show
-        guidance:float=1., # w; above 1 it doubles the network calls
-        noise_level:int=20, # of the noise that is added to y
-        seed:int=0, # of that noise
+
+    def __init__(
+        self,
+        pipeline,  # with unet, vae, scheduler, low_res_scheduler and encode_prompt
+        sampler: str = 'DDIM-50',  # label of an ODE solver
+        prompt: str = '',  # what the images show
+        guidance: float = 1.0,  # w; above 1 it doubles the network calls
+        noise_level: int = 20,  # of the noise that is added to y
+        seed: int = 0,  # of that noise
     ):
         most = pipeline.config.max_noise_level
-        if not 0 <= noise_level <= most: raise OdebcError(f"the noise level must lie in 0 … {most}, not {noise_level}")
-        if not isinstance(prompt, str): raise OdebcError(f"need one prompt for all images, a string, not {prompt!r}")
-        if guidance < 1: raise OdebcError(f"the guidance must be at least 1 (none), not {guidance}")
+        if not 0 <= noise_level <= most:
+            raise OdebcError(f"the noise level must lie in 0 … {most}, not {noise_level}")
+        if not isinstance(prompt, str):
+            raise OdebcError(f"need one prompt for all images, a string, not {prompt!r}")
+        if guidance < 1:
+            raise OdebcError(f"the guidance must be at least 1 (none), not {guidance}")
         SolutionMap.__init__(self, pipeline.unet, pipeline.scheduler, sampler)
-        self.vae, self.latent_std = pipeline.vae, 1/pipeline.vae.config.scaling_factor
-        if next(self.vae.parameters()).dtype == torch.float16 and self.vae.config.force_upcast: self.vae.float()
-        with torch.no_grad(): text, empty = pipeline.encode_prompt(prompt, pipeline.device, 1, guidance > 1)
+        self.vae, self.latent_std = pipeline.vae, 1 / pipeline.vae.config.scaling_factor
+        if next(self.vae.parameters()).dtype == torch.float16 and self.vae.config.force_upcast:
+            self.vae.float()
+        with torch.no_grad():
+            text, empty = pipeline.encode_prompt(prompt, pipeline.device, 1, guidance > 1)
         self.texts, self.guidance = [empty, text] if guidance > 1 else [text], guidance
         encoder = getattr(pipeline, 'text_encoder', None)
         stored = encoder.state_dict().values() if encoder is not None else ()
-        self.text = digest(declared(dict(prompt=prompt)), *stored)  # not of what the encoder computes
-        self.calls, self.noise_level, self.seed, self.add_noise = len(self.texts), noise_level, seed, pipeline.low_res_scheduler.add_noise
+        self.text = digest(
+            declared(dict(prompt=prompt)), *stored
+        )  # not of what the encoder computes
+        self.calls, self.noise_level, self.seed, self.add_noise = (
+            len(self.texts),
+            noise_level,
+            seed,
+            pipeline.low_res_scheduler.add_noise,
+        )
 
     @cached_property
-    def meta(self)->dict: return super().meta | dict(text=self.text, guidance=self.guidance, noise_level=self.noise_level, noise_seed=self.seed)
+    def meta(self) -> dict:
+        return super().meta | dict(
+            text=self.text,
+            guidance=self.guidance,
+            noise_level=self.noise_level,
+            noise_seed=self.seed,
+        )
 
     @cached_property
-    def former(self)->dict: return super().former | dict(text=digest(*self.texts))
+    def former(self) -> dict:
+        return super().former | dict(text=digest(*self.texts))
 
-    def condition(self,
-        y:Tensor, # LR images (B, 3, h, w)
-    )->Tensor: # shape of y
+    def condition(
+        self,
+        y: Tensor,  # LR images (B, 3, h, w)
+    ) -> Tensor:  # shape of y
         "y with the same noise on every image"
-        noise = torch.randn(1, *y.shape[1:], generator=torch.Generator().manual_seed(self.seed)).to(y)
+        noise = torch.randn(
+            1, *y.shape[1:], generator=torch.Generator().manual_seed(self.seed)
+        ).to(y)
         return self.add_noise(y, noise, torch.tensor([self.noise_level], device=y.device))
 
     def network(self, x, i, c):
         "Guided output; without guidance there is one text, and lerp returns its output"
-        levels, weight = torch.full((len(x),), self.noise_level, device=x.device), next(self.unet.parameters())
-        outs = [self.forward(torch.cat([x, c], 1), i, encoder_hidden_states=text.to(weight).expand(len(x), -1, -1), class_labels=levels) for text in self.texts]
+        levels, weight = (
+            torch.full((len(x),), self.noise_level, device=x.device),
+            next(self.unet.parameters()),
+        )
+        outs = [
+            self.forward(
+                torch.cat([x, c], 1),
+                i,
+                encoder_hidden_states=text.to(weight).expand(len(x), -1, -1),
+                class_labels=levels,
+            )
+            for text in self.texts
+        ]
         return torch.lerp(outs[0], outs[-1], self.guidance)

@@ -13,61 +13,95 @@ from .errors import OdebcError
 
 # %% ../nbs/04_boundary.ipynb #54c0c63b
 def winner(
-    D:Tensor, # (≥K, ≥R) scores, a row for each candidate, a column for each pair
-    K:int|None=None, # use the first K candidates, all by default
-    R:int|None=None, # use the first R pairs, all by default
-)->int: # row of the best candidate
+    D: Tensor,  # (≥K, ≥R) scores, a row for each candidate, a column for each pair
+    K: int | None = None,  # use the first K candidates, all by default
+    R: int | None = None,  # use the first R pairs, all by default
+) -> int:  # row of the best candidate
     "The candidate with the smallest mean score (Eq. 20)"
-    if D.ndim != 2: raise OdebcError(f"a score matrix has two dimensions, candidates and pairs, not {D.ndim}")
+    if D.ndim != 2:
+        raise OdebcError(
+            f"a score matrix has two dimensions, candidates and pairs, not {D.ndim}"
+        )
     K, R = (size if n is None else n for n, size in zip((K, R), D.shape))
-    if not 1 <= K <= D.shape[0]: raise OdebcError(f"K must lie in 1 … {D.shape[0]}, the number of candidates, but is {K}")
-    if not 1 <= R <= D.shape[1]: raise OdebcError(f"R must lie in 1 … {D.shape[1]}, the number of pairs, but is {R}")
-    if D[:K, :R].isnan().any(): raise OdebcError(f"the scores of the first {K} candidates on the first {R} pairs are not complete")
+    if not 1 <= K <= D.shape[0]:
+        raise OdebcError(
+            f"K must lie in 1 … {D.shape[0]}, the number of candidates, but is {K}"
+        )
+    if not 1 <= R <= D.shape[1]:
+        raise OdebcError(f"R must lie in 1 … {D.shape[1]}, the number of pairs, but is {R}")
+    if D[:K, :R].isnan().any():
+        raise OdebcError(
+            f"the scores of the first {K} candidates on the first {R} pairs are not complete"
+        )
     return D[:K, :R].mean(1).argmin().item()
 
 # %% ../nbs/04_boundary.ipynb #1b82ca6a
 def correlation(
-    D:Tensor, # (K, R) scores, K ≥ 2
-)->Tensor: # (R, R)
+    D: Tensor,  # (K, R) scores, K ≥ 2
+) -> Tensor:  # (R, R)
     "Pearson correlation of the scores of each two pairs over the candidates (the paper's Table 6)"
-    if D.ndim != 2 or len(D) < 2: raise OdebcError(f"a correlation needs a matrix of at least 2 candidates, not shape {tuple(D.shape)}")
-    if not D.isfinite().all(): raise OdebcError("the scores are not complete")
+    if D.ndim != 2 or len(D) < 2:
+        raise OdebcError(
+            f"a correlation needs a matrix of at least 2 candidates, not shape {tuple(D.shape)}"
+        )
+    if not D.isfinite().all():
+        raise OdebcError("the scores are not complete")
     centred = D.double() - D.double().mean(0)
-    if (centred.abs().amax(0) <= 1e-12*D.abs().amax(0)).any(): raise OdebcError("on some pair all candidates score the same: no correlation")
-    unit = centred/centred.norm(dim=0)
+    if (centred.abs().amax(0) <= 1e-12 * D.abs().amax(0)).any():
+        raise OdebcError("on some pair all candidates score the same: no correlation")
+    unit = centred / centred.norm(dim=0)
     return unit.T @ unit
 
+
 def mean_correlation(
-    D:Tensor, # (K, R) scores, K ≥ 2 and R ≥ 2
-)->float: # ρ, the mean off the diagonal
+    D: Tensor,  # (K, R) scores, K ≥ 2 and R ≥ 2
+) -> float:  # ρ, the mean off the diagonal
     "How much two different pairs agree about the candidates"
-    if D.shape[-1] < 2: raise OdebcError("agreement needs at least 2 pairs")
-    return ((correlation(D).sum() - D.shape[1])/(D.shape[1]*(D.shape[1] - 1))).item()
+    if D.shape[-1] < 2:
+        raise OdebcError("agreement needs at least 2 pairs")
+    return ((correlation(D).sum() - D.shape[1]) / (D.shape[1] * (D.shape[1] - 1))).item()
 
 # %% ../nbs/04_boundary.ipynb #9d26d801
 def holdout(
-    D:Tensor, # (≥K, ≥R) scores on reference pairs
-    D_new:Tensor, # (as many candidates, N) scores on unseen pairs
-    K:int, # candidates to choose from
-    R:int, # pairs to choose by
-    generator:torch.Generator, # draws K candidates and R pairs, anew for each repeat
-    repeats:int=8, # as in the paper's Figure 3
-)->Tensor: # (repeats,)
+    D: Tensor,  # (≥K, ≥R) scores on reference pairs
+    D_new: Tensor,  # (as many candidates, N) scores on unseen pairs
+    K: int,  # candidates to choose from
+    R: int,  # pairs to choose by
+    generator: torch.Generator,  # draws K candidates and R pairs, anew for each repeat
+    repeats: int = 8,  # as in the paper's Figure 3
+) -> Tensor:  # (repeats,)
     "Mean score on unseen pairs of the winner of Eq. 20, for several random choices of candidates and pairs"
-    if repeats < 1: raise OdebcError(f"the number of repeats must be at least 1, not {repeats}")
-    if D.ndim != 2 or D_new.ndim != 2 or len(D) != len(D_new): raise OdebcError(f"need two score matrices of the same candidates, got {tuple(D.shape)} and {tuple(D_new.shape)}")
-    if D_new.isnan().any(): raise OdebcError("the scores on unseen pairs are not complete")
-    rows, columns = (torch.stack([torch.randperm(n, generator=generator) for _ in range(repeats)]) for n in D.shape)
-    return torch.stack([D_new[r[winner(D[r][:, c], K, R)]].mean() for r, c in zip(rows, columns)])
+    if repeats < 1:
+        raise OdebcError(f"the number of repeats must be at least 1, not {repeats}")
+    if D.ndim != 2 or D_new.ndim != 2 or len(D) != len(D_new):
+        raise OdebcError(
+            f"need two score matrices of the same candidates, got {tuple(D.shape)} and {tuple(D_new.shape)}"
+        )
+    if D_new.isnan().any():
+        raise OdebcError("the scores on unseen pairs are not complete")
+    rows, columns = (
+        torch.stack([torch.randperm(n, generator=generator) for _ in range(repeats)])
+        for n in D.shape
+    )
+    return torch.stack(
+        [D_new[r[winner(D[r][:, c], K, R)]].mean() for r, c in zip(rows, columns)]
+    )
 
 # %% ../nbs/04_boundary.ipynb #d82d5946
 def gain(
-    K:int, # candidates
-    R:int, # pairs to choose by
-    rho:float, # mean correlation between pairs, in 0 … 1
-)->float: # in standard deviations of one score over the candidates
+    K: int,  # candidates
+    R: int,  # pairs to choose by
+    rho: float,  # mean correlation between pairs, in 0 … 1
+) -> float:  # in standard deviations of one score over the candidates
     "By how much the best of K Gaussian candidates, chosen on R pairs, beats a random one on unseen pairs"
-    if K < 1 or R < 1 or not 0 <= rho <= 1: raise OdebcError(f"need K ≥ 1, R ≥ 1 and ρ in 0 … 1, got {K}, {R} and {rho}")
+    if K < 1 or R < 1 or not 0 <= rho <= 1:
+        raise OdebcError(f"need K ≥ 1, R ≥ 1 and ρ in 0 … 1, got {K}, {R} and {rho}")
     x = torch.linspace(-9, 9, 10_001, dtype=torch.float64)
-    density = K*torch.special.ndtr(x)**(K - 1)*(-x**2/2).exp()/math.sqrt(2*math.pi)
-    return torch.trapezoid(x*density, x).item()*rho/math.sqrt(rho + (1 - rho)/R) if rho else 0.
+    density = (
+        K * torch.special.ndtr(x) ** (K - 1) * (-(x**2) / 2).exp() / math.sqrt(2 * math.pi)
+    )
+    return (
+        torch.trapezoid(x * density, x).item() * rho / math.sqrt(rho + (1 - rho) / R)
+        if rho
+        else 0.0
+    )

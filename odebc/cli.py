@@ -12,91 +12,141 @@ __all__ = ['app', 'SEED', 'Precision', 'Accept', 'DISTANCES', 'NO_MEMORY', 'PEER
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
-import errno, math, os, signal, sys, traceback, warnings
+import errno
+import math
+import os
+import signal
+import sys
+import traceback
+import warnings
 import typer
 from .errors import MapFailed, OdebcError, writing
 
 # %% ../nbs/12_cli.ipynb #a3e27825
-app = typer.Typer(help="Diffusion ODEs for super-resolution, and the search for their best starting noise.", add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+app = typer.Typer(
+    help="Diffusion ODEs for super-resolution, and the search for their best starting noise.",
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
 
 def leave(result, **options):
     "End the connection to other processes after a command: torch may otherwise abort one of them at exit"
     from torch import distributed
-    if distributed.is_initialized(): distributed.destroy_process_group()
+
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
+
 
 @app.callback(result_callback=leave)
 def commands(
     ctx: typer.Context,
-    debug: Annotated[bool, typer.Option('--debug', help="show where a refusal comes from; the same as ODEBC_DEBUG=1")]=False,
+    debug: Annotated[
+        bool,
+        typer.Option(
+            '--debug', help="show where a refusal comes from; the same as ODEBC_DEBUG=1"
+        ),
+    ] = False,
 ):
-    if debug: ctx.obj['debug'] = True
+    if debug:
+        ctx.obj['debug'] = True
     check_processes()
+
 
 def check_processes():
     "Refuse more processes than there are GPUs"
     mine = int(os.environ.get('LOCAL_WORLD_SIZE', 1))  # set by torchrun
-    if mine == 1: return
+    if mine == 1:
+        return
     import torch
+
     there = torch.cuda.device_count()
-    if 0 < there < mine: raise OdebcError(f"{mine} processes need a GPU each, and there are {there}: start fewer, or none on the GPU, with CUDA_VISIBLE_DEVICES='' before the command")
+    if 0 < there < mine:
+        raise OdebcError(
+            f"{mine} processes need a GPU each, and there are {there}: start fewer, or none on the GPU, with CUDA_VISIBLE_DEVICES='' before the command"
+        )
+
 
 def ready(
-    folder:Path, # for results; made if missing
-    name:str='', # of a file that will be written there
-)->Path: # the folder
+    folder: Path,  # for results; made if missing
+    name: str = '',  # of a file that will be written there
+) -> Path:  # the folder
     "Whether something can be written there is found out before the work, not after it"
     from tempfile import TemporaryFile
-    with writing(folder/name):
+
+    with writing(folder / name):
         folder.mkdir(parents=True, exist_ok=True)
-        (folder/name).exists()  # complains of a name that is too long
-        with TemporaryFile(dir=folder): pass
+        (folder / name).exists()  # complains of a name that is too long
+        with TemporaryFile(dir=folder):
+            pass
     return folder
 
-SEED = 2**63 - 1 # the largest that torch's generators take
-Precision = Annotated[str, typer.Option(help="float32, bfloat16, or auto: what a file to go on with was begun in, else what is faster here")]
 
-Accept = Annotated[list[str], typer.Option(help="what may be another than in the file to go on with: pairs (search), references or tests (results), where another library decoded the same photographs; may be given several times")]
+SEED = 2**63 - 1  # the largest that torch's generators take
+Precision = Annotated[
+    str,
+    typer.Option(
+        help="float32, bfloat16, or auto: what a file to go on with was begun in, else what is faster here"
+    ),
+]
+
+Accept = Annotated[
+    list[str],
+    typer.Option(
+        help="what may be another than in the file to go on with: pairs (search), references or tests (results), where another library decoded the same photographs; may be given several times"
+    ),
+]
+
 
 def in_older_words(
-    precision:str, # of --precision
-    bf16:bool|None, # of --bf16, which it has replaced; None: not given
-)->str: # of --precision
+    precision: str,  # of --precision
+    bf16: bool | None,  # of --bf16, which it has replaced; None: not given
+) -> str:  # of --precision
     "The older option still means what it meant"
     if bf16 is None:
         return precision
     means = 'bfloat16' if bf16 else 'float32'
     if precision not in ('auto', means):
-        raise OdebcError(f"--{'' if bf16 else 'no-'}bf16 means --precision {means}: do not ask for {precision} beside it")
+        raise OdebcError(
+            f"--{'' if bf16 else 'no-'}bf16 means --precision {means}: do not ask for {precision} beside it"
+        )
     print(f"--{'' if bf16 else 'no-'}bf16 is now called --precision {means}", file=sys.stderr)
     return means
 
+
 def begun(
-    precision:str, # of --precision
-    paths:list[Path], # what the command goes on with, as far as it is there
-    read:Callable, # path -> whether it was begun in bfloat16; None: it does not say
-): # Choice, the same on all processes, or None
+    precision: str,  # of --precision
+    paths: list[Path],  # what the command goes on with, as far as it is there
+    read: Callable,  # path -> whether it was begun in bfloat16; None: it does not say
+):  # Choice, the same on all processes, or None
     "The precision to go on in: that of the first path which says one"
     from odebc.precision import kept, together
+
     if precision != 'auto':
         return None
     there = filter(os.path.exists, paths)  # a name that is too long is not there
     said = (kept(read(path), path.name) for path in there)
     return together(lambda: next(filter(None, said), None))
 
+
 def say(choice):
     "One process tells the precision"
     from odebc.scores import processes
+
     if processes().is_main_process:
         print(choice)
 
+
 def loaded(
-    name:str, # of a model
-    precision:str, # of --precision
-    earlier:Callable=lambda sr3: None, # sr3 -> the `Choice` of an earlier run that this one goes on with, or None
-): # SR3
+    name: str,  # of a model
+    precision: str,  # of --precision
+    earlier: Callable = lambda sr3: None,  # sr3 -> the choice of an earlier run, or None
+):  # SR3
     "A model on its device, with its precision chosen and told"
     from odebc.scores import processes
     from odebc.train import SR3
+
     sr3 = SR3.from_pretrained(name, precision).to(processes().device)
     choice = earlier(sr3)
     if choice:
@@ -104,30 +154,63 @@ def loaded(
     say(choice or sr3.choice)
     return sr3
 
-DISTANCES = 'best', 'lpips', 'lpips-lite', 'dists', 'dssim' # for --distance; best: LPIPS, or LPIPS-lite where it cannot be had
+
+DISTANCES = (
+    'best',
+    'lpips',
+    'lpips-lite',
+    'dists',
+    'dssim',
+)  # for --distance; best: LPIPS, or LPIPS-lite where it cannot be had
+
 
 def distance_named(
-    name:str, # one of DISTANCES
-)->tuple: # its name, distance(x_0, z) -> (B,), and why it is not LPIPS
+    name: str,  # one of DISTANCES
+) -> tuple:  # its name, distance(x_0, z) -> (B,), and why it is not LPIPS
     "A distance for a command"
     from odebc import metrics
-    if name not in DISTANCES: raise OdebcError(f"unknown distance {name!r}, known are {', '.join(DISTANCES)}")
-    if name != 'best': return name, {'lpips': metrics.lpips_model, 'lpips-lite': metrics.lite_model, 'dists': metrics.dists_model, 'dssim': lambda: metrics.dssim}[name](), ''
+
+    if name not in DISTANCES:
+        raise OdebcError(f"unknown distance {name!r}, known are {', '.join(DISTANCES)}")
+    if name != 'best':
+        return (
+            name,
+            {
+                'lpips': metrics.lpips_model,
+                'lpips-lite': metrics.lite_model,
+                'dists': metrics.dists_model,
+                'dssim': lambda: metrics.dssim,
+            }[name](),
+            '',
+        )
     answer = metrics.best_distance()
-    if answer[2]: print(f"NOTE: real LPIPS is not at hand, the distance is {answer[0]} instead.\n      {answer[2]}\n")
+    if answer[2]:
+        print(
+            f"NOTE: real LPIPS is not at hand, the distance is {answer[0]} instead.\n      {answer[2]}\n"
+        )
     return answer
+
 
 @app.command()
 def demo(
-    k: Annotated[int, typer.Option(min=1, help="candidates x_T")]=40,
-    r: Annotated[int, typer.Option(min=1, help="reference pairs")]=16,
-    sampler: Annotated[str, typer.Option(help="sampler of the ODE")]='DDIM-20',
-    images: Annotated[Path|None, typer.Option(help="folder of photographs; those inside scikit-image and scikit-learn by default")]=None,
-    model: Annotated[str, typer.Option(help="a shipped model, or a folder with one")]='small',
-    tests: Annotated[int, typer.Option(min=2, help="unseen test patches")]=24,
-    seed: Annotated[int, typer.Option(min=0, max=SEED, help="of patches and candidates")]=0,
-    out: Annotated[Path, typer.Option(help="folder for table, picture and x_T")]=Path('demo'),
-    precision: Precision='auto',
+    k: Annotated[int, typer.Option(min=1, help="candidates x_T")] = 40,
+    r: Annotated[int, typer.Option(min=1, help="reference pairs")] = 16,
+    sampler: Annotated[str, typer.Option(help="sampler of the ODE")] = 'DDIM-20',
+    images: Annotated[
+        Path | None,
+        typer.Option(
+            help="folder of photographs; those inside scikit-image and scikit-learn by default"
+        ),
+    ] = None,
+    model: Annotated[
+        str, typer.Option(help="a shipped model, or a folder with one")
+    ] = 'small',
+    tests: Annotated[int, typer.Option(min=2, help="unseen test patches")] = 24,
+    seed: Annotated[int, typer.Option(min=0, max=SEED, help="of patches and candidates")] = 0,
+    out: Annotated[Path, typer.Option(help="folder for table, picture and x_T")] = Path(
+        'demo'
+    ),
+    precision: Precision = 'auto',
 ):
     "Search x_T on reference patches and compare it on unseen ones."
     from odebc.data import byte_folder, photographs
@@ -135,111 +218,250 @@ def demo(
     from odebc.progress import Bar
     from odebc.results import picture
     from odebc.search import SearchInterrupted, search as find
+
     sr3 = loaded(model, precision)
     h, (name, distance, why) = sr3.solution_map(sampler), distance_named('best')
     ready(out)
     photos = photographs() if images is None else byte_folder(images, sr3.size)
-    z_ref, y_ref, z, y = (x.to(sr3.device) for x in reference_and_test(photos, r, tests, sr3.size, sr3.scale, seed))
-    print(f"{len(photos)} photographs, {r} reference and {tests} test patches of {sr3.size}×{sr3.size}, K = {k}, {sampler}, distance {name}")
-    try: found = find(h, z_ref, y_ref, k, distance, seed=seed)
+    z_ref, y_ref, z, y = (
+        x.to(sr3.device)
+        for x in reference_and_test(photos, r, tests, sr3.size, sr3.scale, seed)
+    )
+    print(
+        f"{len(photos)} photographs, {r} reference and {tests} test patches of {sr3.size}×{sr3.size}, K = {k}, {sampler}, distance {name}"
+    )
+    try:
+        found = find(h, z_ref, y_ref, k, distance, seed=seed)
     except SearchInterrupted as e:
         if e.found:
-            e.found.save(out/'x_T.safetensors')
-            print(f"\ninterrupted; the best x_T so far (candidate {e.found.index}, {name} {e.found.score:.4f} after {e.found.solves} solves) is in {out/'x_T.safetensors'}")
+            e.found.save(out / 'x_T.safetensors')
+            print(
+                f"\ninterrupted; the best x_T so far (candidate {e.found.index}, {name} {e.found.score:.4f} after {e.found.solves} solves) is in {out / 'x_T.safetensors'}"
+            )
         raise
-    found.save(out/'x_T.safetensors')
-    print(f"found candidate {found.index} with {found.solves} solves, {found.nfe} network evaluations, {found.seconds:.0f} s")
+    found.save(out / 'x_T.safetensors')
+    print(
+        f"found candidate {found.index} with {found.solves} solves, {found.nfe} network evaluations, {found.seconds:.0f} s"
+    )
     ways = methods(sr3, ['DDPM-100'], {sampler: found.x_T}, 4)
-    rows = {row: mean_over([measure(way, z, y, distance) for way in group.values()]) for row, group in Bar(ways.items(), desc='compare', unit='method')}
+    rows = {
+        row: mean_over([measure(way, z, y, distance) for way in group.values()])
+        for row, group in Bar(ways.items(), desc='compare', unit='method')
+    }
     text = markdown(rows, name)
     reason = f' Distance: {name}. {why}' if why else ''
-    with writing(out/'table.md'):
-        (out/'table.md').write_text(f'{text}\n\nPrecision: {sr3.precision}.{reason}\n', encoding='utf8')
-    shown = dict(LR=y[:5]) | {row: next(iter(group.values()))(y[:5], range(len(y[:5]))) for row, group in ways.items()} | dict(HR=z[:5])
+    with writing(out / 'table.md'):
+        (out / 'table.md').write_text(
+            f'{text}\n\nPrecision: {sr3.precision}.{reason}\n', encoding='utf8'
+        )
+    shown = (
+        dict(LR=y[:5])
+        | {
+            row: next(iter(group.values()))(y[:5], range(len(y[:5])))
+            for row, group in ways.items()
+        }
+        | dict(HR=z[:5])
+    )
     figure = picture(shown, z, distance, name)
-    with writing(out/'picture.png'): figure.savefig(out/'picture.png', dpi=120)
-    print(f"\n{text}\n\nwrote {', '.join(str(out/f) for f in ('table.md', 'picture.png', 'x_T.safetensors'))}")
+    with writing(out / 'picture.png'):
+        figure.savefig(out / 'picture.png', dpi=120)
+    print(
+        f"\n{text}\n\nwrote {', '.join(str(out / f) for f in ('table.md', 'picture.png', 'x_T.safetensors'))}"
+    )
 
 # %% ../nbs/12_cli.ipynb #c7735d5a
 @app.command()
 def train(
     images: Annotated[Path, typer.Option(help="folder of photographs")],
-    config: Annotated[str, typer.Option(help="small (16 → 64), small-mid (plain SR3 for the same), base (64 → 256) or paper (Table 3)")]='small',
-    out: Annotated[Path|None, typer.Option(help="folder for checkpoint, model and log; runs/<config> by default")]=None,
-    start: Annotated[str|None, typer.Option(help="model to start from: a shipped one, or a folder")]=None,
-    steps: Annotated[int|None, typer.Option(min=1, max=10**9, help="of the whole run; of the configuration by default, as what follows")]=None,
-    batch: Annotated[int|None, typer.Option(min=1, max=10**6, help="patches per step")]=None,
-    lr: Annotated[float|None, typer.Option(min=0, help="learning rate")]=None,
-    size: Annotated[int|None, typer.Option(min=16, help="side of a patch, pixels")]=None,
-    seed: Annotated[int|None, typer.Option(min=0, max=SEED, help="of weights and examples")]=None,
-    perceptual: Annotated[float|None, typer.Option(min=0, help="weight of LPIPS of the estimated picture, added to the loss; needs SqueezeNet's weights")]=None,
-    own_path: Annotated[float|None, typer.Option(min=0, help="the same where sampling leads, not on a photograph with noise")]=None,
-    decay: Annotated[float|None, typer.Option(min=0, max=1, help="of the average of the weights, per step")]=None,
-    precision: Precision='auto',
-    bf16: Annotated[bool|None, typer.Option(hidden=True)]=None,
-    about: Annotated[str, typer.Option(help="what the photographs are, for the record")]='',
+    config: Annotated[
+        str,
+        typer.Option(
+            help="small (16 → 64), small-mid (plain SR3 for the same), base (64 → 256) or paper (Table 3)"
+        ),
+    ] = 'small',
+    out: Annotated[
+        Path | None,
+        typer.Option(help="folder for checkpoint, model and log; runs/<config> by default"),
+    ] = None,
+    start: Annotated[
+        str | None, typer.Option(help="model to start from: a shipped one, or a folder")
+    ] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=10**9,
+            help="of the whole run; of the configuration by default, as what follows",
+        ),
+    ] = None,
+    batch: Annotated[
+        int | None, typer.Option(min=1, max=10**6, help="patches per step")
+    ] = None,
+    lr: Annotated[float | None, typer.Option(min=0, help="learning rate")] = None,
+    size: Annotated[int | None, typer.Option(min=16, help="side of a patch, pixels")] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, max=SEED, help="of weights and examples")
+    ] = None,
+    perceptual: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            help="weight of LPIPS of the estimated picture, added to the loss; needs SqueezeNet's weights",
+        ),
+    ] = None,
+    own_path: Annotated[
+        float | None,
+        typer.Option(
+            min=0, help="the same where sampling leads, not on a photograph with noise"
+        ),
+    ] = None,
+    decay: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="of the average of the weights, per step"),
+    ] = None,
+    precision: Precision = 'auto',
+    bf16: Annotated[bool | None, typer.Option(hidden=True)] = None,
+    about: Annotated[str, typer.Option(help="what the photographs are, for the record")] = '',
 ):
     "Train SR3 on a folder of photographs; run again to resume. For several processes: torchrun --nproc-per-node N -m -- odebc train …"
     from odebc.data import byte_folder
     from odebc.precision import chosen, precision_asked
     from odebc.train import CHECKPOINT, CONFIGS, SR3, Recipe, began_in_bf16, configured
-    precision, out = precision_asked(in_older_words(precision, bf16)), out or Path('runs')/config
+
+    precision, out = (
+        precision_asked(in_older_words(precision, bf16)),
+        out or Path('runs') / config,
+    )
     least = size or (CONFIGS[config][1] if config in CONFIGS else Recipe()).size
-    changes = dict(steps=steps, batch=batch, lr=lr, size=size, seed=seed, perceptual=perceptual, own_path=own_path, decay=decay)
+    changes = dict(
+        steps=steps,
+        batch=batch,
+        lr=lr,
+        size=size,
+        seed=seed,
+        perceptual=perceptual,
+        own_path=own_path,
+        decay=decay,
+    )
     for name, value in changes.items():
-        if isinstance(value, float) and not math.isfinite(value): raise OdebcError(f"{name} must be a finite number, not {value}")
-    run = configured(config, list(byte_folder(images, least).values()), SR3.from_pretrained(start) if start else None, **{k: v for k, v in changes.items() if v is not None})
-    choice = begun(precision, [out/CHECKPOINT], began_in_bf16) or chosen(precision, run.net, run.recipe.size)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise OdebcError(f"{name} must be a finite number, not {value}")
+    run = configured(
+        config,
+        list(byte_folder(images, least).values()),
+        SR3.from_pretrained(start) if start else None,
+        **{k: v for k, v in changes.items() if v is not None},
+    )
+    choice = begun(precision, [out / CHECKPOINT], began_in_bf16) or chosen(
+        precision, run.net, run.recipe.size
+    )
     run.recipe.bf16 = choice.bf16
     say(choice)
     model = run.fit(ready(out), data=about or images.name)
-    if run.accelerator.is_main_process: print(f"{model.record['steps']} steps, {model.record['samples']} patches, loss {model.record['loss'][-1][1]}; the model is in {out}")
+    if run.accelerator.is_main_process:
+        print(
+            f"{model.record['steps']} steps, {model.record['samples']} patches, loss {model.record['loss'][-1][1]}; the model is in {out}"
+        )
 
 # %% ../nbs/12_cli.ipynb #1d55f5cb
 @app.command()
 def search(
-    out: Annotated[Path, typer.Option(help="file for x_T; resumed if it is there")]=Path('x_T.safetensors'),
-    images: Annotated[Path|None, typer.Option(help="folder of photographs; those inside scikit-image and scikit-learn by default")]=None,
-    k: Annotated[int, typer.Option(min=1, help="candidates x_T")]=200,
-    r: Annotated[int, typer.Option(min=1, help="reference pairs")]=32,
-    unseen: Annotated[int, typer.Option(min=2, help="patches of other photographs, on which the winner is scored")]=64,
-    sampler: Annotated[str, typer.Option(help="sampler of the ODE")]='DDIM-20',
-    strategy: Annotated[str, typer.Option(help="halving, exhaustive, multifidelity, refinement, evolution or gradient")]='halving',
-    budget: Annotated[int|None, typer.Option(min=1, help="solves at most; what the strategy finds sensible by default")]=None,
-    coarse: Annotated[str|None, typer.Option(help="cheaper sampler for multifidelity and gradient, such as DDIM-5")]=None,
-    distance: Annotated[str, typer.Option(help=', '.join(DISTANCES))]='best',
-    model: Annotated[str, typer.Option(help="a shipped model, or a folder with one")]='small',
-    seed: Annotated[int, typer.Option(min=0, max=SEED, help="of patches and candidates")]=0,
-    precision: Precision='auto',
-    accept: Accept=[],
+    out: Annotated[Path, typer.Option(help="file for x_T; resumed if it is there")] = Path(
+        'x_T.safetensors'
+    ),
+    images: Annotated[
+        Path | None,
+        typer.Option(
+            help="folder of photographs; those inside scikit-image and scikit-learn by default"
+        ),
+    ] = None,
+    k: Annotated[int, typer.Option(min=1, help="candidates x_T")] = 200,
+    r: Annotated[int, typer.Option(min=1, help="reference pairs")] = 32,
+    unseen: Annotated[
+        int,
+        typer.Option(
+            min=2, help="patches of other photographs, on which the winner is scored"
+        ),
+    ] = 64,
+    sampler: Annotated[str, typer.Option(help="sampler of the ODE")] = 'DDIM-20',
+    strategy: Annotated[
+        str,
+        typer.Option(
+            help="halving, exhaustive, multifidelity, refinement, evolution or gradient"
+        ),
+    ] = 'halving',
+    budget: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="solves at most; what the strategy finds sensible by default"
+        ),
+    ] = None,
+    coarse: Annotated[
+        str | None,
+        typer.Option(help="cheaper sampler for multifidelity and gradient, such as DDIM-5"),
+    ] = None,
+    distance: Annotated[str, typer.Option(help=', '.join(DISTANCES))] = 'best',
+    model: Annotated[
+        str, typer.Option(help="a shipped model, or a folder with one")
+    ] = 'small',
+    seed: Annotated[int, typer.Option(min=0, max=SEED, help="of patches and candidates")] = 0,
+    precision: Precision = 'auto',
+    accept: Accept = [],
 ):
     "Search x_T on reference patches; run again to resume. For several processes: torchrun --nproc-per-node N -m -- odebc search …"
     from odebc.data import byte_folder, photographs
     from odebc.lab import reference_and_test
     from odebc.scores import BoundaryCondition, processes
     from odebc.search import search as find
-    sr3 = loaded(model, precision, lambda sr3: begun(precision, [out], lambda path: BoundaryCondition.load(path).meta.get('bf16')))
+
+    sr3 = loaded(
+        model,
+        precision,
+        lambda sr3: begun(
+            precision, [out], lambda path: BoundaryCondition.load(path).meta.get('bf16')
+        ),
+    )
     name, distance, _ = distance_named(distance)
     photos = photographs() if images is None else byte_folder(images, sr3.size)
-    z_ref, y_ref, z, y = (x.to(sr3.device) for x in reference_and_test(photos, r, unseen, sr3.size, sr3.scale, seed))
+    z_ref, y_ref, z, y = (
+        x.to(sr3.device)
+        for x in reference_and_test(photos, r, unseen, sr3.size, sr3.scale, seed)
+    )
     cheap = sr3.solution_map(coarse) if coarse else None
     ready(out.parent, out.name)
-    found = find(sr3.solution_map(sampler), z_ref, y_ref, k, distance, strategy, budget, seed, path=out, unseen=(z, y), coarse=cheap, accept=accept)
-    if not processes().is_main_process: return
-    print(f"row {found.index} of {strategy}: {name} {found.score:.4f} ± {found.error:.4f} on {r} reference patches, {found.unseen_score:.4f} ± {found.unseen_error:.4f} on {unseen} unseen ones; "
-          f"{found.solves} solves, {found.nfe} network evaluations, {found.seconds:.0f} s; written to {out}")
+    found = find(
+        sr3.solution_map(sampler),
+        z_ref,
+        y_ref,
+        k,
+        distance,
+        strategy,
+        budget,
+        seed,
+        path=out,
+        unseen=(z, y),
+        coarse=cheap,
+        accept=accept,
+    )
+    if not processes().is_main_process:
+        return
+    print(
+        f"row {found.index} of {strategy}: {name} {found.score:.4f} ± {found.error:.4f} on {r} reference patches, {found.unseen_score:.4f} ± {found.unseen_error:.4f} on {unseen} unseen ones; "
+        f"{found.solves} solves, {found.nfe} network evaluations, {found.seconds:.0f} s; written to {out}"
+    )
 
 # %% ../nbs/12_cli.ipynb #1bd01528
 def start_for(
-    network, # SR3
-    model:str, # its name
-    x_t:Path|None, # file with a found x_T
-    seed:int|None, # of a random one
-    sampler:str|None, # that was asked for
-)->tuple: # x_T, and the sampler
+    network,  # SR3
+    model: str,  # its name
+    x_t: Path | None,  # file with a found x_T
+    seed: int | None,  # of a random one
+    sampler: str | None,  # that was asked for
+) -> tuple:  # x_T, and the sampler
     "The start of `upscale`: the user's own, a random one, or the one that is shipped for the network"
     from odebc.enlarge import shipped_start, told
     from odebc.scores import BoundaryCondition, candidate
+
     if x_t and seed is not None:
         raise OdebcError("x_T is either read (--x-t) or drawn (--seed): give one of them")
     if seed is not None:
@@ -250,141 +472,264 @@ def start_for(
             warnings.warn(f"{x_t} was found with another model than {model}")
         label = sampler or found.meta.get('sampler', 'DDIM-20')
         if not isinstance(label, str):
-            raise OdebcError(f"{x_t} does not name the sampler that x_T was found with ({label!r}): say it by --sampler")
+            raise OdebcError(
+                f"{x_t} does not name the sampler that x_T was found with ({label!r}): say it by --sampler"
+            )
         if found.x_T.shape != network.shape:
-            raise OdebcError(f"x_T must have the shape {network.shape} of the model {model}, not {tuple(found.x_T.shape)} as in {x_t}")
+            raise OdebcError(
+                f"x_T must have the shape {network.shape} of the model {model}, not {tuple(found.x_T.shape)} as in {x_t}"
+            )
         return found.x_T, label
     found = shipped_start(network.fingerprint, sampler or 'DDIM-20')
     if found is None:
-        raise OdebcError(f"no x_T is shipped for the model {model}: search one with `odebc search --model {model} --out x_T.safetensors` "
-                         f"and give it by --x-t, or draw a random one by --seed 0")
+        raise OdebcError(
+            f"no x_T is shipped for the model {model}: search one with `odebc search --model {model} --out x_T.safetensors` "
+            f"and give it by --x-t, or draw a random one by --seed 0"
+        )
     print(f"using the x_T that was found for {model} with {told(found)}, shipped with odebc")
     if sampler not in (None, found.meta['sampler']):
-        print(f"NOTE: none is shipped for {sampler}; search one with `odebc search --model {model} --sampler {sampler}`")
+        print(
+            f"NOTE: none is shipped for {sampler}; search one with `odebc search --model {model} --sampler {sampler}`"
+        )
     return found.x_T, sampler or found.meta['sampler']
+
 
 @app.command()
 def upscale(
     images: Annotated[list[Path], typer.Argument(help="pictures to enlarge")],
-    x_t: Annotated[Path|None, typer.Option(help="x_T, written by odebc search or demo; the one that is shipped for the model by default")]=None,
-    out: Annotated[Path, typer.Option(help="folder for the results")]=Path('upscaled'),
-    sampler: Annotated[str|None, typer.Option(help="sampler of the ODE; the one x_T was found with by default")]=None,
-    model: Annotated[str, typer.Option(help="a shipped model, or a folder with one")]='small',
-    seed: Annotated[int|None, typer.Option(min=0, max=SEED, help="draw a random x_T in place of a found one")]=None,
-    precision: Precision='auto',
+    x_t: Annotated[
+        Path | None,
+        typer.Option(
+            help="x_T, written by odebc search or demo; the one that is shipped for the model by default"
+        ),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="folder for the results")] = Path('upscaled'),
+    sampler: Annotated[
+        str | None,
+        typer.Option(help="sampler of the ODE; the one x_T was found with by default"),
+    ] = None,
+    model: Annotated[
+        str, typer.Option(help="a shipped model, or a folder with one")
+    ] = 'small',
+    seed: Annotated[
+        int | None,
+        typer.Option(min=0, max=SEED, help="draw a random x_T in place of a found one"),
+    ] = None,
+    precision: Precision = 'auto',
 ):
     "Enlarge pictures from a found x_T; run again to resume."
     from odebc.enlarge import enlarge_files, kept_facts
+
     def targets(sr3):
-        return [out/f'{path.stem}_x{sr3.scale}.png' for path in images]
+        return [out / f'{path.stem}_x{sr3.scale}.png' for path in images]
+
     def earlier(sr3):
         halves = [path.with_name(f'{path.name}.part') for path in targets(sr3)]
-        return begun(precision, halves + targets(sr3), lambda path: kept_facts(path).get('bf16'))
+        return begun(
+            precision, halves + targets(sr3), lambda path: kept_facts(path).get('bf16')
+        )
+
     sr3 = loaded(model, precision, earlier)
     x_T, sampler = start_for(sr3, model, x_t, seed, sampler)
     h = sr3.solution_map(sampler)
     files = dict(zip(targets(sr3), images))
-    if len(files) < len(images): raise OdebcError("two pictures have the same name: enlarge them into different folders")
+    if len(files) < len(images):
+        raise OdebcError(
+            "two pictures have the same name: enlarge them into different folders"
+        )
     ready(out)
-    batch = 16 if sr3.device.type == 'cuda' else max(16*64**2//sr3.size**2, 1) # of large tiles fewer, so that the bar moves
+    batch = (
+        16 if sr3.device.type == 'cuda' else max(16 * 64**2 // sr3.size**2, 1)
+    )  # of large tiles fewer, so that the bar moves
     enlarge_files(h, files, x_T, sr3.scale, batch=batch)
 
 # %% ../nbs/12_cli.ipynb #3e40e2f3
 @app.command()
 def results(
-    quick: Annotated[bool, typer.Option('--quick', help="a look in minutes; the same as --protocol quick")]=False,
-    protocol: Annotated[str, typer.Option(help="quick, mid, full or paper")]='full',
-    references: Annotated[Path|None, typer.Option(help="folder of photographs for the searches; half of those inside scikit-image and scikit-learn by default")]=None,
-    tests: Annotated[Path|None, typer.Option(help="folder with a sub-folder of photographs for each test set; the other half of those photographs is one more")]=None,
-    main_set: Annotated[str|None, typer.Option(help="test set of the side experiments; the largest by default")]=None,
-    model: Annotated[str, typer.Option(help="a shipped model, or a folder with one")]='small',
-    others: Annotated[list[str], typer.Option(help="another model, for the transfer between networks; may be given several times")]=[],
-    precision: Precision='auto',
-    bf16: Annotated[bool|None, typer.Option('--bf16', hidden=True)]=None,
-    out: Annotated[Path, typer.Option(help="folder for results.md, results.csv and the figures")]=Path('results'),
-    accept: Accept=[],
+    quick: Annotated[
+        bool, typer.Option('--quick', help="a look in minutes; the same as --protocol quick")
+    ] = False,
+    protocol: Annotated[str, typer.Option(help="quick, mid, full or paper")] = 'full',
+    references: Annotated[
+        Path | None,
+        typer.Option(
+            help="folder of photographs for the searches; half of those inside scikit-image and scikit-learn by default"
+        ),
+    ] = None,
+    tests: Annotated[
+        Path | None,
+        typer.Option(
+            help="folder with a sub-folder of photographs for each test set; the other half of those photographs is one more"
+        ),
+    ] = None,
+    main_set: Annotated[
+        str | None,
+        typer.Option(help="test set of the side experiments; the largest by default"),
+    ] = None,
+    model: Annotated[
+        str, typer.Option(help="a shipped model, or a folder with one")
+    ] = 'small',
+    others: Annotated[
+        list[str],
+        typer.Option(
+            help="another model, for the transfer between networks; may be given several times"
+        ),
+    ] = [],
+    precision: Precision = 'auto',
+    bf16: Annotated[bool | None, typer.Option('--bf16', hidden=True)] = None,
+    out: Annotated[
+        Path, typer.Option(help="folder for results.md, results.csv and the figures")
+    ] = Path('results'),
+    accept: Accept = [],
 ):
     "Measure the paper's tables and figures; run again to resume."
     from odebc.data import byte_folder, photographs, split
     from odebc.lab import PROTOCOLS, Lab, intact, read_json
     from odebc.results import report
     from odebc.train import SR3
-    if protocol not in PROTOCOLS: raise OdebcError(f"unknown protocol {protocol!r}, known are {', '.join(PROTOCOLS)}")
-    if tests and not os.path.isdir(tests): raise OdebcError(f"there is no folder {tests}")
+
+    if protocol not in PROTOCOLS:
+        raise OdebcError(f"unknown protocol {protocol!r}, known are {', '.join(PROTOCOLS)}")
+    if tests and not os.path.isdir(tests):
+        raise OdebcError(f"there is no folder {tests}")
     ours, theirs = split(photographs())
-    sets = {} if tests is None else {folder.name: list(byte_folder(folder).values()) for folder in sorted(tests.iterdir()) if folder.is_dir() and folder.name[0] != '.'}
-    if tests and not sets: raise OdebcError(f"{tests} holds no folders: it needs one of photographs for each test set")
+    sets = (
+        {}
+        if tests is None
+        else {
+            folder.name: list(byte_folder(folder).values())
+            for folder in sorted(tests.iterdir())
+            if folder.is_dir() and folder.name[0] != '.'
+        }
+    )
+    if tests and not sets:
+        raise OdebcError(
+            f"{tests} holds no folders: it needs one of photographs for each test set"
+        )
     sets.setdefault('photographs', list(theirs.values()))
     pairs = list((ours if references is None else byte_folder(references)).values())
     names = ['this', *(Path(other).name for other in others)]
-    if len(set(names)) < len(names): raise OdebcError(f"the networks need different names, none of them this; their folders are called {', '.join(names[1:])}")
+    if len(set(names)) < len(names):
+        raise OdebcError(
+            f"the networks need different names, none of them this; their folders are called {', '.join(names[1:])}"
+        )
     precision = in_older_words(precision, bf16)
-    read = lambda path: intact(path, read_json).get('network', {}).get('bf16')
-    network = loaded(model, precision, lambda sr3: begun(precision, [out/'lab.json'], read))
-    load = lambda name: SR3.from_pretrained(name, network.precision).to(network.device)
+
+    def read(path):
+        return intact(path, read_json).get('network', {}).get('bf16')
+
+    network = loaded(model, precision, lambda sr3: begun(precision, [out / 'lab.json'], read))
+
+    def load(name):
+        return SR3.from_pretrained(name, network.precision).to(network.device)
+
     networks = {name: load(other) for name, other in zip(names[1:], others)}
     for name, other in networks.items():
-        if other.shape != network.shape: raise OdebcError(f"{name} starts from an x_T of shape {other.shape}, {model} from one of {network.shape}: neither can use the other's")
-    make = lambda network, folder: Lab(network, PROTOCOLS['quick' if quick else protocol], pairs, sets, folder, accept)
+        if other.shape != network.shape:
+            raise OdebcError(
+                f"{name} starts from an x_T of shape {other.shape}, {model} from one of {network.shape}: neither can use the other's"
+            )
+
+    def make(network, folder):
+        return Lab(
+            network, PROTOCOLS['quick' if quick else protocol], pairs, sets, folder, accept
+        )
+
     ready(out)
-    lab, others = make(network, out), {name: make(other, out/'networks'/name) for name, other in networks.items()}
-    if lab.why: print(f"NOTE: real LPIPS is not at hand, the distance is {lab.distance_name} instead.\n      {lab.why}\n")
+    lab, others = (
+        make(network, out),
+        {name: make(other, out / 'networks' / name) for name, other in networks.items()},
+    )
+    if lab.why:
+        print(
+            f"NOTE: real LPIPS is not at hand, the distance is {lab.distance_name} instead.\n      {lab.why}\n"
+        )
     main_set = main_set or max(lab.tests, key=lambda name: len(lab.tests[name]))
-    if main_set not in lab.tests: raise OdebcError(f"there is no test set {main_set!r}, only {', '.join(lab.tests)}")
+    if main_set not in lab.tests:
+        raise OdebcError(f"there is no test set {main_set!r}, only {', '.join(lab.tests)}")
     print(report(lab, main_set, others))
     print(f"wrote results.md, results.csv and the figures into {out}")
 
 # %% ../nbs/12_cli.ipynb #f94e3954
-NO_MEMORY = 'out of memory', "can't allocate memory", 'not enough memory', 'No executable batch size found' # as torch and accelerate say it
-PEER_GONE = 'closed by peer', 'reset by peer' # as gloo says it
+NO_MEMORY = (
+    'out of memory',
+    "can't allocate memory",
+    'not enough memory',
+    'No executable batch size found',
+)  # as torch and accelerate say it
+PEER_GONE = 'closed by peer', 'reset by peer'  # as gloo says it
+
 
 def sentence(
-    error:Exception, # that ended a command
-)->str|None: # what the user can do about it; None: it is a bug
+    error: Exception,  # that ended a command
+) -> str | None:  # what the user can do about it; None: it is a bug
     "Tell what a user can mend from a bug"
-    if isinstance(error, MapFailed) and error.__cause__: return sentence(error.__cause__)  # here the maps are our own
-    if isinstance(error, OdebcError): return str(error)
-    if isinstance(error, typer.TyperException): return error.format_message()
-    says = lambda words: isinstance(error, RuntimeError) and any(w in str(error) for w in words)
+    if isinstance(error, MapFailed) and error.__cause__:
+        return sentence(error.__cause__)  # here the maps are our own
+    if isinstance(error, OdebcError):
+        return str(error)
+    if isinstance(error, typer.TyperException):
+        return error.format_message()
+
+    def says(words):
+        return isinstance(error, RuntimeError) and any(w in str(error) for w in words)
+
     if isinstance(error, MemoryError) or says(NO_MEMORY):
-        return ("there is not enough memory: close other programs, or ask for less at a time (train: --batch or --size; "
-                f"search, demo, results: fewer pairs; upscale: smaller pictures). {' '.join(str(error).split())[:150]}")
-    if says(PEER_GONE): return "another process ended: see what it says"
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT): return f"cannot write the output ({error.strerror}): make room"
+        return (
+            "there is not enough memory: close other programs, or ask for less at a time (train: --batch or --size; "
+            f"search, demo, results: fewer pairs; upscale: smaller pictures). {' '.join(str(error).split())[:150]}"
+        )
+    if says(PEER_GONE):
+        return "another process ended: see what it says"
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"cannot write the output ({error.strerror}): make room"
+
 
 def told(
-    error:Exception, # that ended a command
-    debug:bool, # with its traceback in any case
-)->int: # exit status
+    error: Exception,  # that ended a command
+    debug: bool,  # with its traceback in any case
+) -> int:  # exit status
     "Print a sentence for what a user can mend, and for a bug all that its report needs"
     text = sentence(error)
-    if debug or text is None: traceback.print_exception(error)
+    if debug or text is None:
+        traceback.print_exception(error)
     if text is None:
-        print('odebc: this is a bug, in odebc or in a library that it uses. Please report it, with the lines above: https://github.com/odebc/odebc/issues', file=sys.stderr)
+        print(
+            'odebc: this is a bug, in odebc or in a library that it uses. Please report it, with the lines above: https://github.com/odebc/odebc/issues',
+            file=sys.stderr,
+        )
         return 1
     print(f'odebc: {text}', file=sys.stderr)
     return 2
 
+
 def calm_streams():
     "Printing must not stop the work: a letter that a terminal lacks becomes an escape, and a stream that is closed takes anything"
     for name in ('stdout', 'stderr'):
-        if getattr(sys, name) is None: setattr(sys, name, open(os.devnull, 'w', encoding='utf8'))
-        if hasattr(getattr(sys, name), 'reconfigure'): getattr(sys, name).reconfigure(errors='backslashreplace')
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, 'w', encoding='utf8'))
+        if hasattr(getattr(sys, name), 'reconfigure'):
+            getattr(sys, name).reconfigure(errors='backslashreplace')
+
 
 def leave_talking_to_the_first():
     "Of several processes one prints results: the lines of two would be mixed. Errors are told by whoever meets them"
     if os.environ.get('RANK', '0') != '0':  # set by torchrun
         sys.stdout = open(os.devnull, 'w', encoding='utf8')
 
+
 def give_up_printing():
     "What is still to be printed goes nowhere, so that Python does not complain at exit"
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
 
 def main():
     "Entry point of the `odebc` command"
     calm_streams()
     leave_talking_to_the_first()
-    warnings.showwarning = lambda message, *args, **kwargs: print(f'odebc: {message}', file=sys.stderr)
+    warnings.showwarning = lambda message, *args, **kwargs: print(
+        f'odebc: {message}', file=sys.stderr
+    )
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     os.environ['MPLBACKEND'] = 'agg'  # the commands write figures, and need no window
     wishes = dict(debug=os.environ.get('ODEBC_DEBUG', '0') not in ('', '0'))
@@ -392,15 +737,19 @@ def main():
         # without arguments typer takes sys.argv itself, and on Windows expands *.png
         status = app(None if sys.argv[1:] else ['--help'], standalone_mode=False, obj=wishes)
         sys.stdout.flush()
-    except KeyboardInterrupt: status = 130
+    except KeyboardInterrupt:
+        status = 130
     except BrokenPipeError:  # as in: odebc results | head
         give_up_printing()
         status = 1
     except OSError as e:
         status = told(e, wishes['debug'])
-        if e.errno in (errno.ENOSPC, errno.EDQUOT): give_up_printing()
-    except Exception as e: status = told(e, wishes['debug'])
-    if status == 130: print('odebc: stopped', file=sys.stderr)
+        if e.errno in (errno.ENOSPC, errno.EDQUOT):
+            give_up_printing()
+    except Exception as e:
+        status = told(e, wishes['debug'])
+    if status == 130:
+        print('odebc: stopped', file=sys.stderr)
     sys.exit(status)
 
 # %% ../nbs/12_cli.ipynb #a4c10002

@@ -23,7 +23,17 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
-import hashlib, io, math, os, struct, sys, tarfile, tempfile, threading, warnings, zipfile
+import hashlib
+import io
+import math
+import os
+import struct
+import sys
+import tarfile
+import tempfile
+import threading
+import warnings
+import zipfile
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -35,142 +45,189 @@ from .progress import Bar
 
 # %% ../nbs/05_data.ipynb #22d1aa33
 def to_bytes(
-    x:Tensor, # in [-1, 1]; values outside are clipped
-)->Tensor: # uint8, same shape, a quarter of the memory
+    x: Tensor,  # in [-1, 1]; values outside are clipped
+) -> Tensor:  # uint8, same shape, a quarter of the memory
     "Round to 8 bits"
-    if not x.is_floating_point(): raise OdebcError(f"only numbers in [-1, 1] can be rounded, not {x.dtype}")
-    return ((x.clamp(-1, 1) + 1)*127.5).round().byte()
+    if not x.is_floating_point():
+        raise OdebcError(f"only numbers in [-1, 1] can be rounded, not {x.dtype}")
+    return ((x.clamp(-1, 1) + 1) * 127.5).round().byte()
+
 
 def from_bytes(
-    x:Tensor, # uint8, or floats, which stay as they are
-)->Tensor: # in [-1, 1], same shape
+    x: Tensor,  # uint8, or floats, which stay as they are
+) -> Tensor:  # in [-1, 1], same shape
     "What `to_bytes` rounded"
-    return x.float()/127.5 - 1 if x.dtype == torch.uint8 else x
+    return x.float() / 127.5 - 1 if x.dtype == torch.uint8 else x
+
 
 def to_image(
-    x:Tensor, # (3, H, W) in [-1, 1]; values outside are clipped
-    alpha:Tensor|None=None, # (1, H, W) in [0, 1], 0 is transparent; None for a picture without
-)->Image.Image: # mode RGB or RGBA
+    x: Tensor,  # (3, H, W) in [-1, 1]; values outside are clipped
+    alpha: Tensor | None = None,  # (1, H, W) in [0, 1], 0 is transparent; or none
+) -> Image.Image:  # mode RGB or RGBA
     "8-bit picture of a tensor, in sRGB, which is what a file without a profile means"
     if x.dim() != 3 or len(x) != 3:
         raise OdebcError(f"a picture has the shape (3, H, W), not {tuple(x.shape)}")
     levels = to_bytes(x.detach())
     if alpha is not None:
         if alpha.shape != (1, *x.shape[1:]):
-            raise OdebcError(f"the alpha of a picture of {tuple(x.shape)} has the shape "
-                             f"{(1, *x.shape[1:])}, not {tuple(alpha.shape)}")
-        levels = torch.cat([levels, to_bytes(alpha.detach().to(levels.device)*2 - 1)])
+            raise OdebcError(
+                f"the alpha of a picture of {tuple(x.shape)} has the shape "
+                f"{(1, *x.shape[1:])}, not {tuple(alpha.shape)}"
+            )
+        levels = torch.cat([levels, to_bytes(alpha.detach().to(levels.device) * 2 - 1)])
     return Image.fromarray(levels.permute(1, 2, 0).contiguous().cpu().numpy())
 
 # %% ../nbs/05_data.ipynb #24d29053
-MAX_PIXELS = 10**9 # of a picture that is read; as floats they take 12 GB
+MAX_PIXELS = 10**9  # of a picture that is read; as floats they take 12 GB
 _pillows_limit = threading.Lock()
+
 
 class Picture(NamedTuple):
     "A picture as tensors: upright, and in sRGB"
-    colours:Tensor # (3, H, W) in [-1, 1]
-    alpha:Tensor|None=None # (1, H, W) in [0, 1], 0 is transparent; None where all is opaque
+
+    colours: Tensor  # (3, H, W) in [-1, 1]
+    alpha: Tensor | None = (
+        None  # (1, H, W) in [0, 1], 0 is transparent; None where all is opaque
+    )
+
 
 @contextmanager
 def without_pillows_limit():
     "The limit is the whole process's, so it is lifted for a moment, by one thread at a time"
     with _pillows_limit:
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-        try: yield
-        finally: Image.MAX_IMAGE_PIXELS = limit
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+
 
 @contextmanager
 def opened(
-    source:str|Path|io.BytesIO, # a file, or the content of one
-)->Iterator[Image.Image]: # not decoded yet
+    source: str | Path | io.BytesIO,  # a file, or the content of one
+) -> Iterator[Image.Image]:  # not decoded yet
     "Open a picture of at most `MAX_PIXELS`"
-    with without_pillows_limit(): image = Image.open(source)
+    with without_pillows_limit():
+        image = Image.open(source)
     with image:
         if math.prod(image.size) > MAX_PIXELS:
-            raise OdebcError(f"its {image.width}×{image.height} pixels are more than the "
-                             f"{MAX_PIXELS:,} that are read: cut it into parts")
+            raise OdebcError(
+                f"its {image.width}×{image.height} pixels are more than the "
+                f"{MAX_PIXELS:,} that are read: cut it into parts"
+            )
         yield image
 
+
 def decode(
-    image:Image.Image, # opened
+    image: Image.Image,  # opened
 ):
     "Let Pillow read the pixels: large ones under the lifted limit, TIFF without a map"
     # Of a lying TIFF the size is that of the upright picture, and the map is drawn in its shape.
     path = getattr(image, 'filename', '')
-    if image.format == 'TIFF': image.filename = ''
+    if image.format == 'TIFF':
+        image.filename = ''
     try:
         if math.prod(image.size) <= (Image.MAX_IMAGE_PIXELS or math.inf):
             image.load()
         else:
-            with without_pillows_limit(): image.load()
+            with without_pillows_limit():
+                image.load()
     finally:
-        if image.format == 'TIFF': image.filename = path
+        if image.format == 'TIFF':
+            image.filename = path
 
 # %% ../nbs/05_data.ipynb #8965fda6
-TURNS = dict(zip(range(2, 9), (T.FLIP_LEFT_RIGHT, T.ROTATE_180, T.FLIP_TOP_BOTTOM, T.TRANSPOSE,
-    T.ROTATE_270, T.TRANSVERSE, T.ROTATE_90))) # EXIF's orientation -> what undoes it
+TURNS = dict(
+    zip(
+        range(2, 9),
+        (
+            T.FLIP_LEFT_RIGHT,
+            T.ROTATE_180,
+            T.FLIP_TOP_BOTTOM,
+            T.TRANSPOSE,
+            T.ROTATE_270,
+            T.TRANSVERSE,
+            T.ROTATE_90,
+        ),
+    )
+)  # EXIF's orientation -> what undoes it
+
 
 def orientation(
-    image:Image.Image, # opened
-    getexif:Callable, # reads its EXIF
-)->int|None: # EXIF's number, 1 is upright; None where EXIF is damaged
+    image: Image.Image,  # opened
+    getexif: Callable,  # reads its EXIF
+) -> int | None:  # EXIF's number, 1 is upright; None where EXIF is damaged
     "How the camera was held"
     try:
         # Pillow may have met the damage already, and forgotten it
         Image.Exif().load(image.info.get('exif', b''))
         return getexif().get(ExifTags.Base.Orientation, 1)
-    except (OSError, SyntaxError, ValueError, struct.error): return None
+    except (OSError, SyntaxError, ValueError, struct.error):
+        return None
+
 
 def upright(
-    image:Image.Image, # as it was stored
-)->Image.Image: # as the camera was held
+    image: Image.Image,  # as it was stored
+) -> Image.Image:  # as the camera was held
     "Turn by EXIF's orientation alone: Pillow's `exif_transpose` also writes the other tags anew, and fails where one of them is damaged"
-    decode(image) # first, since Pillow turns a TIFF when it decodes it, and takes the tag away
+    decode(
+        image
+    )  # first, since Pillow turns a TIFF when it decodes it, and takes the tag away
     turn = TURNS.get(orientation(image, image.getexif))
     return image if turn is None else image.transpose(turn)
 
 # %% ../nbs/05_data.ipynb #a52815bd
 class Samples(NamedTuple):
     "The numbers of a picture, before anybody has asked what colours they are"
-    values:np.ndarray # (H, W, channels), 0 … white
-    white:int # the largest number
-    mode:str # L, RGB, CMYK or LAB
-    alpha:np.ndarray|None=None # (H, W), 0 … 1
+
+    values: np.ndarray  # (H, W, channels), 0 … white
+    white: int  # the largest number
+    mode: str  # L, RGB, CMYK or LAB
+    alpha: np.ndarray | None = None  # (H, W), 0 … 1
+
 
 NO_WHITE = "have no agreed white: convert the picture to 8 or 16 bits"
 
+
 def packing(
-    image:Image.Image, # opened, not decoded
-)->str: # Pillow's name, such as RGB;16B; nothing for what is in memory already
+    image: Image.Image,  # opened, not decoded
+) -> str:  # Pillow's name, such as RGB;16B; nothing for what is in memory already
     "How the numbers are stored"
     tiles = getattr(image, 'tile', [])
     details = tiles[0].args if tiles else ''
     return details if isinstance(details, str) else details[0] or ''
 
+
 def keyed(
-    values:np.ndarray, # (H, W, channels)
-    key:int|tuple|None, # the one colour that is transparent, if there is one
-)->np.ndarray|None: # (H, W), 0 or 1
+    values: np.ndarray,  # (H, W, channels)
+    key: int | tuple | None,  # the one colour that is transparent, if there is one
+) -> np.ndarray | None:  # (H, W), 0 or 1
     "Alpha of a picture with a transparent colour"
     return None if key is None else (values != np.array(key)).any(-1).astype(np.float32)
 
+
 def check_tiff(
-    image:Image.Image, # opened, not decoded
+    image: Image.Image,  # opened, not decoded
 ):
     "Refuse what Pillow would read as something else"
     tags = image.tag_v2
     bits = tags.get(ExifTags.Base.BitsPerSample, (1,))
     signs = tags.get(ExifTags.Base.SampleFormat, (1,))
-    if set(signs) != {1}: raise OdebcError(f"numbers with a sign or a point {NO_WHITE}")
-    if max(bits) > 16: raise OdebcError(f"numbers of {max(bits)} bits {NO_WHITE}")
+    if set(signs) != {1}:
+        raise OdebcError(f"numbers with a sign or a point {NO_WHITE}")
+    if max(bits) > 16:
+        raise OdebcError(f"numbers of {max(bits)} bits {NO_WHITE}")
     if max(bits) == 16 and tags.get(ExifTags.Base.PlanarConfiguration) == 2:
-        raise OdebcError("it keeps 16 bits in one plane for each colour, which Pillow reads "
-                         "wrongly: save it with the colours of a pixel side by side")
+        raise OdebcError(
+            "it keeps 16 bits in one plane for each colour, which Pillow reads "
+            "wrongly: save it with the colours of a pixel side by side"
+        )
+
 
 def grey16(
-    image:Image.Image, # decoded, of a mode that begins with I
-    packed:str, # how it was stored
-)->Samples:
+    image: Image.Image,  # decoded, of a mode that begins with I
+    packed: str,  # how it was stored
+) -> Samples:
     "Greyscale of more than 8 bits"
     values, white = np.array(image)[..., None], 4095 if packed == 'I;12' else 65535
     if values.max() > white or values.min() < 0:
@@ -178,150 +235,194 @@ def grey16(
     alpha = keyed(values, image.info.get('transparency'))
     meaning = ExifTags.Base.PhotometricInterpretation
     if image.format == 'TIFF' and image.tag_v2.get(meaning) == 0:
-        values = white - values # here 0 is white, which Pillow forgets with 16 bits
+        values = white - values  # here 0 is white, which Pillow forgets with 16 bits
     return Samples(values, white, 'L', alpha)
 
+
 def samples(
-    image:Image.Image, # decoded, any PIL mode
-    packed:str='', # how it was stored
-)->Samples:
+    image: Image.Image,  # decoded, any PIL mode
+    packed: str = '',  # how it was stored
+) -> Samples:
     "The numbers of a picture"
     mode, key = image.mode, image.info.get('transparency')
-    if mode == 'F': raise OdebcError(f"floating-point numbers {NO_WHITE}")
-    if mode.startswith('I'): return grey16(image, packed)
+    if mode == 'F':
+        raise OdebcError(f"floating-point numbers {NO_WHITE}")
+    if mode.startswith('I'):
+        return grey16(image, packed)
     if image.has_transparency_data and mode not in ('1', 'L', 'RGB'):
         image = image.convert('LA' if mode in ('LA', 'La') else 'RGBA')
         values = np.array(image)
-        return Samples(values[..., :-1], 255, image.mode[:-1], values[..., -1]/np.float32(255))
-    if mode == '1': image = image.convert('L')
-    if image.mode not in ('L', 'RGB', 'CMYK', 'LAB'): image = image.convert('RGB')
+        return Samples(
+            values[..., :-1], 255, image.mode[:-1], values[..., -1] / np.float32(255)
+        )
+    if mode == '1':
+        image = image.convert('L')
+    if image.mode not in ('L', 'RGB', 'CMYK', 'LAB'):
+        image = image.convert('RGB')
     values = np.array(image).reshape(image.height, image.width, -1)
-    steps = {'L;2': 85, 'L;4': 17}.get(packed, 1) # Pillow widens the numbers, not the key
-    return Samples(values, 255, image.mode, keyed(values, key and np.array(key)*steps))
+    steps = {'L;2': 85, 'L;4': 17}.get(packed, 1)  # Pillow widens the numbers, not the key
+    return Samples(values, 255, image.mode, keyed(values, key and np.array(key) * steps))
 
 # %% ../nbs/05_data.ipynb #5e27a65c
 def unpacked_as(
-    source:str|Path|io.BytesIO, # a file, or the content of one
-    packed:str, # what Pillow shall take its numbers for
-)->np.ndarray: # (H, W, channels) of bytes, upright
+    source: str | Path | io.BytesIO,  # a file, or the content of one
+    packed: str,  # what Pillow shall take its numbers for
+) -> np.ndarray:  # (H, W, channels) of bytes, upright
     "Decode a picture in a way of our own"
-    def as_told(args): return packed if isinstance(args, str) else (packed, *args[1:])
+
+    def as_told(args):
+        return packed if isinstance(args, str) else (packed, *args[1:])
+
     with opened(source) as image:
         image.tile = [tile._replace(args=as_told(tile.args)) for tile in image.tile]
         return np.array(upright(image))
 
+
 def samples16(
-    source:str|Path|io.BytesIO, # a file, or the content of one
-    packed:str, # RGB, RGBA, RGBa, RGBX, LA or CMYK; then ;16; then the order of the bytes
-    key:tuple|None=None, # the transparent colour, if there is one
-)->Samples:
+    source: str | Path | io.BytesIO,  # a file, or the content of one
+    packed: str,  # RGB, RGBA, RGBa, RGBX, LA or CMYK; then ;16; then the order of the bytes
+    key: tuple | None = None,  # the transparent colour, if there is one
+) -> Samples:
     "Colours of 16 bits: Pillow keeps the upper byte, so we ask again in the other order"
     mode, order = packed[:-1].replace('a', 'A'), packed[-1]
-    if mode == 'LA;16': # of PNG: the four bytes of a pixel, as if they were four colours
+    if mode == 'LA;16':  # of PNG: the four bytes of a pixel, as if they were four colours
         four = unpacked_as(source, 'RGBA').astype(np.uint16)
-        values = four[..., 0::2]*256 + four[..., 1::2]
+        values = four[..., 0::2] * 256 + four[..., 1::2]
     else:
-        if order == 'N': order = sys.byteorder[0].upper()
+        if order == 'N':
+            order = sys.byteorder[0].upper()
         other = 'L' if order == 'B' else 'B'
         upper, lower = unpacked_as(source, mode + order), unpacked_as(source, mode + other)
-        values = upper.astype(np.uint16)*256 + lower
+        values = upper.astype(np.uint16) * 256 + lower
     name = mode.split(';')[0].rstrip('X')
-    if name[-1] != 'A': return Samples(values, 65535, name, keyed(values, key))
+    if name[-1] != 'A':
+        return Samples(values, 65535, name, keyed(values, key))
     values, alpha = values[..., :-1], values[..., -1]
-    if 'a' in packed: # the colours were multiplied by alpha
-        whole = values*65535./np.maximum(alpha, 1)[..., None]
+    if 'a' in packed:  # the colours were multiplied by alpha
+        whole = values * 65535.0 / np.maximum(alpha, 1)[..., None]
         values = whole.clip(max=65535).round().astype(np.uint16)
-    return Samples(values, 65535, name[:-1], alpha/np.float32(65535))
+    return Samples(values, 65535, name[:-1], alpha / np.float32(65535))
 
 # %% ../nbs/05_data.ipynb #4a20f90c
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile('sRGB'))
 
+
 def ask(
-    transform:ImageCms.ImageCmsTransform, # of numbers into sRGB
-    levels:np.ndarray, # (h, w, channels), whole numbers, 0 … 255
-)->np.ndarray: # (h, w, 3), 0 … 255
+    transform: ImageCms.ImageCmsTransform,  # of numbers into sRGB
+    levels: np.ndarray,  # (h, w, channels), whole numbers, 0 … 255
+) -> np.ndarray:  # (h, w, 3), 0 … 255
     "LittleCMS's answer, in 8 bits"
     size = levels.shape[1], levels.shape[0]
     image = Image.frombytes(transform.input_mode, size, levels.astype(np.uint8).tobytes())
     return np.asarray(ImageCms.applyTransform(image, transform)).astype(np.float32)
 
+
 def managed(
-    levels:np.ndarray, # (h, w, channels), 0 … 255, whole or not
-    transform:ImageCms.ImageCmsTransform, # of numbers into sRGB
-)->np.ndarray: # (h, w, 3), 0 … 255
+    levels: np.ndarray,  # (h, w, channels), 0 … 255, whole or not
+    transform: ImageCms.ImageCmsTransform,  # of numbers into sRGB
+) -> np.ndarray:  # (h, w, 3), 0 … 255
     "Colours by LittleCMS; between two of the 8-bit greys that Pillow hands it, linear"
     low = np.floor(levels)
     rest, result = levels - low, ask(transform, low)
-    if rest.any(): result += rest*(ask(transform, np.minimum(low + 1, 255)) - result)
+    if rest.any():
+        result += rest * (ask(transform, np.minimum(low + 1, 255)) - result)
     return result
 
+
 def plain(
-    levels:np.ndarray, # (h, w, channels), 0 … 255
-)->np.ndarray: # (h, w, 3), 0 … 255
+    levels: np.ndarray,  # (h, w, channels), 0 … 255
+) -> np.ndarray:  # (h, w, 3), 0 … 255
     "Colours without a profile: sRGB and grey as they are, and what four inks leave of white"
-    if levels.shape[-1] == 4: return (255 - levels[..., :3])*(255 - levels[..., 3:])/255
+    if levels.shape[-1] == 4:
+        return (255 - levels[..., :3]) * (255 - levels[..., 3:]) / 255
     return np.broadcast_to(levels, (*levels.shape[:2], 3))
 
+
 def transform_of(
-    profile:ImageCms.ImageCmsProfile, # of a picture
-    mode:str, # of the picture: L, RGB, CMYK or LAB
-)->ImageCms.ImageCmsTransform:
+    profile: ImageCms.ImageCmsProfile,  # of a picture
+    mode: str,  # of the picture: L, RGB, CMYK or LAB
+) -> ImageCms.ImageCmsTransform:
     "Into sRGB: perceptual, and the darkest ink becomes black"
     flags = ImageCms.Flags.BLACKPOINTCOMPENSATION
     screen = mode == 'RGB' and profile.profile.is_matrix_shaper
-    if not screen: # LittleCMS's shortcuts are up to ten levels off elsewhere, in steep curves
+    if not screen:  # LittleCMS's shortcuts are up to ten levels off elsewhere, in steep curves
         flags |= ImageCms.Flags.NOOPTIMIZE
     return ImageCms.buildTransform(profile, SRGB, mode, 'RGB', flags=flags)
 
+
 def is_srgb(
-    transform:ImageCms.ImageCmsTransform, # of grey or RGB into sRGB
-)->bool:
+    transform: ImageCms.ImageCmsTransform,  # of grey or RGB into sRGB
+) -> bool:
     "Does it leave every colour as it is, up to one level?"
     channels = len(transform.input_mode)
     steps = np.linspace(0, 255, 256 if channels == 1 else 9).round()
-    probe = np.stack(np.meshgrid(*[steps]*channels), -1).reshape(1, -1, channels)
+    probe = np.stack(np.meshgrid(*[steps] * channels), -1).reshape(1, -1, channels)
     return np.abs(ask(transform, probe) - probe).max() <= 1
 
+
 def to_colours(
-    stored:Samples,
-    convert:Callable, # (h, w, channels) to sRGB, (h, w, 3), both 0 … 255
-)->Tensor: # (3, H, W) in [-1, 1]
+    stored: Samples,
+    convert: Callable,  # (h, w, channels) to sRGB, (h, w, 3), both 0 … 255
+) -> Tensor:  # (3, H, W) in [-1, 1]
     "Strip by strip, so that little more than the result is held"
     height, width = stored.values.shape[:2]
-    result, rows = torch.empty(3, height, width), max(2**20//width, 1)
+    result, rows = torch.empty(3, height, width), max(2**20 // width, 1)
     for top in range(0, height, rows):
-        levels = stored.values[top:top + rows]*np.float32(255/stored.white)
-        rgb = convert(levels)/np.float32(127.5) - 1
-        result[:, top:top + rows] = torch.from_numpy(rgb).permute(2, 0, 1)
+        levels = stored.values[top : top + rows] * np.float32(255 / stored.white)
+        rgb = convert(levels) / np.float32(127.5) - 1
+        result[:, top : top + rows] = torch.from_numpy(rgb).permute(2, 0, 1)
     return result
 
 # %% ../nbs/05_data.ipynb #ef9740a9
-D50 = np.array([.9642, 1, .8249]) # the white of every ICC profile
-SRGB_CURVE = (2.4, 1/1.055, .055/1.055, 1/12.92, .04045) # (a x + b)^γ, and c x below d
-SRGB_POINTS = (.3127, .329, .64, .33, .3, .6, .15, .06) # x and y of white, red, green, blue
+D50 = np.array([0.9642, 1, 0.8249])  # the white of every ICC profile
+SRGB_CURVE = (
+    2.4,
+    1 / 1.055,
+    0.055 / 1.055,
+    1 / 12.92,
+    0.04045,
+)  # (a x + b)^γ, and c x below d
+SRGB_POINTS = (
+    0.3127,
+    0.329,
+    0.64,
+    0.33,
+    0.3,
+    0.6,
+    0.15,
+    0.06,
+)  # x and y of white, red, green, blue
+
 
 def to_xyz(
-    points:tuple, # x and y of white, red, green, blue
-)->np.ndarray: # (3, 3), from linear red, green, blue to XYZ under D50
+    points: tuple,  # x and y of white, red, green, blue
+) -> np.ndarray:  # (3, 3), from linear red, green, blue to XYZ under D50
     "What the primaries of a screen are, after the eye is used to its white (Bradford)"
-    white, *primaries = ([x/y, 1, (1 - x - y)/y] for x, y in np.reshape(points, (4, 2)))
+    white, *primaries = ([x / y, 1, (1 - x - y) / y] for x, y in np.reshape(points, (4, 2)))
     primaries = np.array(primaries).T
-    cones = np.array([[.8951, .2664, -.1614],
-                      [-.7502, 1.7135, .0367],
-                      [.0389, -.0685, 1.0296]])
-    adapt = np.linalg.inv(cones) @ np.diag((cones @ D50)/(cones @ white)) @ cones
-    return adapt @ (primaries*np.linalg.solve(primaries, white))
+    cones = np.array(
+        [[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]]
+    )
+    adapt = np.linalg.inv(cones) @ np.diag((cones @ D50) / (cones @ white)) @ cones
+    return adapt @ (primaries * np.linalg.solve(primaries, white))
+
 
 def screen_profile(
-    points:tuple, # x and y of white, red, green, blue
-    curve:tuple, # parameters of ICC's type 3, or γ alone
-)->bytes: # an ICC profile, version 4; nothing where the numbers describe no screen
+    points: tuple,  # x and y of white, red, green, blue
+    curve: tuple,  # parameters of ICC's type 3, or γ alone
+) -> bytes:  # an ICC profile, version 4; nothing where the numbers describe no screen
     "A profile for a screen that is only described by numbers"
-    fixed = lambda numbers: b''.join(struct.pack('>i', round(float(n)*65536)) for n in numbers)
+
+    def fixed(numbers):
+        return b''.join(struct.pack('>i', round(float(n) * 65536)) for n in numbers)
+
     try:
-        with np.errstate(all='ignore'): columns = to_xyz(points).T
-    except np.linalg.LinAlgError: return b''
-    if not (np.abs(columns) < 100).all(): return b''
+        with np.errstate(all='ignore'):
+            columns = to_xyz(points).T
+    except np.linalg.LinAlgError:
+        return b''
+    if not (np.abs(columns) < 100).all():
+        return b''
     kind = 3 if len(curve) > 1 else 0
     transfer = b'para' + bytes(4) + struct.pack('>HH', kind, 0) + fixed(curve)
     tags = {b'wtpt': b'XYZ ' + bytes(4) + fixed(D50)}
@@ -329,7 +430,7 @@ def screen_profile(
         tags |= {name + b'XYZ': b'XYZ ' + bytes(4) + fixed(column), name + b'TRC': transfer}
     table, body = struct.pack('>I', len(tags)), b''
     for name, data in tags.items():
-        table += name + struct.pack('>II', 132 + 12*len(tags) + len(body), len(data))
+        table += name + struct.pack('>II', 132 + 12 * len(tags) + len(body), len(data))
         body += data
     names = b'mntr', b'RGB ', b'XYZ ', b'acsp'
     head = struct.pack('>I4xI4s4s4s12x4s', 128 + len(table + body), 4 << 24, *names)
@@ -337,75 +438,92 @@ def screen_profile(
 
 # %% ../nbs/05_data.ipynb #83281d1c
 def icc_tags(
-    profile:bytes, # an ICC profile
-)->dict[bytes, bytes]: # name -> content
+    profile: bytes,  # an ICC profile
+) -> dict[bytes, bytes]:  # name -> content
     "What a profile consists of"
-    count, = struct.unpack_from('>I', profile, 128)
-    places = range(132, 132 + 12*min(count, 100), 12)
+    (count,) = struct.unpack_from('>I', profile, 128)
+    places = range(132, 132 + 12 * min(count, 100), 12)
     entries = [struct.unpack_from('>4sII', profile, place) for place in places]
-    return {name: profile[start:start + size] for name, start, size in entries}
+    return {name: profile[start : start + size] for name, start, size in entries}
+
 
 def icc_curve(
-    tag:bytes, # of type curv or para
-)->Callable: # from numbers, 0 … 1, to light
+    tag: bytes,  # of type curv or para
+) -> Callable:  # from numbers, 0 … 1, to light
     "The curve of a screen"
     kind, (count,) = tag[:4], struct.unpack_from('>I', tag, 8)
     if kind == b'curv':
-        table = np.frombuffer(tag, '>u2', count, 12)/65535
-        if count > 1: return lambda v: np.interp(v, np.linspace(0, 1, count), table)
-        gamma = 65535*table[0]/256 if count else 1
+        table = np.frombuffer(tag, '>u2', count, 12) / 65535
+        if count > 1:
+            return lambda v: np.interp(v, np.linspace(0, 1, count), table)
+        gamma = 65535 * table[0] / 256 if count else 1
         return lambda v: v**gamma
-    kind, = struct.unpack_from('>H', tag, 8)
-    gamma, *rest = np.frombuffer(tag, '>i4', (1, 3, 4, 5, 7)[kind], 12)/65536
+    (kind,) = struct.unpack_from('>H', tag, 8)
+    gamma, *rest = np.frombuffer(tag, '>i4', (1, 3, 4, 5, 7)[kind], 12) / 65536
     a, b, *rest = rest or (1, 0)
-    above, below, slope, bend = 0, 0, 0, -b/(a or 1)
-    if kind == 2: above = below = rest[0]
-    if kind > 2: slope, bend = rest[:2]
-    if kind == 4: above, below = rest[2:]
-    return lambda v: np.where(v >= bend, (a*v + b).clip(0)**gamma + above, slope*v + below)
+    above, below, slope, bend = 0, 0, 0, -b / (a or 1)
+    if kind == 2:
+        above = below = rest[0]
+    if kind > 2:
+        slope, bend = rest[:2]
+    if kind == 4:
+        above, below = rest[2:]
+    return lambda v: np.where(
+        v >= bend, (a * v + b).clip(0) ** gamma + above, slope * v + below
+    )
+
 
 def by_numbers(
-    tags:dict[bytes, bytes], # of a screen's profile
-)->Callable: # of levels, (h, w, 3), 0 … 255, into sRGB's
+    tags: dict[bytes, bytes],  # of a screen's profile
+) -> Callable:  # of levels, (h, w, 3), 0 … 255, into sRGB's
     "Colours of a screen in closed form: to light, to sRGB's primaries, and back"
     primaries = b'r', b'g', b'b'
     try:
         curves = [icc_curve(tags[p + b'TRC']) for p in primaries]
-        columns = [np.frombuffer(tags[p + b'XYZ'], '>i4', 3, 8)/65536 for p in primaries]
+        columns = [np.frombuffer(tags[p + b'XYZ'], '>i4', 3, 8) / 65536 for p in primaries]
     except (KeyError, IndexError, ValueError, struct.error):
         raise ImageCms.PyCMSError("it is damaged") from None
     matrix = np.array(columns) @ np.linalg.inv(to_xyz(SRGB_POINTS)).T
     gamma, a, b, slope, bend = SRGB_CURVE
+
     def convert(levels):
-        with np.errstate(all='ignore'): # a damaged curve may lead anywhere
-            light = [curve(levels[..., i]/255.) for i, curve in enumerate(curves)]
+        with np.errstate(all='ignore'):  # a damaged curve may lead anywhere
+            light = [curve(levels[..., i] / 255.0) for i, curve in enumerate(curves)]
             light = np.stack(light, -1) @ matrix
         light = np.nan_to_num(light).clip(0, 1)
-        v = np.where(light < slope*bend, light/slope, (light**(1/gamma) - b)/a)
-        return 255*v.astype(np.float32)
+        v = np.where(light < slope * bend, light / slope, (light ** (1 / gamma) - b) / a)
+        return 255 * v.astype(np.float32)
+
     return convert
 
 # %% ../nbs/05_data.ipynb #42c655b3
-CICP_POINTS = {1: SRGB_POINTS, 12: (.3127, .329, .68, .32, .265, .69, .15, .06), # Display P3
-    9: (.3127, .329, .708, .292, .17, .797, .131, .046)} # BT.2020
+CICP_POINTS = {
+    1: SRGB_POINTS,
+    12: (0.3127, 0.329, 0.68, 0.32, 0.265, 0.69, 0.15, 0.06),  # Display P3
+    9: (0.3127, 0.329, 0.708, 0.292, 0.17, 0.797, 0.131, 0.046),
+}  # BT.2020
+
 
 def png_chunks(
-    file, # open for reading; where it stands is kept
-)->dict[bytes, bytes]: # name -> content of the chunks that Pillow leaves out, or finds late
+    file,  # open for reading; where it stands is kept
+) -> dict[bytes, bytes]:  # name -> content of the chunks that Pillow leaves out, or finds late
     "What stands beside the pixels of a PNG"
     found, here = {}, file.tell()
     file.seek(8)
     while len(head := file.read(8)) == 8:
         length, name = struct.unpack('>I4s', head)
-        if name in (b'cICP', b'eXIf'): found[name] = file.read(length)
-        else: file.seek(length, io.SEEK_CUR)
-        file.seek(4, io.SEEK_CUR) # its sum
+        if name in (b'cICP', b'eXIf'):
+            found[name] = file.read(length)
+        else:
+            file.seek(length, io.SEEK_CUR)
+        file.seek(4, io.SEEK_CUR)  # its sum
     file.seek(here)
     return found
 
+
 def bmp_profile(
-    file, # open for reading; where it stands is kept
-)->bytes|None: # an ICC profile
+    file,  # open for reading; where it stands is kept
+) -> bytes | None:  # an ICC profile
     "A BMP of the fifth version may hold a profile, which Pillow leaves out"
     here = file.tell()
     file.seek(14)
@@ -418,63 +536,77 @@ def bmp_profile(
     file.seek(here)
     return profile
 
+
 def profile_of(
-    image:Image.Image, # opened
-)->bytes|None: # an ICC profile, empty where it is damaged; None for sRGB
+    image: Image.Image,  # opened
+) -> bytes | None:  # an ICC profile, empty where it is damaged; None for sRGB
     "What a file says of its colours, in PNG's order: cICP, a profile, sRGB, gAMA and cHRM"
-    fresh = packing(image) != '' # still on the disk
-    if image.format == 'BMP' and fresh: return bmp_profile(image.fp)
+    fresh = packing(image) != ''  # still on the disk
+    if image.format == 'BMP' and fresh:
+        return bmp_profile(image.fp)
     cicp = png_chunks(image.fp).get(b'cICP') if image.format == 'PNG' and fresh else None
     if cicp is not None:
         points, curve, matrix, full = cicp[:4].ljust(4, b'\0')
         if points not in CICP_POINTS or curve != 13 or matrix != 0 or full != 1:
-            raise OdebcError(f"its colours (cICP {points}, {curve}, {matrix}, {full}) are those of "
-                             "film or of bright screens: convert it to sRGB")
+            raise OdebcError(
+                f"its colours (cICP {points}, {curve}, {matrix}, {full}) are those of "
+                "film or of bright screens: convert it to sRGB"
+            )
         return screen_profile(CICP_POINTS[points], SRGB_CURVE)
     info = image.info
-    if 'icc_profile' in info: return info['icc_profile'] or b''
-    if 'srgb' in info or not {'gamma', 'chromaticity'} & {*info}: return None
-    gamma = info.get('gamma') or 1/2.2
-    meant = abs(gamma*2.2 - 1) < .05 # by programs that write 1/2.2
-    curve = SRGB_CURVE if meant else (1/gamma,)
+    if 'icc_profile' in info:
+        return info['icc_profile'] or b''
+    if 'srgb' in info or not {'gamma', 'chromaticity'} & {*info}:
+        return None
+    gamma = info.get('gamma') or 1 / 2.2
+    meant = abs(gamma * 2.2 - 1) < 0.05  # by programs that write 1/2.2
+    curve = SRGB_CURVE if meant else (1 / gamma,)
     return screen_profile(info.get('chromaticity', SRGB_POINTS), curve)
 
 # %% ../nbs/05_data.ipynb #a78882d4
-SPACES = {'L': 'GRAY', 'RGB': 'RGB ', 'CMYK': 'CMYK', 'LAB': 'Lab '} # mode -> ICC's name
+SPACES = {'L': 'GRAY', 'RGB': 'RGB ', 'CMYK': 'CMYK', 'LAB': 'Lab '}  # mode -> ICC's name
+
 
 def in_srgb(
-    stored:Samples,
-    profile:bytes|None, # of the file; None where it has none
-)->Tensor: # (3, H, W) in [-1, 1]
+    stored: Samples,
+    profile: bytes | None,  # of the file; None where it has none
+) -> Tensor:  # (3, H, W) in [-1, 1]
     "Colours as the profile means them; if it cannot be used, that is an error of ImageCms"
-    if profile is None and stored.mode != 'LAB': return to_colours(stored, plain)
+    if profile is None and stored.mode != 'LAB':
+        return to_colours(stored, plain)
     try:
         given = ImageCms.createProfile('LAB') if profile is None else io.BytesIO(profile)
         known = ImageCms.ImageCmsProfile(given)
         space = known.profile.xcolor_space
     except (OSError, UnicodeDecodeError):
         raise ImageCms.PyCMSError("it is damaged") from None
-    if stored.mode == 'L' and space == 'RGB ': # grey is red, green and blue alike
+    if stored.mode == 'L' and space == 'RGB ':  # grey is red, green and blue alike
         stored = stored._replace(values=np.repeat(stored.values, 3, -1), mode='RGB')
     if space != SPACES[stored.mode]:
         wrong = f"it is for {space.strip()}, and the picture is {stored.mode}"
         raise ImageCms.PyCMSError(wrong)
     transform = transform_of(known, stored.mode)
-    if stored.mode in ('L', 'RGB') and is_srgb(transform): return to_colours(stored, plain)
+    if stored.mode in ('L', 'RGB') and is_srgb(transform):
+        return to_colours(stored, plain)
     tags = icc_tags(profile) if stored.white > 255 and stored.mode == 'RGB' else {}
-    if b'rXYZ' in tags and b'A2B0' not in tags: return to_colours(stored, by_numbers(tags))
+    if b'rXYZ' in tags and b'A2B0' not in tags:
+        return to_colours(stored, by_numbers(tags))
     if stored.white > 255 and stored.mode != 'L':
-        raise OdebcError("it has 16 bits, and a profile that is a table, for which Pillow takes 8: "
-                         "save it with 8 bits")
+        raise OdebcError(
+            "it has 16 bits, and a profile that is a table, for which Pillow takes 8: "
+            "save it with 8 bits"
+        )
     return to_colours(stored, lambda levels: managed(levels, transform))
 
+
 def read(
-    image:Image.Image, # opened
-    source:str|Path|io.BytesIO|None=None, # where from; None for a picture in memory
-)->tuple[Picture, list[str]]: # the picture, and what should be said about it
+    image: Image.Image,  # opened
+    source: str | Path | io.BytesIO | None = None,  # where from; None for a picture in memory
+) -> tuple[Picture, list[str]]:  # the picture, and what should be said about it
     "Pixels, and what the file says beside them"
     remarks, packed = [], packing(image)
-    if image.format == 'TIFF': check_tiff(image)
+    if image.format == 'TIFF':
+        check_tiff(image)
     profile = profile_of(image)
     # a telephone's MPO holds one picture for the eye, and others for machines
     if image.format != 'MPO' and getattr(image, 'is_animated', False):
@@ -483,8 +615,10 @@ def read(
     decode(image)
     if orientation(image, image.getexif) is None:
         remarks.append("its EXIF is damaged, so it may lie on its side")
-    if deep: stored = samples16(source, packed, image.info.get('transparency'))
-    else: stored = samples(upright(image), packed)
+    if deep:
+        stored = samples16(source, packed, image.info.get('transparency'))
+    else:
+        stored = samples(upright(image), packed)
     try:
         colours = in_srgb(stored, profile)
     except ImageCms.PyCMSError as e:
@@ -496,536 +630,766 @@ def read(
 # %% ../nbs/05_data.ipynb #3e7a373b
 @contextmanager
 def told_in_a_sentence(
-    path:Path, # an image file
+    path: Path,  # an image file
 ):
     "What goes wrong while a file is read"
-    if not os.path.isfile(path): raise OdebcError(f"there is no image file {path}")
-    try: yield
+    if not os.path.isfile(path):
+        raise OdebcError(f"there is no image file {path}")
+    try:
+        yield
     except (OSError, SyntaxError, ValueError, struct.error) as e:
         raise OdebcError(f"cannot read {path} as an image: {e}") from None
 
+
 def from_file(
-    path:str|Path, # a file that Pillow can read
-)->tuple[Picture, list[str]]: # the picture, and what should be said about it
+    path: str | Path,  # a file that Pillow can read
+) -> tuple[Picture, list[str]]:  # the picture, and what should be said about it
     "Read one image file, or refuse it"
-    with told_in_a_sentence(Path(path)), opened(path) as image: return read(image, path)
+    with told_in_a_sentence(Path(path)), opened(path) as image:
+        return read(image, path)
+
 
 def load_picture(
-    path:str|Path, # a file that Pillow can read
-)->Picture: # upright, in sRGB, alpha beside the colours
+    path: str | Path,  # a file that Pillow can read
+) -> Picture:  # upright, in sRGB, alpha beside the colours
     "Read one image file, of several pictures in it the first; doubts are told in warnings"
     picture, remarks = from_file(path)
-    for remark in remarks: warnings.warn(f"{path}: {remark}", stacklevel=2)
+    for remark in remarks:
+        warnings.warn(f"{path}: {remark}", stacklevel=2)
     return picture
 
+
 def over_white(
-    picture:Picture,
-)->Tensor: # (3, H, W) in [-1, 1]
+    picture: Picture,
+) -> Tensor:  # (3, H, W) in [-1, 1]
     "What is seen on white paper"
-    if picture.alpha is None: return picture.colours
-    return picture.alpha*picture.colours + (1 - picture.alpha)
+    if picture.alpha is None:
+        return picture.colours
+    return picture.alpha * picture.colours + (1 - picture.alpha)
+
 
 def load_image(
-    path:str|Path, # a file that Pillow can read
-)->Tensor: # (3, H, W) in [-1, 1]
+    path: str | Path,  # a file that Pillow can read
+) -> Tensor:  # (3, H, W) in [-1, 1]
     "Read one image file as `load_picture` does, and lay it over white"
     picture, remarks = from_file(path)
-    for remark in remarks: warnings.warn(f"{path}: {remark}", stacklevel=2)
+    for remark in remarks:
+        warnings.warn(f"{path}: {remark}", stacklevel=2)
     return over_white(picture)
+
 
 def to_tensor(
-    image:Image.Image, # any PIL mode
-)->Tensor: # (3, H, W) in [-1, 1]
+    image: Image.Image,  # any PIL mode
+) -> Tensor:  # (3, H, W) in [-1, 1]
     "A picture of Pillow's, read as a file is, and laid over white; it holds 8 bits a colour"
     picture, remarks = read(image)
-    for remark in remarks: warnings.warn(f"a picture: {remark}", stacklevel=2)
+    for remark in remarks:
+        warnings.warn(f"a picture: {remark}", stacklevel=2)
     return over_white(picture)
 
+
 def picture_size(
-    path:str|Path, # a file that Pillow can read
-)->tuple[int, int]: # width and height of the upright picture
+    path: str | Path,  # a file that Pillow can read
+) -> tuple[int, int]:  # width and height of the upright picture
     "Size of an image file, without decoding its pixels"
     with told_in_a_sentence(Path(path)), opened(path) as image:
-        if image.format == 'TIFF': return image.size # upright already
+        if image.format == 'TIFF':
+            return image.size  # upright already
         if image.format == 'PNG' and b'eXIf' in (chunks := png_chunks(image.fp)):
-            image.info['exif'] = b'Exif\0\0' + chunks[b'eXIf'] # it may stand behind the pixels
-        getexif = partial(Image.Image.getexif, image) # PNG's own would decode the pixels
+            image.info['exif'] = (
+                b'Exif\0\0' + chunks[b'eXIf']
+            )  # it may stand behind the pixels
+        getexif = partial(Image.Image.getexif, image)  # PNG's own would decode the pixels
         number = orientation(image, getexif)
         return image.size[::-1] if number in (5, 6, 7, 8) else image.size
 
 # %% ../nbs/05_data.ipynb #bdf02318
-def photographs()->dict[str, Tensor]: # name -> (3, H, W) in [-1, 1]
+def photographs() -> dict[str, Tensor]:  # name -> (3, H, W) in [-1, 1]
     "The colour photographs inside scikit-image and scikit-learn, no download"
     import skimage.data
     from sklearn.datasets import load_sample_image
+
     names = 'astronaut chelsea coffee rocket retina'.split()
-    arrays = {n: getattr(skimage.data, n)() for n in names} | {n: load_sample_image(f'{n}.jpg') for n in ('china', 'flower')}
+    arrays = {n: getattr(skimage.data, n)() for n in names} | {
+        n: load_sample_image(f'{n}.jpg') for n in ('china', 'flower')
+    }
     return {n: to_tensor(Image.fromarray(a)) for n, a in sorted(arrays.items())}
 
 # %% ../nbs/05_data.ipynb #7f93b9cb
 SUFFIXES = '.png .jpg .jpeg .bmp .tif .tiff .webp'.split()
-LEFT_BEHIND = '__MACOSX', '@eaDir' # folders that macOS and Synology leave beside pictures
+LEFT_BEHIND = '__MACOSX', '@eaDir'  # folders that macOS and Synology leave beside pictures
+
 
 def is_hidden(
-    path:str|Path, # inside the folder that is searched
-)->bool:
+    path: str | Path,  # inside the folder that is searched
+) -> bool:
     "Is it, or a folder that it lies in, not meant to be seen?"
     parts = Path(path).parts
     return any(part in LEFT_BEHIND or part[0] == '.' and part != '..' for part in parts)
 
+
 def is_image(
-    path:str|Path, # inside the folder that is searched; of a whole path only the name counts
-)->bool:
+    path: str | Path,  # inside the folder that is searched; of a whole path the name counts
+) -> bool:
     "Does its name say so? Hidden files, and files in hidden folders, are none"
     path = Path(path)
     hidden = is_hidden(path.name if path.is_absolute() else path)
     return path.suffix.lower() in SUFFIXES and not hidden
 
+
 def sort_files(
-    folder:Path, # searched with its sub-folders
-)->tuple[list[Path], dict[str, list[str]]]: # image files; why ignored -> names of others
+    folder: Path,  # searched with its sub-folders
+) -> tuple[list[Path], dict[str, list[str]]]:  # image files; why ignored -> names of others
     "Which files of a folder are read. Hidden ones are named only where they may be pictures"
     images, hidden, others = [], [], []
     for path in sorted(folder.rglob('*')):
         name = path.relative_to(folder)
-        if path.is_dir(): continue
-        if is_image(name): images.append(path)
-        elif not is_hidden(name): others.append(str(name))
-        elif path.suffix.lower() in SUFFIXES and path.name[:2] != '._': hidden.append(str(name))
+        if path.is_dir():
+            continue
+        if is_image(name):
+            images.append(path)
+        elif not is_hidden(name):
+            others.append(str(name))
+        elif path.suffix.lower() in SUFFIXES and path.name[:2] != '._':
+            hidden.append(str(name))
     return images, {'hidden': hidden, 'by its name no image': others}
 
+
 def load_silently(
-    path:Path, # an image file
-    remarks:list, # what should be said about it is put here
-)->Tensor: # (3, H, W) in [-1, 1]
+    path: Path,  # an image file
+    remarks: list,  # what should be said about it is put here
+) -> Tensor:  # (3, H, W) in [-1, 1]
     "Read one image of many"
     picture, more = from_file(path)
     remarks += [f'{path.name}: {remark}' for remark in more]
     return over_white(picture)
 
+
 def counted(
-    reasons:dict[str, list[str]], # reason -> names
-)->str:
+    reasons: dict[str, list[str]],  # reason -> names
+) -> str:
     "How many of each, and the first of them"
-    return ', '.join(f"{len(names)} {why} ({names[0]}{', …' if len(names) > 1 else ''})"
-                     for why, names in reasons.items() if names)
+    return ', '.join(
+        f"{len(names)} {why} ({names[0]}{', …' if len(names) > 1 else ''})"
+        for why, names in reasons.items()
+        if names
+    )
+
 
 def read_images(
-    folder:str|Path, # searched with its sub-folders
-    min_size:int, # shorter sides are ignored, pixels
-    keep:Callable, # what to keep of an image, applied before the next is read
-)->dict: # path inside the folder -> what was kept
+    folder: str | Path,  # searched with its sub-folders
+    min_size: int,  # shorter sides are ignored, pixels
+    keep: Callable,  # what to keep of an image, applied before the next is read
+) -> dict:  # path inside the folder -> what was kept
     "Read a folder, image by image; one warning says which files were ignored, and why"
     folder = Path(folder)
-    if not os.path.isdir(folder): raise OdebcError(f"there is no folder {folder}")
+    if not os.path.isdir(folder):
+        raise OdebcError(f"there is no folder {folder}")
     found, ignored = sort_files(folder)
     images, small, unreadable, remarks = {}, [], [], []
     for path in found:
         name = str(path.relative_to(folder))
         try:
             width, height = picture_size(path)
-            if min(width, height) < min_size: small.append(f'{name}, {width}×{height}')
-            else: images[name] = keep(load_silently(path, remarks))
-        except OdebcError as e: unreadable.append(str(e))
+            if min(width, height) < min_size:
+                small.append(f'{name}, {width}×{height}')
+            else:
+                images[name] = keep(load_silently(path, remarks))
+        except OdebcError as e:
+            unreadable.append(str(e))
     ignored |= {f'smaller than {min_size}×{min_size}': small, 'unreadable': unreadable}
     n, said = sum(map(len, ignored.values())), []
-    if n: said.append(f"ignored {n} of {n + len(images)} files in {folder}: {counted(ignored)}")
-    if remarks: said.append(counted({'read with a doubt': remarks}))
-    if said: warnings.warn('; '.join(said), stacklevel=3)
-    if not images: raise OdebcError(f"no usable image in {folder} (looked for {' '.join(SUFFIXES)}, at least {min_size}×{min_size} pixels)")
+    if n:
+        said.append(f"ignored {n} of {n + len(images)} files in {folder}: {counted(ignored)}")
+    if remarks:
+        said.append(counted({'read with a doubt': remarks}))
+    if said:
+        warnings.warn('; '.join(said), stacklevel=3)
+    if not images:
+        raise OdebcError(
+            f"no usable image in {folder} (looked for {' '.join(SUFFIXES)}, at least {min_size}×{min_size} pixels)"
+        )
     return images
 
+
 def image_folder(
-    folder:str|Path, # searched with its sub-folders
-    min_size:int=64, # shorter sides are ignored, pixels
-)->dict[str, Tensor]: # path inside the folder -> (3, H, W) in [-1, 1]
+    folder: str | Path,  # searched with its sub-folders
+    min_size: int = 64,  # shorter sides are ignored, pixels
+) -> dict[str, Tensor]:  # path inside the folder -> (3, H, W) in [-1, 1]
     "Every image of a folder, by name"
     return read_images(folder, min_size, lambda image: image)
 
+
 def byte_folder(
-    folder:str|Path, # searched with its sub-folders
-    min_size:int=64, # shorter sides are ignored, pixels
-)->dict[str, Tensor]: # path inside the folder -> uint8, (3, H, W)
+    folder: str | Path,  # searched with its sub-folders
+    min_size: int = 64,  # shorter sides are ignored, pixels
+) -> dict[str, Tensor]:  # path inside the folder -> uint8, (3, H, W)
     "Every image of a folder in 8 bits, by name; never more than one of them as floats"
     return read_images(folder, min_size, to_bytes)
 
 # %% ../nbs/05_data.ipynb #5de4e82c
 def crops(
-    images:list[Tensor], # (3, H, W) each, or uint8 (training)
-    n:int, # how many
-    size:int, # side in pixels
-    generator:torch.Generator, # the only source of chance
-)->Tensor: # (n, 3, size, size), dtype of the images
+    images: list[Tensor],  # (3, H, W) each, or uint8 (training)
+    n: int,  # how many
+    size: int,  # side in pixels
+    generator: torch.Generator,  # the only source of chance
+) -> Tensor:  # (n, 3, size, size), dtype of the images
     "Random square patches: each from a random image at a random place"
-    if n < 1 or size < 1 or not images: raise OdebcError(f"cannot cut {n} patches of {size}×{size} from {len(images)} images")
+    if n < 1 or size < 1 or not images:
+        raise OdebcError(f"cannot cut {n} patches of {size}×{size} from {len(images)} images")
+
     def crop():
         image = images[int(torch.randint(len(images), (), generator=generator))]
-        if min(image.shape[1:]) < size: raise OdebcError(f"cannot cut {size}×{size} from an image of {image.shape[2]}×{image.shape[1]}")
-        i, j = (int(torch.randint(s - size + 1, (), generator=generator)) for s in image.shape[1:])
-        return image[:, i:i+size, j:j+size]
+        if min(image.shape[1:]) < size:
+            raise OdebcError(
+                f"cannot cut {size}×{size} from an image of {image.shape[2]}×{image.shape[1]}"
+            )
+        i, j = (
+            int(torch.randint(s - size + 1, (), generator=generator)) for s in image.shape[1:]
+        )
+        return image[:, i : i + size, j : j + size]
+
     return torch.stack([crop() for _ in range(n)])
 
+
 def tiles(
-    images:list[Tensor], # (3, H, W) each
-    n:int, # how many
-    size:int, # side in pixels
-    generator:torch.Generator, # the only source of chance
-)->Tensor: # (n, 3, size, size)
+    images: list[Tensor],  # (3, H, W) each
+    n: int,  # how many
+    size: int,  # side in pixels
+    generator: torch.Generator,  # the only source of chance
+) -> Tensor:  # (n, 3, size, size)
     "Different square patches that do not overlap, from every image in turn"
-    if size < 1: raise OdebcError(f"a patch has at least one pixel, not {size}×{size}")
+    if size < 1:
+        raise OdebcError(f"a patch has at least one pixel, not {size}×{size}")
     places = []
     for image in images:
-        grid = [(image, i, j) for i in range(0, image.shape[1] - size + 1, size) for j in range(0, image.shape[2] - size + 1, size)]
-        places += [(turn, grid[k]) for turn, k in enumerate(torch.randperm(len(grid), generator=generator).tolist())]
-    if not 1 <= n <= len(places): raise OdebcError(f"cannot cut {n} patches of {size}×{size} without overlap: the images hold {len(places)}")
+        grid = [
+            (image, i, j)
+            for i in range(0, image.shape[1] - size + 1, size)
+            for j in range(0, image.shape[2] - size + 1, size)
+        ]
+        places += [
+            (turn, grid[k])
+            for turn, k in enumerate(torch.randperm(len(grid), generator=generator).tolist())
+        ]
+    if not 1 <= n <= len(places):
+        raise OdebcError(
+            f"cannot cut {n} patches of {size}×{size} without overlap: the images hold {len(places)}"
+        )
     places.sort(key=lambda place: place[0])
-    return torch.stack([image[:, i:i+size, j:j+size] for _, (image, i, j) in places[:n]])
+    return torch.stack(
+        [image[:, i : i + size, j : j + size] for _, (image, i, j) in places[:n]]
+    )
+
 
 def area_means(
-    image:Tensor, # (channels, H, W), bytes or floats
-    n:int=8, # fields along each side
-)->Tensor: # (channels, n, n)
+    image: Tensor,  # (channels, H, W), bytes or floats
+    n: int = 8,  # fields along each side
+) -> Tensor:  # (channels, n, n)
     "Means over the fields of a picture, with their share of the pixels that a border divides"
+
     def shares(size):
-        ends, pixel = torch.arange(n + 1)*size/n, torch.arange(size)
+        ends, pixel = torch.arange(n + 1) * size / n, torch.arange(size)
         upper = torch.minimum(ends[1:, None], pixel + 1)
-        return (upper - torch.maximum(ends[:-1, None], pixel)).clamp(min=0)*n/size
+        return (upper - torch.maximum(ends[:-1, None], pixel)).clamp(min=0) * n / size
+
     return shares(image.shape[-2]) @ image.float() @ shares(image.shape[-1]).T
 
+
 def near_copies(
-    images:list[Tensor], # (3, H, W) each
-    share:float=.2, # of the contrast; copies differ by less, in the mean
-    shape:float=.03, # largest difference of the logarithms of width/height
-)->Tensor: # (n, n), bool
+    images: list[Tensor],  # (3, H, W) each
+    share: float = 0.2,  # of the contrast; copies differ by less, in the mean
+    shape: float = 0.03,  # largest difference of the logarithms of width/height
+) -> Tensor:  # (n, n), bool
     "Which of them are the same picture in another size or of another quality"
     means = torch.stack([area_means(image).flatten(1) for image in images])
     contrast = (means - means.mean(-1, keepdim=True)).square().mean((1, 2)).sqrt()
     means = means.flatten(1)
     exactly = 'donot_use_mm_for_euclid_dist'
-    apart = torch.cdist(means, means, compute_mode=exactly)/means.shape[1]**.5
-    aspect = torch.tensor([image.shape[-1]/image.shape[-2] for image in images]).log()
+    apart = torch.cdist(means, means, compute_mode=exactly) / means.shape[1] ** 0.5
+    aspect = torch.tensor([image.shape[-1] / image.shape[-2] for image in images]).log()
     alike = (aspect[:, None] - aspect).abs() < shape
-    return alike & (apart < share*torch.minimum(contrast[:, None], contrast))
+    return alike & (apart < share * torch.minimum(contrast[:, None], contrast))
+
 
 def joined(
-    groups:list[list], # of names
-    near:Tensor, # (n, n), bool: which groups belong together
-)->list[list]: # fewer groups, in the order of their first
+    groups: list[list],  # of names
+    near: Tensor,  # (n, n), bool: which groups belong together
+) -> list[list]:  # fewer groups, in the order of their first
     "Groups that belong together, also by way of a third, as one"
     from scipy.sparse.csgraph import connected_components  # heavy, and only needed here
+
     _, labels = connected_components(near.numpy(), directed=False)
     together = {}
-    for label, group in zip(labels, groups): together.setdefault(label, []).extend(group)
+    for label, group in zip(labels, groups):
+        together.setdefault(label, []).extend(group)
     return list(together.values())
 
+
 def split(
-    images:dict[str, Tensor], # name -> image
-    share:float=.5, # of the images that go to the first side, 0 … 1
-    seed:int=0, # chooses which
-)->tuple[dict, dict]: # two dictionaries without a common image
+    images: dict[str, Tensor],  # name -> image
+    share: float = 0.5,  # of the images that go to the first side, 0 … 1
+    seed: int = 0,  # chooses which
+) -> tuple[dict, dict]:  # two dictionaries without a common image
     "Divide images, not patches; an image and its copies, in any size, stay on one side"
-    if not 0 <= share <= 1: raise OdebcError(f"the share must lie in 0 … 1, not {share}")
+    if not 0 <= share <= 1:
+        raise OdebcError(f"the share must lie in 0 … 1, not {share}")
     groups = {}
-    for name in sorted(images): groups.setdefault((images[name].shape, hashlib.sha256(images[name].numpy().tobytes()).digest()), []).append(name)
+    for name in sorted(images):
+        groups.setdefault(
+            (images[name].shape, hashlib.sha256(images[name].numpy().tobytes()).digest()), []
+        ).append(name)
     groups = list(groups.values())
-    if groups: groups = joined(groups, near_copies([images[names[0]] for names in groups]))
-    n = min(max(round(share*len(groups)), 1), len(groups) - 1)
-    if len(groups) < 2: raise OdebcError(f"need at least two images that differ to keep search and test apart, got {len(groups)}")
+    if groups:
+        groups = joined(groups, near_copies([images[names[0]] for names in groups]))
+    n = min(max(round(share * len(groups)), 1), len(groups) - 1)
+    if len(groups) < 2:
+        raise OdebcError(
+            f"need at least two images that differ to keep search and test apart, got {len(groups)}"
+        )
     order = torch.randperm(len(groups), generator=torch.Generator().manual_seed(seed)).tolist()
-    return tuple({name: images[name] for i in part for name in groups[i]} for part in (order[:n], order[n:]))
+    return tuple(
+        {name: images[name] for i in part for name in groups[i]}
+        for part in (order[:n], order[n:])
+    )
 
 # %% ../nbs/05_data.ipynb #b480908a
 def turned(
-    z:Tensor, # (..., S, S)
-    k:int, # which of the eight symmetries of the square: k mod 4 quarter turns, after a mirror for 4 … 7
-)->Tensor: # (..., S, S)
+    z: Tensor,  # (..., S, S)
+    k: int,  # which of the eight symmetries of the square: k mod 4 quarter turns, after a mirror for 4 … 7
+) -> Tensor:  # (..., S, S)
     "Turned and mirrored"
     return torch.rot90(z.flip(-1) if k > 3 else z, k % 4, (-2, -1))
 
+
 def augment(
-    z:Tensor, # (B, 3, S, S), any dtype
-    generator:torch.Generator, # the only source of chance
-)->Tensor: # (B, 3, S, S)
+    z: Tensor,  # (B, 3, S, S), any dtype
+    generator: torch.Generator,  # the only source of chance
+) -> Tensor:  # (B, 3, S, S)
     "Each patch in one of the eight symmetries of the square"
-    if z.ndim != 4 or z.shape[-1] != z.shape[-2]: raise OdebcError(f"only squares (B, 3, S, S) can be turned, not {tuple(z.shape)}")
-    return torch.stack([turned(patch, k) for patch, k in zip(z, torch.randint(8, (len(z),), generator=generator).tolist())])
+    if z.ndim != 4 or z.shape[-1] != z.shape[-2]:
+        raise OdebcError(f"only squares (B, 3, S, S) can be turned, not {tuple(z.shape)}")
+    return torch.stack(
+        [
+            turned(patch, k)
+            for patch, k in zip(z, torch.randint(8, (len(z),), generator=generator).tolist())
+        ]
+    )
 
 # %% ../nbs/05_data.ipynb #980d2fce
 def check_batch(
-    x:Tensor, # (B, C, H, W), floating point
+    x: Tensor,  # (B, C, H, W), floating point
 ):
     "Refuse a single image, and bytes"
-    if x.ndim != 4: raise OdebcError(f"need a batch (B, 3, H, W), not {tuple(x.shape)}")
-    if not x.is_floating_point(): raise OdebcError(f"need numbers in [-1, 1], not {x.dtype}; see `from_bytes`")
+    if x.ndim != 4:
+        raise OdebcError(f"need a batch (B, 3, H, W), not {tuple(x.shape)}")
+    if not x.is_floating_point():
+        raise OdebcError(f"need numbers in [-1, 1], not {x.dtype}; see `from_bytes`")
+
 
 def lr_size(
-    z:Tensor, # (B, 3, H, W)
-    scale:int, # reduction
-)->list: # [H/scale, W/scale]
+    z: Tensor,  # (B, 3, H, W)
+    scale: int,  # reduction
+) -> list:  # [H/scale, W/scale]
     "Size of the LR image"
     check_batch(z)
-    if scale < 1 or z.shape[-1] % scale or z.shape[-2] % scale: raise OdebcError(f"sides {tuple(z.shape[-2:])} must be divisible by the scale {scale}")
-    return [s//scale for s in z.shape[-2:]]
+    if scale < 1 or z.shape[-1] % scale or z.shape[-2] % scale:
+        raise OdebcError(f"sides {tuple(z.shape[-2:])} must be divisible by the scale {scale}")
+    return [s // scale for s in z.shape[-2:]]
+
 
 def degrade(
-    z:Tensor, # (B, 3, H, W) in [-1, 1], sides divisible by scale
-    scale:int=4, # reduction
-)->Tensor: # y, (B, 3, H/scale, W/scale) in [-1, 1], rounded to 8 bits
+    z: Tensor,  # (B, 3, H, W) in [-1, 1], sides divisible by scale
+    scale: int = 4,  # reduction
+) -> Tensor:  # y, (B, 3, H/scale, W/scale) in [-1, 1], rounded to 8 bits
     "Bicubic reduction with antialias"
     y = F.interpolate(z, size=lr_size(z, scale), mode='bicubic', antialias=True)
     return from_bytes(to_bytes(y))
 
+
 def upsample(
-    y:Tensor, # (B, 3, h, w) in [-1, 1]
-    scale:int=4, # enlargement
-)->Tensor: # (B, 3, h·scale, w·scale) in [-1, 1]
+    y: Tensor,  # (B, 3, h, w) in [-1, 1]
+    scale: int = 4,  # enlargement
+) -> Tensor:  # (B, 3, h·scale, w·scale) in [-1, 1]
     "Bicubic enlargement, with torch's cubic (a = −¾)"
     check_batch(y)
-    if not scale > 0: raise OdebcError(f"cannot enlarge {scale} times")
+    if not scale > 0:
+        raise OdebcError(f"cannot enlarge {scale} times")
     return F.interpolate(y, scale_factor=scale, mode='bicubic').clamp(-1, 1)
 
 # %% ../nbs/05_data.ipynb #f0d1fe8b
 def grid(
-    size:int, # odd
-)->Tensor: # (size, size, 2), float64
+    size: int,  # odd
+) -> Tensor:  # (size, size, 2), float64
     "Coordinates of a kernel's weights, 0 in the middle"
-    if size < 1 or size % 2 == 0: raise OdebcError(f"a kernel needs an odd size, not {size}")
-    r = torch.arange(size) - size//2
+    if size < 1 or size % 2 == 0:
+        raise OdebcError(f"a kernel needs an odd size, not {size}")
+    r = torch.arange(size) - size // 2
     return torch.stack(torch.meshgrid(r, r, indexing='ij'), -1).double()
 
+
 def gaussian_kernel(
-    sigma:tuple, # standard deviations along the two axes, pixels
-    angle:float=0., # of the first axis, radians
-    size:int=21, # odd
-)->Tensor: # (size, size), sum 1
+    sigma: tuple,  # standard deviations along the two axes, pixels
+    angle: float = 0.0,  # of the first axis, radians
+    size: int = 21,  # odd
+) -> Tensor:  # (size, size), sum 1
     "Weights of a turned Gaussian"
-    if np.shape(sigma) != (2,) or not all(0 < s < math.inf for s in sigma): raise OdebcError(f"need two positive standard deviations, not {sigma}")
+    if np.shape(sigma) != (2,) or not all(0 < s < math.inf for s in sigma):
+        raise OdebcError(f"need two positive standard deviations, not {sigma}")
     c, s = math.cos(angle), math.sin(angle)
-    p = grid(size) @ torch.tensor([[c, -s], [s, c]], dtype=torch.float64)/torch.tensor(sigma, dtype=torch.float64)
-    k = torch.exp(-p.square().sum(-1)/2)
-    return (k/k.sum()).float()
+    p = (
+        grid(size)
+        @ torch.tensor([[c, -s], [s, c]], dtype=torch.float64)
+        / torch.tensor(sigma, dtype=torch.float64)
+    )
+    k = torch.exp(-p.square().sum(-1) / 2)
+    return (k / k.sum()).float()
+
 
 def sinc_kernel(
-    cutoff:float, # highest frequency that passes, in (0, π]
-    size:int=21, # odd
-)->Tensor: # (size, size), sum 1
+    cutoff: float,  # highest frequency that passes, in (0, π]
+    size: int = 21,  # odd
+) -> Tensor:  # (size, size), sum 1
     "Weights of an ideal circular low-pass, which rings"
-    if not 0 < cutoff <= math.pi: raise OdebcError(f"the cut-off must lie in (0, π], not {cutoff}")
+    if not 0 < cutoff <= math.pi:
+        raise OdebcError(f"the cut-off must lie in (0, π], not {cutoff}")
     from scipy.special import j1  # slow to import: only where it is used
+
     r = grid(size).square().sum(-1).sqrt()
-    k = torch.where(r > 0, cutoff*torch.from_numpy(j1(cutoff*r.numpy()))/(2*math.pi*r.clamp(min=1e-9)), cutoff**2/(4*math.pi))
-    return (k/k.sum()).float()
+    k = torch.where(
+        r > 0,
+        cutoff * torch.from_numpy(j1(cutoff * r.numpy())) / (2 * math.pi * r.clamp(min=1e-9)),
+        cutoff**2 / (4 * math.pi),
+    )
+    return (k / k.sum()).float()
+
 
 def blur(
-    x:Tensor, # (B, 3, H, W) in [-1, 1]
-    kernel:Tensor, # (size, size), odd
-)->Tensor: # (B, 3, H, W)
+    x: Tensor,  # (B, 3, H, W) in [-1, 1]
+    kernel: Tensor,  # (size, size), odd
+) -> Tensor:  # (B, 3, H, W)
     "Weighted mean of every pixel's neighbourhood; mirrored at the border, or continued where the image is too small for that"
-    if kernel.ndim != 2 or kernel.shape[0] != kernel.shape[1] or len(kernel) % 2 == 0: raise OdebcError(f"a kernel must be square and odd, not {tuple(kernel.shape)}")
-    half = len(kernel)//2
-    x = F.pad(x, (half,)*4, mode='reflect' if min(x.shape[-2:]) > half else 'replicate')
+    if kernel.ndim != 2 or kernel.shape[0] != kernel.shape[1] or len(kernel) % 2 == 0:
+        raise OdebcError(f"a kernel must be square and odd, not {tuple(kernel.shape)}")
+    half = len(kernel) // 2
+    x = F.pad(x, (half,) * 4, mode='reflect' if min(x.shape[-2:]) > half else 'replicate')
     return F.conv2d(x, kernel.to(x).expand(3, 1, -1, -1), groups=3).clamp(-1, 1)
 
 # %% ../nbs/05_data.ipynb #ffa8a5ec
 def gaussian_noise(
-    x:Tensor, # (B, 3, H, W) in [-1, 1]
-    sigma:float, # standard deviation, of 255 grey levels
-    generator:torch.Generator, # the only source of chance
-    channels:int=3, # 3, or 1: the same noise in red, green and blue
-)->Tensor: # (B, 3, H, W)
+    x: Tensor,  # (B, 3, H, W) in [-1, 1]
+    sigma: float,  # standard deviation, of 255 grey levels
+    generator: torch.Generator,  # the only source of chance
+    channels: int = 3,  # 3, or 1: the same noise in red, green and blue
+) -> Tensor:  # (B, 3, H, W)
     "Noise of one strength everywhere"
     check_batch(x)
-    if not 0 <= sigma < math.inf or channels not in (1, 3): raise OdebcError(f"need a standard deviation of 0 or more in 1 or 3 channels, not {sigma} in {channels}")
-    return (x + sigma/127.5*torch.randn(len(x), channels, *x.shape[-2:], generator=generator).to(x)).clamp(-1, 1)
+    if not 0 <= sigma < math.inf or channels not in (1, 3):
+        raise OdebcError(
+            f"need a standard deviation of 0 or more in 1 or 3 channels, not {sigma} in {channels}"
+        )
+    return (
+        x
+        + sigma
+        / 127.5
+        * torch.randn(len(x), channels, *x.shape[-2:], generator=generator).to(x)
+    ).clamp(-1, 1)
+
 
 def poisson_noise(
-    x:Tensor, # (B, 3, H, W) in [-1, 1]
-    photons:float, # counted where the picture is white
-    generator:torch.Generator, # the only source of chance
-)->Tensor: # (B, 3, H, W)
+    x: Tensor,  # (B, 3, H, W) in [-1, 1]
+    photons: float,  # counted where the picture is white
+    generator: torch.Generator,  # the only source of chance
+) -> Tensor:  # (B, 3, H, W)
     "The noise of counting photons"
-    if not 0 < photons < math.inf: raise OdebcError(f"the number of photons must be positive, not {photons}")
-    mean = ((x + 1)/2*photons).clamp(min=0)
-    return (torch.poisson(mean.cpu(), generator).to(x)/photons*2 - 1).clamp(-1, 1)
+    if not 0 < photons < math.inf:
+        raise OdebcError(f"the number of photons must be positive, not {photons}")
+    mean = ((x + 1) / 2 * photons).clamp(min=0)
+    return (torch.poisson(mean.cpu(), generator).to(x) / photons * 2 - 1).clamp(-1, 1)
+
 
 def jpeg(
-    x:Tensor, # (B, 3, H, W) in [-1, 1]
-    quality:int, # 1 … 95
-)->Tensor: # (B, 3, H, W)
+    x: Tensor,  # (B, 3, H, W) in [-1, 1]
+    quality: int,  # 1 … 95
+) -> Tensor:  # (B, 3, H, W)
     "Written as JPEG and read back"
-    if not 1 <= quality <= 95: raise OdebcError(f"JPEG's quality must lie in 1 … 95, not {quality}")
+    if not 1 <= quality <= 95:
+        raise OdebcError(f"JPEG's quality must lie in 1 … 95, not {quality}")
+
     def there_and_back(image):
         buffer = io.BytesIO()
         to_image(image).save(buffer, 'JPEG', quality=int(quality))
         return to_tensor(Image.open(buffer))
+
     return torch.stack([there_and_back(image) for image in x]).to(x)
 
 # %% ../nbs/05_data.ipynb #fc324298
 def draw(
-    low:float, # smallest
-    high:float, # largest
-    generator:torch.Generator, # the only source of chance
-)->float:
+    low: float,  # smallest
+    high: float,  # largest
+    generator: torch.Generator,  # the only source of chance
+) -> float:
     "One number, uniform between `low` and `high`"
-    return low + (high - low)*torch.rand((), generator=generator).item()
+    return low + (high - low) * torch.rand((), generator=generator).item()
+
 
 def resize(
-    x:Tensor, # (B, 3, H, W) in [-1, 1]
-    size:tuple, # of the result, (H', W')
-    mode:str='bicubic', # or bilinear, both with antialias, or area
-)->Tensor: # (B, 3, H', W')
+    x: Tensor,  # (B, 3, H, W) in [-1, 1]
+    size: tuple,  # of the result, (H', W')
+    mode: str = 'bicubic',  # or bilinear, both with antialias, or area
+) -> Tensor:  # (B, 3, H', W')
     "Resize to any size"
-    if mode not in ('bicubic', 'bilinear', 'area') or min(size) < 1: raise OdebcError(f"cannot resize to {tuple(size)} with {mode!r}; there are bicubic, bilinear and area")
+    if mode not in ('bicubic', 'bilinear', 'area') or min(size) < 1:
+        raise OdebcError(
+            f"cannot resize to {tuple(size)} with {mode!r}; there are bicubic, bilinear and area"
+        )
     return F.interpolate(x, size=tuple(size), mode=mode, antialias=mode != 'area').clamp(-1, 1)
 
+
 def random_blur(
-    x:Tensor, # (B, 3, H, W) in [-1, 1]
-    widest:float, # largest standard deviation, pixels
-    generator:torch.Generator, # the only source of chance
-)->Tensor: # (B, 3, H, W)
+    x: Tensor,  # (B, 3, H, W) in [-1, 1]
+    widest: float,  # largest standard deviation, pixels
+    generator: torch.Generator,  # the only source of chance
+) -> Tensor:  # (B, 3, H, W)
     "A Gaussian, round or turned, with standard deviations from .2 to `widest`; once in ten times ringing"
-    size = 7 + 2*int(draw(0, 8, generator))
-    if draw(0, 1, generator) < .1: return blur(x, sinc_kernel(draw(math.pi/(3 if size < 13 else 5), math.pi, generator), size))
-    first, second = (draw(.2, widest, generator) for _ in range(2))
-    return blur(x, gaussian_kernel((first, first if draw(0, 1, generator) < .5 else second), draw(0, math.pi, generator), size))
+    size = 7 + 2 * int(draw(0, 8, generator))
+    if draw(0, 1, generator) < 0.1:
+        return blur(
+            x, sinc_kernel(draw(math.pi / (3 if size < 13 else 5), math.pi, generator), size)
+        )
+    first, second = (draw(0.2, widest, generator) for _ in range(2))
+    return blur(
+        x,
+        gaussian_kernel(
+            (first, first if draw(0, 1, generator) < 0.5 else second),
+            draw(0, math.pi, generator),
+            size,
+        ),
+    )
+
 
 def random_resize(
-    x:Tensor, # (B, 3, H, W) in [-1, 1]
-    size:tuple, # (H', W') that the result is a multiple of
-    up:float, # chance to enlarge
-    down:float, # chance to shrink; what is left is the chance of exactly `size`
-    limits:tuple, # smallest and largest multiple
-    generator:torch.Generator, # the only source of chance
-)->Tensor: # (B, 3, about H', about W')
+    x: Tensor,  # (B, 3, H, W) in [-1, 1]
+    size: tuple,  # (H', W') that the result is a multiple of
+    up: float,  # chance to enlarge
+    down: float,  # chance to shrink; what is left is the chance of exactly `size`
+    limits: tuple,  # smallest and largest multiple
+    generator: torch.Generator,  # the only source of chance
+) -> Tensor:  # (B, 3, about H', about W')
     "To a random multiple of a size, by a random filter"
     u, (low, high) = draw(0, 1, generator), limits
-    factor = draw(1, high, generator) if u < up else draw(low, 1, generator) if u < up + down else 1
-    return resize(x, [max(round(factor*s), 1) for s in size], ('bicubic', 'bilinear', 'area')[int(draw(0, 3, generator))])
+    factor = (
+        draw(1, high, generator) if u < up else draw(low, 1, generator) if u < up + down else 1
+    )
+    return resize(
+        x,
+        [max(round(factor * s), 1) for s in size],
+        ('bicubic', 'bilinear', 'area')[int(draw(0, 3, generator))],
+    )
+
 
 def random_noise(
-    x:Tensor, # (B, 3, H, W) in [-1, 1]
-    strongest:float, # largest standard deviation, of 255 grey levels
-    generator:torch.Generator, # the only source of chance
-)->Tensor: # (B, 3, H, W)
+    x: Tensor,  # (B, 3, H, W) in [-1, 1]
+    strongest: float,  # largest standard deviation, of 255 grey levels
+    generator: torch.Generator,  # the only source of chance
+) -> Tensor:  # (B, 3, H, W)
     "Gaussian (two in five grey) or Poisson with equal chance"
-    if draw(0, 1, generator) < .5: return gaussian_noise(x, draw(1, strongest, generator), generator, 1 if draw(0, 1, generator) < .4 else 3)
-    return poisson_noise(x, 256/draw(.05, strongest/10, generator)**2, generator)
+    if draw(0, 1, generator) < 0.5:
+        return gaussian_noise(
+            x,
+            draw(1, strongest, generator),
+            generator,
+            1 if draw(0, 1, generator) < 0.4 else 3,
+        )
+    return poisson_noise(x, 256 / draw(0.05, strongest / 10, generator) ** 2, generator)
+
 
 def random_jpeg(
-    x:Tensor, # (B, 3, H, W) in [-1, 1]
-    generator:torch.Generator, # the only source of chance
-)->Tensor: # (B, 3, H, W)
+    x: Tensor,  # (B, 3, H, W) in [-1, 1]
+    generator: torch.Generator,  # the only source of chance
+) -> Tensor:  # (B, 3, H, W)
     "JPEG of a quality from 30 to 95"
     return jpeg(x, round(draw(30, 95, generator)))
 
 # %% ../nbs/05_data.ipynb #2b2df118
 def sharpen(
-    x:Tensor, # (B, 3, H, W) in [-1, 1]
-    size:tuple, # (H', W') of the result
-    generator:torch.Generator, # the only source of chance
-)->Tensor: # (B, 3, H', W'), rounded to 8 bits
+    x: Tensor,  # (B, 3, H, W) in [-1, 1]
+    size: tuple,  # (H', W') of the result
+    generator: torch.Generator,  # the only source of chance
+) -> Tensor:  # (B, 3, H', W'), rounded to 8 bits
     "To the final size, and in four of five cases the ringing of a sharpening filter"
     x = random_resize(x, size, 0, 0, (1, 1), generator)
-    if draw(0, 1, generator) < .8: x = blur(x, sinc_kernel(draw(math.pi/3, math.pi, generator)))
+    if draw(0, 1, generator) < 0.8:
+        x = blur(x, sinc_kernel(draw(math.pi / 3, math.pi, generator)))
     return from_bytes(to_bytes(x))
 
+
 def history(
-    z:Tensor, # (1, 3, H, W) in [-1, 1]
-    scale:int, # reduction
-    generator:torch.Generator, # the only source of chance
-)->dict[str, Tensor]: # stage -> picture; the last is y, (1, 3, H/scale, W/scale)
+    z: Tensor,  # (1, 3, H, W) in [-1, 1]
+    scale: int,  # reduction
+    generator: torch.Generator,  # the only source of chance
+) -> dict[str, Tensor]:  # stage -> picture; the last is y, (1, 3, H/scale, W/scale)
     "Second-order degradation (Wang et al., 2021), stage by stage"
     g, high, low = generator, z.shape[-2:], lr_size(z, scale)
-    rounds = {'blur': lambda x: random_blur(x, 3., g), 'resize': lambda x: random_resize(x, high, .2, .7, (.15, 1.5), g),
-        'noise': lambda x: random_noise(x, 30., g), 'JPEG': lambda x: random_jpeg(x, g),
-        'blur 2': lambda x: random_blur(x, 1.5, g) if draw(0, 1, g) < .8 else x, 'resize 2': lambda x: random_resize(x, low, .3, .4, (.3, 1.2), g),
-        'noise 2': lambda x: random_noise(x, 25., g)}
+    rounds = {
+        'blur': lambda x: random_blur(x, 3.0, g),
+        'resize': lambda x: random_resize(x, high, 0.2, 0.7, (0.15, 1.5), g),
+        'noise': lambda x: random_noise(x, 30.0, g),
+        'JPEG': lambda x: random_jpeg(x, g),
+        'blur 2': lambda x: random_blur(x, 1.5, g) if draw(0, 1, g) < 0.8 else x,
+        'resize 2': lambda x: random_resize(x, low, 0.3, 0.4, (0.3, 1.2), g),
+        'noise 2': lambda x: random_noise(x, 25.0, g),
+    }
     last = [('sharpen', lambda x: sharpen(x, low, g)), ('JPEG 2', lambda x: random_jpeg(x, g))]
     stages = {}
-    for name, step in [*rounds.items(), *(last if draw(0, 1, g) < .5 else last[::-1])]: z = stages[name] = step(z)
+    for name, step in [*rounds.items(), *(last if draw(0, 1, g) < 0.5 else last[::-1])]:
+        z = stages[name] = step(z)
     return stages
 
+
 def realistic(
-    z:Tensor, # (B, 3, H, W) in [-1, 1], sides divisible by scale
-    scale:int, # reduction
-    generator:torch.Generator, # the only source of chance
-)->Tensor: # y, (B, 3, H/scale, W/scale) in [-1, 1], rounded to 8 bits
+    z: Tensor,  # (B, 3, H, W) in [-1, 1], sides divisible by scale
+    scale: int,  # reduction
+    generator: torch.Generator,  # the only source of chance
+) -> Tensor:  # y, (B, 3, H/scale, W/scale) in [-1, 1], rounded to 8 bits
     "The degradation of Real-ESRGAN (Wang et al., 2021): every patch with a history of its own"
     lr_size(z, scale)  # complains where it must
     return torch.cat([[*history(x[None], scale, generator).values()][-1] for x in z])
 
 # %% ../nbs/05_data.ipynb #133671a4
-Dataset = namedtuple('Dataset', 'url sum folders count without', defaults=[()]) # address of an archive, its sum, where its HR images are, how many, names left out
+Dataset = namedtuple(
+    'Dataset', 'url sum folders count without', defaults=[()]
+)  # address of an archive, its sum, where its HR images are, how many, names left out
 _div2k = 'https://data.vision.ee.ethz.ch/cvl/DIV2K/'
-_bsds = 'https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/BSR/BSR_bsds500.tgz', 'sha256:97e49d31764f3912f0c4122707d53062ac9e783ba0f095e447a4d53c1a41af8e'
-_edsr = 'https://cv.snu.ac.kr/research/EDSR/benchmark.tar', 'md5:4ace41d33c2384b97e6b320cd0afd6ba'
+_bsds = (
+    'https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/BSR/BSR_bsds500.tgz',
+    'sha256:97e49d31764f3912f0c4122707d53062ac9e783ba0f095e447a4d53c1a41af8e',
+)
+_edsr = (
+    'https://cv.snu.ac.kr/research/EDSR/benchmark.tar',
+    'md5:4ace41d33c2384b97e6b320cd0afd6ba',
+)
 DATASETS = {
-    'DIV2K': Dataset(_div2k + 'DIV2K_train_HR.zip', 'sha256:9d0b9c463f6e35b6c62cc6a930ee2224f670b34c1df841a57670f9acf0f6c335', ['DIV2K_train_HR'], 800),
-    'DIV2K-valid': Dataset(_div2k + 'DIV2K_valid_HR.zip', 'sha256:20dd31fd84d777bc1cf5d6b7654a3f569c0aec74458ae094122ad1d0489900fc', ['DIV2K_valid_HR'], 100),
-    'Flickr2K': Dataset('https://cv.snu.ac.kr/research/EDSR/Flickr2K.tar', 'md5:5d3f39443d5e9489bff8963f8f26cb03', ['Flickr2K/Flickr2K_HR'], 2650),
-    'BSDS500': Dataset(*_bsds, ['BSR/BSDS500/data/images/train', 'BSR/BSDS500/data/images/test'], 399, ('302003',)),
+    'DIV2K': Dataset(
+        _div2k + 'DIV2K_train_HR.zip',
+        'sha256:9d0b9c463f6e35b6c62cc6a930ee2224f670b34c1df841a57670f9acf0f6c335',
+        ['DIV2K_train_HR'],
+        800,
+    ),
+    'DIV2K-valid': Dataset(
+        _div2k + 'DIV2K_valid_HR.zip',
+        'sha256:20dd31fd84d777bc1cf5d6b7654a3f569c0aec74458ae094122ad1d0489900fc',
+        ['DIV2K_valid_HR'],
+        100,
+    ),
+    'Flickr2K': Dataset(
+        'https://cv.snu.ac.kr/research/EDSR/Flickr2K.tar',
+        'md5:5d3f39443d5e9489bff8963f8f26cb03',
+        ['Flickr2K/Flickr2K_HR'],
+        2650,
+    ),
+    'BSDS500': Dataset(
+        *_bsds,
+        ['BSR/BSDS500/data/images/train', 'BSR/BSDS500/data/images/test'],
+        399,
+        ('302003',),
+    ),
     'BSD100': Dataset(*_bsds, ['BSR/BSDS500/data/images/val'], 100),
-    'Set5': Dataset(*_edsr, ['benchmark/Set5/HR'], 5), 'Set14': Dataset(*_edsr, ['benchmark/Set14/HR'], 14), 'Urban100': Dataset(*_edsr, ['benchmark/Urban100/HR'], 100)}
+    'Set5': Dataset(*_edsr, ['benchmark/Set5/HR'], 5),
+    'Set14': Dataset(*_edsr, ['benchmark/Set14/HR'], 14),
+    'Urban100': Dataset(*_edsr, ['benchmark/Urban100/HR'], 100),
+}
+
 
 def has_images(
-    folder:Path, # may be missing
-)->bool:
+    folder: Path,  # may be missing
+) -> bool:
     "Is there an image, at any depth?"
-    return folder.is_dir() and any(is_image(path.relative_to(folder)) and path.is_file()
-                                   for path in folder.rglob('*'))
+    return folder.is_dir() and any(
+        is_image(path.relative_to(folder)) and path.is_file() for path in folder.rglob('*')
+    )
+
 
 def archived(
-    path:str|Path, # a zip or tar archive
-)->Iterator: # of (name, open file)
+    path: str | Path,  # a zip or tar archive
+) -> Iterator:  # of (name, open file)
     "The files of an archive"
     if Path(path).suffix == '.zip':
         with zipfile.ZipFile(path) as archive:
-            for name in archive.namelist(): yield name, archive.open(name)
+            for name in archive.namelist():
+                yield name, archive.open(name)
     else:
         with tarfile.open(path) as archive:
             for member in archive:
-                if member.isfile(): yield member.name, archive.extractfile(member)
+                if member.isfile():
+                    yield member.name, archive.extractfile(member)
+
 
 def unpack(
-    archive:str|Path, # zip or tar
-    folders:list, # whose images are wanted
-    target:Path, # new folder
-    count:int, # how many images there must be
-    without:tuple=(), # names that are left out
+    archive: str | Path,  # zip or tar
+    folders: list,  # whose images are wanted
+    target: Path,  # new folder
+    count: int,  # how many images there must be
+    without: tuple = (),  # names that are left out
 ):
     "Write the images of some folders of an archive into one: all of them or nothing"
     with tempfile.TemporaryDirectory(dir=target.parent) as temporary:
         part = Path(temporary, target.name)
         part.mkdir()
         for name, file in Bar(archived(archive), desc=f'unpack {target.name}', unit='file'):
-            if is_image(name) and str(Path(name).parent) in folders and Path(name).stem not in without: (part/Path(name).name).write_bytes(file.read())
-        if (found := len(os.listdir(part))) != count: raise OdebcError(f"{Path(archive).name} holds {found} images in {', '.join(folders)}, not {count}")
-        if target.is_dir(): target.rmdir()  # an empty one
+            if (
+                is_image(name)
+                and str(Path(name).parent) in folders
+                and Path(name).stem not in without
+            ):
+                (part / Path(name).name).write_bytes(file.read())
+        if (found := len(os.listdir(part))) != count:
+            raise OdebcError(
+                f"{Path(archive).name} holds {found} images in {', '.join(folders)}, not {count}"
+            )
+        if target.is_dir():
+            target.rmdir()  # an empty one
         part.rename(target)
 
+
 def download(
-    name:str, # a key of DATASETS
-    folder:str|Path|None=None, # where the folders of all sets are; ODEBC_DATA, or the user's cache, by default
-)->Path: # folder of images, see `image_folder`
+    name: str,  # a key of DATASETS
+    folder: str | Path | None = None,  # of all sets; ODEBC_DATA or a cache by default
+) -> Path:  # folder of images, see `image_folder`
     "The HR images of a public set: from its folder if it holds any, else downloaded and checked"
-    if name not in DATASETS: raise OdebcError(f"unknown data set {name!r}, known are {', '.join(DATASETS)}")
+    if name not in DATASETS:
+        raise OdebcError(f"unknown data set {name!r}, known are {', '.join(DATASETS)}")
     import pooch  # slow to import: only where it is used
-    folder = Path(folder or os.environ.get('ODEBC_DATA') or pooch.os_cache('odebc')).expanduser()
-    target, known = folder/name, DATASETS[name]
-    if has_images(target): return target
-    archive = folder/known.url.rsplit('/', 1)[-1]
+
+    folder = Path(
+        folder or os.environ.get('ODEBC_DATA') or pooch.os_cache('odebc')
+    ).expanduser()
+    target, known = folder / name, DATASETS[name]
+    if has_images(target):
+        return target
+    archive = folder / known.url.rsplit('/', 1)[-1]
     try:
-        pooch.create(folder, '', registry={archive.name: known.sum}, urls={archive.name: known.url}, retry_if_failed=2).fetch(archive.name, progressbar=True)
+        pooch.create(
+            folder,
+            '',
+            registry={archive.name: known.sum},
+            urls={archive.name: known.url},
+            retry_if_failed=2,
+        ).fetch(archive.name, progressbar=True)
         unpack(archive, known.folders, target, known.count, known.without)
     except (OSError, ValueError, tarfile.TarError, zipfile.BadZipFile) as e:
-        if not has_images(target): raise OdebcError(f"cannot get {name} from {known.url}: {' '.join(str(e).split())[:200]}. You can fill the folder {target} with its images yourself") from None  # else another process was faster
-    if all(has_images(folder/other) for other, d in DATASETS.items() if d.url == known.url): archive.unlink(missing_ok=True)  # nobody needs it any more
+        if not has_images(target):
+            raise OdebcError(
+                f"cannot get {name} from {known.url}: {' '.join(str(e).split())[:200]}. You can fill the folder {target} with its images yourself"
+            ) from None  # else another process was faster
+    if all(has_images(folder / other) for other, d in DATASETS.items() if d.url == known.url):
+        archive.unlink(missing_ok=True)  # nobody needs it any more
     return target
 
 # %% ../nbs/05_data.ipynb #bdf7151a
 def write_atomically(
-    path:str|Path, # final name; missing folders are made
-    data:bytes, # the whole content
+    path: str | Path,  # final name; missing folders are made
+    data: bytes,  # the whole content
 ):
     "Write a file, or leave the old one untouched"
     path = Path(path)
@@ -1039,10 +1403,15 @@ def write_atomically(
             part.unlink(missing_ok=True)
             raise
 
+
 def digest(
-    *tensors:Tensor, # any shapes and types
-)->str: # 16 hexadecimal digits
+    *tensors: Tensor,  # any shapes and types
+) -> str:  # 16 hexadecimal digits
     "A fingerprint of tensors: shapes, types and values"
     sha = hashlib.sha256()
-    for x in tensors: sha.update(f'{tuple(x.shape)} {x.dtype}'.encode() + x.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    for x in tensors:
+        sha.update(
+            f'{tuple(x.shape)} {x.dtype}'.encode()
+            + x.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+        )
     return sha.hexdigest()[:16]

@@ -16,7 +16,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
-import json, math, os, shutil, struct, time, warnings, zlib
+import json
+import math
+import os
+import shutil
+import struct
+import time
+import warnings
+import zlib
 import numpy as np
 import psutil
 import torch
@@ -33,99 +40,108 @@ from .progress import Bar
 
 # %% ../nbs/08_enlarge.ipynb #e8000011
 def tile_starts(
-    length:int, # of the image's side
-    side:int, # of a tile, at most as long
-    overlap:int, # of neighbouring tiles, at least
-)->list[int]: # where the tiles begin
+    length: int,  # of the image's side
+    side: int,  # of a tile, at most as long
+    overlap: int,  # of neighbouring tiles, at least
+) -> list[int]:  # where the tiles begin
     "Evenly spread, from edge to edge"
     if not 0 <= overlap < side:
         raise OdebcError(f"the overlap must lie in 0 … {side - 1}, not {overlap}")
-    n = max(math.ceil((length - overlap)/(side - overlap)), 1)
-    return [round(i*(length - side)/max(n - 1, 1)) for i in range(n)]
+    n = max(math.ceil((length - overlap) / (side - overlap)), 1)
+    return [round(i * (length - side) / max(n - 1, 1)) for i in range(n)]
+
 
 @dataclass(frozen=True)
 class Tiling:
     "Where the tiles of a picture lie"
-    height:int # of the LR picture, pixels
-    width:int # of the LR picture, pixels
-    size:int # side of an enlarged tile, pixels
-    scale:int=4 # enlargement
-    overlap:int=4 # of neighbouring tiles at least, LR pixels
+
+    height: int  # of the LR picture, pixels
+    width: int  # of the LR picture, pixels
+    size: int  # side of an enlarged tile, pixels
+    scale: int = 4  # enlargement
+    overlap: int = 4  # of neighbouring tiles at least, LR pixels
 
     @property
-    def side(self)->int:
+    def side(self) -> int:
         "Of a tile, LR pixels"
-        return self.size//self.scale
+        return self.size // self.scale
 
     @property
-    def padded(self)->tuple[int, int]:
+    def padded(self) -> tuple[int, int]:
         "Height and width in LR pixels where a tile is the least"
         return max(self.height, self.side), max(self.width, self.side)
 
     @property
-    def shape(self)->tuple[int, int]:
+    def shape(self) -> tuple[int, int]:
         "Height and width of the enlarged picture, pixels"
-        return self.height*self.scale, self.width*self.scale
+        return self.height * self.scale, self.width * self.scale
 
     @cached_property
-    def places(self)->list[tuple[int, int]]:
+    def places(self) -> list[tuple[int, int]]:
         "Row and column of each tile's first LR pixel, row after row"
         rows, columns = (tile_starts(n, self.side, self.overlap) for n in self.padded)
         return [(i, j) for i in rows for j in columns]
 
-    def cut(self,
-        y:Tensor, # (3, height, width)
-        first:int, # number of a tile
-        last:int, # number of the tile after the last one
-    )->Tensor: # (last − first, 3, side, side)
+    def cut(
+        self,
+        y: Tensor,  # (3, height, width)
+        first: int,  # number of a tile
+        last: int,  # number of the tile after the last one
+    ) -> Tensor:  # (last − first, 3, side, side)
         "Tiles; a picture smaller than a tile goes on as its edge"
         missing = self.padded[0] - self.height, self.padded[1] - self.width
         if any(missing):
             y = F.pad(y[None], (0, missing[1], 0, missing[0]), mode='replicate')[0]
         side = self.side
-        return torch.stack([y[:, i:i+side, j:j+side] for i, j in self.places[first:last]])
+        return torch.stack(
+            [y[:, i : i + side, j : j + side] for i, j in self.places[first:last]]
+        )
 
-    def window(self)->Tensor: # (size, size)
+    def window(self) -> Tensor:  # (size, size)
         "How much each pixel of a tile counts: a pyramid without its top"
-        ramp = torch.arange(1., self.size + 1)
-        ramp = ramp.minimum(ramp.flip(0)).clamp(max=self.scale*self.overlap + 1)
+        ramp = torch.arange(1.0, self.size + 1)
+        ramp = ramp.minimum(ramp.flip(0)).clamp(max=self.scale * self.overlap + 1)
         return ramp.outer(ramp)
 
 # %% ../nbs/08_enlarge.ipynb #e8000015
 class Blend:
     "A band of sums, as high as a tile: tiles go in, rows that are final come out"
-    def __init__(self,
-        tiling:Tiling, # where the tiles lie
-        device='cpu', # of the tiles
+
+    def __init__(
+        self,
+        tiling: Tiling,  # where the tiles lie
+        device='cpu',  # of the tiles
     ):
         self.tiling = tiling
         self.window = tiling.window().to(device)
-        self.sums = torch.zeros(4, tiling.size, tiling.scale*tiling.padded[1], device=device)
+        self.sums = torch.zeros(4, tiling.size, tiling.scale * tiling.padded[1], device=device)
         self.first = 0  # row of the enlarged picture where the band begins
-        self.done = 0   # tiles that are in
+        self.done = 0  # tiles that are in
 
-    def add(self,
-        tiles:Tensor, # (n, 3, size, size), the next n
-    )->Tensor: # (3, rows, width of the enlarged picture), the next rows; often none
+    def add(
+        self,
+        tiles: Tensor,  # (n, 3, size, size), the next n
+    ) -> Tensor:  # (3, rows, width of the enlarged picture), the next rows; often none
         "Add tiles in their order"
         tiling, places, size = self.tiling, self.tiling.places, self.tiling.size
         finished = []
         for tile in tiles:
-            column = tiling.scale*places[self.done][1]
-            weighted = torch.cat([tile*self.window, self.window[None]])
-            self.sums[:, :, column:column+size] += weighted
+            column = tiling.scale * places[self.done][1]
+            weighted = torch.cat([tile * self.window, self.window[None]])
+            self.sums[:, :, column : column + size] += weighted
             self.done += 1
             after = places[self.done][0] if self.done < len(places) else tiling.padded[0]
-            finished.append(self.leave(tiling.scale*after))
+            finished.append(self.leave(tiling.scale * after))
         return torch.cat(finished, 1)
 
-    def leave(self,
-        until:int, # row of the enlarged picture
-    )->Tensor: # (3, rows, width)
+    def leave(
+        self,
+        until: int,  # row of the enlarged picture
+    ) -> Tensor:  # (3, rows, width)
         "Take the rows above `until` out of the band"
         (height, width), n = self.tiling.shape, until - self.first
-        colours = self.sums[:3, :n]/self.sums[3, :n]
-        kept = colours[:, :max(height - self.first, 0), :width]
+        colours = self.sums[:3, :n] / self.sums[3, :n]
+        kept = colours[:, : max(height - self.first, 0), :width]
         if n:
             empty = torch.zeros_like(self.sums[:, :n])
             self.sums = torch.cat([self.sums[:, n:], empty], 1)
@@ -134,8 +150,8 @@ class Blend:
 
 # %% ../nbs/08_enlarge.ipynb #e8000021
 def number_in(
-    path:Path, # a file of the kernel
-)->float: # infinite where there is no such file, or no limit
+    path: Path,  # a file of the kernel
+) -> float:  # infinite where there is no such file, or no limit
     "A number of bytes"
     try:
         text = path.read_text().strip()
@@ -143,10 +159,11 @@ def number_in(
         return math.inf
     return float(text) if text.isdigit() else math.inf
 
+
 def group_memory(
-    root:str|Path='/sys/fs/cgroup', # where the kernel shows groups of processes
-    mine:str|Path='/proc/self/cgroup', # the groups of this process
-)->float: # bytes, infinite where nothing limits them
+    root: str | Path = '/sys/fs/cgroup',  # where the kernel shows groups of processes
+    mine: str | Path = '/proc/self/cgroup',  # the groups of this process
+) -> float:  # bytes, infinite where nothing limits them
     "What the group of processes (a container, a job on a cluster) may still take"
     try:
         lines = Path(mine).read_text().splitlines()
@@ -158,31 +175,33 @@ def group_memory(
         if number == '0':
             base, limit, used = Path(root), 'memory.max', 'memory.current'
         elif 'memory' in kinds.split(','):
-            base = Path(root)/'memory'
+            base = Path(root) / 'memory'
             limit, used = 'memory.limit_in_bytes', 'memory.usage_in_bytes'
         else:
             continue
-        group = base/path.strip('/')
+        group = base / path.strip('/')
         for folder in (group, *group.parents):
             if not folder.is_relative_to(base):
                 break
-            most = number_in(folder/limit)
+            most = number_in(folder / limit)
             if most < math.inf:
-                free = min(free, most - number_in(folder/used) + cached_files(folder))
+                free = min(free, most - number_in(folder / used) + cached_files(folder))
     return max(free, 0)
 
+
 def cached_files(
-    folder:Path, # of a group of processes
-)->int: # bytes
+    folder: Path,  # of a group of processes
+) -> int:  # bytes
     "What counts as used, and is given back when it is needed: files read some time ago"
     try:
-        lines = (folder/'memory.stat').read_text().splitlines()
+        lines = (folder / 'memory.stat').read_text().splitlines()
     except OSError:
         return 0
     numbers = dict(line.split() for line in lines)
     return int(numbers.get('total_inactive_file', numbers.get('inactive_file', 0)))
 
-def process_memory()->float: # bytes, infinite where nothing limits them
+
+def process_memory() -> float:  # bytes, infinite where nothing limits them
     "What `ulimit -v` leaves to this process"
     try:
         import resource
@@ -193,9 +212,10 @@ def process_memory()->float: # bytes, infinite where nothing limits them
         return math.inf
     return max(most - psutil.Process().memory_info().vms, 0)
 
+
 def available_memory(
-    device='cpu', # torch.device, or its name
-)->float: # bytes
+    device='cpu',  # torch.device, or its name
+) -> float:  # bytes
     "On a GPU its own, else the least of the machine's, the container's and the process's"
     device = torch.device(device)
     if device.type == 'cuda':
@@ -204,43 +224,49 @@ def available_memory(
 
 # %% ../nbs/08_enlarge.ipynb #e8000022
 def gigabytes(
-    n:float, # bytes
-)->str:
+    n: float,  # bytes
+) -> str:
     "A number that can be read"
-    return f'{n/1e9:.1f} GB' if n >= 1e8 else f'{n/1e6:.1f} MB'
+    return f'{n / 1e9:.1f} GB' if n >= 1e8 else f'{n / 1e6:.1f} MB'
+
 
 def duration(
-    seconds:float,
-)->str:
+    seconds: float,
+) -> str:
     "A time that can be read"
-    minutes = round(seconds/60)
+    minutes = round(seconds / 60)
     if seconds < 90:
         return f'{seconds:.0f} s'
-    return f'{minutes} min' if minutes < 90 else f'{minutes//60} h {minutes % 60} min'
+    return f'{minutes} min' if minutes < 90 else f'{minutes // 60} h {minutes % 60} min'
+
 
 def check_memory(
-    needed:float, # bytes
-    what:str, # needs them; begins the sentence
-    remedy:str, # ends the sentence
-    device='cpu', # whose memory
+    needed: float,  # bytes
+    what: str,  # needs them; begins the sentence
+    remedy: str,  # ends the sentence
+    device='cpu',  # whose memory
 ):
     "Refuse what cannot fit"
     free = available_memory(device)
     if needed > free:
-        raise OdebcError(f"{what} needs {gigabytes(needed)} of memory, "
-                         f"and {gigabytes(free)} are free: {remedy}")
+        raise OdebcError(
+            f"{what} needs {gigabytes(needed)} of memory, "
+            f"and {gigabytes(free)} are free: {remedy}"
+        )
+
 
 @dataclass
 class Forecast:
     "What the rest of an enlargement will cost"
-    target:Path # the file
-    tiling:Tiling
-    left:int # tiles that are not solved yet
-    batches:int # of them
-    memory:int # bytes, at most
-    kept:int # bytes on disk for what is kept until the end, at most
-    picture:int # bytes of the finished file, at most
-    seconds:float=math.nan # where a batch was timed
+
+    target: Path  # the file
+    tiling: Tiling
+    left: int  # tiles that are not solved yet
+    batches: int  # of them
+    memory: int  # bytes, at most
+    kept: int  # bytes on disk for what is kept until the end, at most
+    picture: int  # bytes of the finished file, at most
+    seconds: float = math.nan  # where a batch was timed
 
     def __str__(self):
         tiling, time = self.tiling, ''
@@ -251,11 +277,13 @@ class Forecast:
             time = f", about {duration(self.seconds)}"
         height, width = tiling.shape
         memory, disk = available_memory(), free_disk(self.target)
-        return (f"{self.target}: {tiling.width}×{tiling.height} to {width}×{height} pixels, "
-                f"{tiles}, {self.batches:,} batch(es){time}; "
-                f"up to {gigabytes(self.memory)} of memory beside the picture "
-                f"({gigabytes(memory)} are free) and "
-                f"{gigabytes(self.kept + self.picture)} of disk ({gigabytes(disk)} are free)")
+        return (
+            f"{self.target}: {tiling.width}×{tiling.height} to {width}×{height} pixels, "
+            f"{tiles}, {self.batches:,} batch(es){time}; "
+            f"up to {gigabytes(self.memory)} of memory beside the picture "
+            f"({gigabytes(memory)} are free) and "
+            f"{gigabytes(self.kept + self.picture)} of disk ({gigabytes(disk)} are free)"
+        )
 
     def check(self):
         "Refuse what cannot be finished"
@@ -265,58 +293,66 @@ class Forecast:
         check_memory(self.memory, what, "close other programs, or cut the picture into parts")
         check_disk(self.kept + self.picture, self.target, what)
 
+
 def existing(
-    path:Path, # perhaps not there yet
-)->Path:
+    path: Path,  # perhaps not there yet
+) -> Path:
     "The nearest folder above that is there"
     return next(folder for folder in path.absolute().parents if folder.exists())
 
+
 def free_disk(
-    target:Path, # a file to be written
-)->int: # bytes
+    target: Path,  # a file to be written
+) -> int:  # bytes
     "Room where the file will lie"
     return shutil.disk_usage(existing(target)).free
 
+
 def check_disk(
-    needed:float, # bytes
-    target:Path, # a file to be written
-    what:str, # needs them; begins the sentence
+    needed: float,  # bytes
+    target: Path,  # a file to be written
+    what: str,  # needs them; begins the sentence
 ):
     "Refuse what cannot fit"
     free = free_disk(target)
     if needed > free:
-        raise CannotWrite(f"{what} needs up to {gigabytes(needed)} on the disk of "
-                          f"{target.parent}, and {gigabytes(free)} are free: make room, or "
-                          f"choose another folder")
+        raise CannotWrite(
+            f"{what} needs up to {gigabytes(needed)} on the disk of "
+            f"{target.parent}, and {gigabytes(free)} are free: make room, or "
+            f"choose another folder"
+        )
 
 # %% ../nbs/08_enlarge.ipynb #e8000031
 def laid_out(
-    image:Tensor, # LR picture
-    x_T:Tensor, # start of every tile
-    scale:int, # enlargement
-    overlap:int, # of neighbouring tiles, LR pixels
-    batch:int, # tiles at a time
-)->Tiling:
+    image: Tensor,  # LR picture
+    x_T: Tensor,  # start of every tile
+    scale: int,  # enlargement
+    overlap: int,  # of neighbouring tiles, LR pixels
+    batch: int,  # tiles at a time
+) -> Tiling:
     "The tiling, or a refusal of what cannot be tiled"
     if image.ndim != 3 or len(image) != 3 or not image.numel():
         raise OdebcError(f"need one RGB image (3, h, w), not {tuple(image.shape)}")
     if x_T.ndim != 3 or len(x_T) != 3 or x_T.shape[1] != x_T.shape[2] or x_T.shape[1] % scale:
-        raise OdebcError(f"x_T must be (3, size, size) with a size that {scale} divides, "
-                         f"not {tuple(x_T.shape)}")
+        raise OdebcError(
+            f"x_T must be (3, size, size) with a size that {scale} divides, "
+            f"not {tuple(x_T.shape)}"
+        )
     if batch < 1:
         raise OdebcError(f"a batch has at least one tile, not {batch}")
     tiling = Tiling(*image.shape[1:], x_T.shape[1], scale, overlap)
     tile_starts(tiling.side, tiling.side, overlap)  # refuses an impossible overlap
     return tiling
 
+
 def solved(
-    h:Callable, # solution map h(x_T, y) -> x_0, batches
-    x_T:Tensor, # (3, size, size), the same for every tile
-    y:Tensor, # LR picture (3, h, w) in [-1, 1]
-    tiling:Tiling, # of the picture
-    batch:int, # tiles at a time
-    done:int=0, # tiles that are solved already
-)->Iterator[Tensor]: # (n, 3, size, size), n ≤ batch
+    h: Callable,  # solution map h(x_T, y) -> x_0, batches
+    x_T: Tensor,  # (3, size, size), the same for every tile
+    y: Tensor,  # LR picture (3, h, w) in [-1, 1]
+    tiling: Tiling,  # of the picture
+    batch: int,  # tiles at a time
+    done: int = 0,  # tiles that are solved already
+) -> Iterator[Tensor]:  # (n, 3, size, size), n ≤ batch
     "Tiles, batch by batch, with a bar where there are several"
     count, size = len(tiling.places), tiling.size
     how = dict(disable=True) if count <= batch else {}
@@ -327,36 +363,42 @@ def solved(
                 tiles = h(x_T[None], tiling.cut(y, first, last))
             shape = last - first, 3, size, size
             if tiles.shape != shape:
-                raise OdebcError(f"the solution map must return images of shape {shape}, "
-                                 f"not {tuple(tiles.shape)}")
+                raise OdebcError(
+                    f"the solution map must return images of shape {shape}, "
+                    f"not {tuple(tiles.shape)}"
+                )
             if not tiles.isfinite().all():
-                raise OdebcError(f"the solution map gave NaN or infinite values in tiles "
-                                 f"{first} … {last - 1}: try another x_T or sampler")
+                raise OdebcError(
+                    f"the solution map gave NaN or infinite values in tiles "
+                    f"{first} … {last - 1}: try another x_T or sampler"
+                )
             yield tiles
             bar.update(last - first)
 
+
 def working_memory(
-    tiling:Tiling, # of a picture
-    batch:int, # tiles at a time
-)->int: # bytes
+    tiling: Tiling,  # of a picture
+    batch: int,  # tiles at a time
+) -> int:  # bytes
     "Of the band of sums, while rows leave it, and of a network like `small` for a batch"
     # three bands: before and after rows have left, and these
     # 840 bytes a pixel of a batch were measured with `small`
-    band = 4*4*tiling.size*tiling.scale*tiling.padded[1]
-    return 3*band + 1000*batch*tiling.size**2
+    band = 4 * 4 * tiling.size * tiling.scale * tiling.padded[1]
+    return 3 * band + 1000 * batch * tiling.size**2
+
 
 def enlarge(
-    h:Callable, # solution map h(x_T, y) -> x_0, batches
-    image:Tensor, # LR picture of any size, (3, h, w) in [-1, 1]
-    x_T:Tensor, # (3, size, size), the same for every tile
-    scale:int=4, # enlargement
-    overlap:int=4, # of neighbouring tiles at least, LR pixels
-    batch:int=16, # tiles at a time
-)->Tensor: # (3, h·scale, w·scale), on the device of the image
+    h: Callable,  # solution map h(x_T, y) -> x_0, batches
+    image: Tensor,  # LR picture of any size, (3, h, w) in [-1, 1]
+    x_T: Tensor,  # (3, size, size), the same for every tile
+    scale: int = 4,  # enlargement
+    overlap: int = 4,  # of neighbouring tiles at least, LR pixels
+    batch: int = 16,  # tiles at a time
+) -> Tensor:  # (3, h·scale, w·scale), on the device of the image
     "Enlarge a picture in memory, tile by tile, blending where tiles overlap"
     tiling = laid_out(image, x_T, scale, overlap, batch)
     height, width = tiling.shape
-    needed = 4*3*height*width + working_memory(tiling, batch)
+    needed = 4 * 3 * height * width + working_memory(tiling, batch)
     what = f"enlarging {tiling.width}×{tiling.height} to {width}×{height} pixels in memory"
     remedy = "use `odebc upscale` or `enlarge_files`, which write strip by strip, or cut it up"
     check_memory(needed, what, remedy, image.device)
@@ -364,40 +406,45 @@ def enlarge(
     blend, top = Blend(tiling, image.device), 0
     for tiles in solved(h, x_T, image, tiling, batch):
         rows = blend.add(tiles.to(image.device))
-        result[:, top:top+rows.shape[1]] = rows
+        result[:, top : top + rows.shape[1]] = rows
         top += rows.shape[1]
     return result
 
 # %% ../nbs/08_enlarge.ipynb #e8000041
 def png_chunk(
-    kind:bytes, # four letters
-    data:bytes, # content
-)->bytes:
+    kind: bytes,  # four letters
+    data: bytes,  # content
+) -> bytes:
     "Length, kind, content, checksum"
     checksum = zlib.crc32(data, zlib.crc32(kind))
     return struct.pack('>I', len(data)) + kind + data + struct.pack('>I', checksum)
 
+
 def differences(
-    rows:np.ndarray, # uint8, (n, width·channels)
-    above:np.ndarray, # the row above the first one
-    channels:int, # per pixel
-)->np.ndarray: # uint8, (n, 1 + width·channels): filter, and what it leaves
+    rows: np.ndarray,  # uint8, (n, width·channels)
+    above: np.ndarray,  # the row above the first one
+    channels: int,  # per pixel
+) -> np.ndarray:  # uint8, (n, 1 + width·channels): filter, and what it leaves
     "Each row less its left or its upper neighbours, whichever leaves less"
     left = rows.copy()
     left[:, channels:] -= rows[:, :-channels]
     upper = rows - np.concatenate([above[None], rows[:-1]])
-    size = lambda x: np.abs(x.view(np.int8).astype(np.int16)).sum(1)
+
+    def size(x):
+        return np.abs(x.view(np.int8).astype(np.int16)).sum(1)
+
     take_left = (size(left) < size(upper))[:, None]
     kind = np.where(take_left, 1, 2).astype(np.uint8)
     return np.concatenate([kind, np.where(take_left, left, upper)], 1)
 
+
 def write_png(
-    path:str|Path, # of the file
-    blocks:Iterable[np.ndarray], # uint8, (n, width, channels) each, from top to bottom
-    width:int, # pixels
-    height:int, # pixels
-    channels:int, # 3 RGB or 4 RGBA
-    facts:dict|None=None, # written as the text "odebc", in JSON
+    path: str | Path,  # of the file
+    blocks: Iterable[np.ndarray],  # uint8, (n, width, channels) each, from top to bottom
+    width: int,  # pixels
+    height: int,  # pixels
+    channels: int,  # 3 RGB or 4 RGBA
+    facts: dict | None = None,  # written as the text "odebc", in JSON
 ):
     "Write a PNG file in sRGB with the memory of one block"
     kind = {3: 2, 4: 6}[channels]
@@ -408,7 +455,7 @@ def write_png(
         if facts is not None:
             file.write(png_chunk(b'tEXt', b'odebc\0' + json.dumps(facts).encode()))
         packer = zlib.compressobj(4, zlib.DEFLATED, 15, 9, zlib.Z_FILTERED)
-        above = np.zeros(width*channels, np.uint8)
+        above = np.zeros(width * channels, np.uint8)
         for block in blocks:
             rows = block.reshape(len(block), -1)
             packed = packer.compress(differences(rows, above, channels).tobytes())
@@ -417,9 +464,10 @@ def write_png(
                 file.write(png_chunk(b'IDAT', packed))
         file.write(png_chunk(b'IDAT', packer.flush()) + png_chunk(b'IEND', b''))
 
+
 def facts_of(
-    path:str|Path, # of a picture, or of nothing yet
-)->dict|None:
+    path: str | Path,  # of a picture, or of nothing yet
+) -> dict | None:
     "What `write_png` wrote beside the pixels"
     try:
         with without_pillows_limit(), Image.open(path) as image:
@@ -428,16 +476,19 @@ def facts_of(
         return None
 
 # %% ../nbs/08_enlarge.ipynb #e8000051
-ROWS = 'rows.raw' # finished rows in 8 bits
-STATE = 'state.safetensors' # the band of sums, and the facts
-BLOCK = 2**24 # bytes of rows that are read at a time
+ROWS = 'rows.raw'  # finished rows in 8 bits
+STATE = 'state.safetensors'  # the band of sums, and the facts
+BLOCK = 2**24  # bytes of rows that are read at a time
+
 
 class Part:
     "What is kept of a picture in the making, in a folder beside it"
-    def __init__(self,
-        target:str|Path, # the picture to be
-        facts:dict, # all that its pixels depend on
-        row_bytes:int, # of one row of the picture
+
+    def __init__(
+        self,
+        target: str | Path,  # the picture to be
+        facts: dict,  # all that its pixels depend on
+        row_bytes: int,  # of one row of the picture
     ):
         self.target, self.row_bytes = Path(target), row_bytes
         self.facts = json.loads(json.dumps(facts))  # as they come back from a file
@@ -451,19 +502,23 @@ class Part:
             yield
         except OSError as e:
             why = e.strerror or e
-            raise CannotWrite(f"cannot write {self.target} ({why}): make room, or see to the "
-                              f"folder's permissions, and do the same again; what was "
-                              f"finished is kept in {self.folder}") from e
+            raise CannotWrite(
+                f"cannot write {self.target} ({why}): make room, or see to the "
+                f"folder's permissions, and do the same again; what was "
+                f"finished is kept in {self.folder}"
+            ) from e
 
     @property
-    def size(self)->int: # bytes
+    def size(self) -> int:  # bytes
         "Of the rows that are on disk"
-        rows = self.folder/ROWS
+        rows = self.folder / ROWS
         return rows.stat().st_size if rows.exists() else 0
 
-    def state(self)->tuple|None: # sums, first row of the band, tiles in it, rows out of it
+    def state(
+        self,
+    ) -> tuple | None:  # sums, first row of the band, tiles in it, rows out of it
         "What is to be gone on from"
-        path = self.folder/STATE
+        path = self.folder / STATE
         if not path.exists():
             return None
         try:
@@ -478,28 +533,31 @@ class Part:
         for name in self.facts | facts:
             key, was, is_now = in_words(name, facts.get(name), self.facts.get(name))
             if was != is_now:
-                raise OdebcError(f"{self.folder} holds half of another enlargement, with "
-                                 f"another {key} ({was}, not {is_now}): write into another "
-                                 f"folder, or remove it")
-        if self.size < rows*self.row_bytes:
-            warnings.warn(f"{self.folder/ROWS} lacks rows: {self.target} is begun anew")
+                raise OdebcError(
+                    f"{self.folder} holds half of another enlargement, with "
+                    f"another {key} ({was}, not {is_now}): write into another "
+                    f"folder, or remove it"
+                )
+        if self.size < rows * self.row_bytes:
+            warnings.warn(f"{self.folder / ROWS} lacks rows: {self.target} is begun anew")
             return None
         return sums, first, done, rows
 
     @contextmanager
-    def held(self,
-        blend:Blend, # gets back what was kept
+    def held(
+        self,
+        blend: Blend,  # gets back what was kept
     ):
         "Open the file of rows for this process alone; cut off what the state does not know"
         with self.writing():
             self.folder.mkdir(parents=True, exist_ok=True)
-            self.file = open(self.folder/ROWS, 'ab', buffering=0)
+            self.file = open(self.folder / ROWS, 'ab', buffering=0)
         with self.file:
             self.lock()
             sums, first, done, self.rows = self.state() or (blend.sums, 0, 0, 0)
             blend.sums, blend.first, blend.done = sums, first, done
             with self.writing():
-                self.file.truncate(self.rows*self.row_bytes)
+                self.file.truncate(self.rows * self.row_bytes)
             yield
 
     def lock(self):
@@ -511,23 +569,27 @@ class Part:
         try:
             fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise OdebcError(f"another process is at work on {self.target}: wait for it, "
-                             f"or write into another folder") from None
+            raise OdebcError(
+                f"another process is at work on {self.target}: wait for it, "
+                f"or write into another folder"
+            ) from None
         except OSError:
             pass  # a file system without locks
 
-    def append(self,
-        rows:np.ndarray, # uint8, (n, width, channels)
+    def append(
+        self,
+        rows: np.ndarray,  # uint8, (n, width, channels)
     ):
         "Write finished rows"
         left = memoryview(rows.tobytes())
         with self.writing():
             while left:
-                left = left[self.file.write(left):]
+                left = left[self.file.write(left) :]
         self.rows += len(rows)
 
-    def save(self,
-        blend:Blend, # as it is after the rows that were appended
+    def save(
+        self,
+        blend: Blend,  # as it is after the rows that were appended
     ):
         "From here the work can go on"
         notes = dict(facts=self.facts, first=blend.first, done=blend.done, rows=self.rows)
@@ -535,7 +597,7 @@ class Part:
         data = save(dict(sums=blend.sums.contiguous()), notes)
         with self.writing():
             os.fsync(self.file.fileno())
-            write_atomically(self.folder/STATE, data)
+            write_atomically(self.folder / STATE, data)
 
     def clear(self):
         "Remove what was kept, unless it is half of another enlargement"
@@ -546,61 +608,69 @@ class Part:
         if self.folder.is_dir():
             shutil.rmtree(self.folder)
 
-    def blocks(self,
-        width:int, # pixels
-        channels:int, # per pixel
-    )->Iterator[np.ndarray]: # uint8, (n, width, channels)
+    def blocks(
+        self,
+        width: int,  # pixels
+        channels: int,  # per pixel
+    ) -> Iterator[np.ndarray]:  # uint8, (n, width, channels)
         "The finished rows, some at a time"
-        count = max(BLOCK//self.row_bytes, 1)
-        with open(self.folder/ROWS, 'rb') as file:
-            while data := file.read(count*self.row_bytes):
+        count = max(BLOCK // self.row_bytes, 1)
+        with open(self.folder / ROWS, 'rb') as file:
+            while data := file.read(count * self.row_bytes):
                 yield np.frombuffer(data, np.uint8).reshape(-1, width, channels)
 
 # %% ../nbs/08_enlarge.ipynb #e8000052
 def kept_facts(
-    path:str|Path, # of a finished picture, or of the folder of a half one
-)->dict: # empty where it says nothing
+    path: str | Path,  # of a finished picture, or of the folder of a half one
+) -> dict:  # empty where it says nothing
     "What it says of its own making"
     if not Path(path).is_dir():
         return facts_of(path) or {}
     try:
-        with safe_open(Path(path)/STATE, 'pt') as file:
+        with safe_open(Path(path) / STATE, 'pt') as file:
             return json.loads(file.metadata()['facts'])
     except (SafetensorError, OSError, KeyError, TypeError, ValueError):
         return {}
 
+
 def fingerprint(
-    picture:Picture, # colours, and perhaps alpha
-)->str: # 16 hexadecimal digits
+    picture: Picture,  # colours, and perhaps alpha
+) -> str:  # 16 hexadecimal digits
     "Of the pixels in 16 bits"
+
     def strips():
         for strip in picture.colours.split(256, 1):
-            yield (strip + 1)/2
+            yield (strip + 1) / 2
         if picture.alpha is not None:
             yield from picture.alpha.split(256, 1)
-    return digest(*((strip*65535).round().int().to(torch.uint16) for strip in strips()))
+
+    return digest(*((strip * 65535).round().int().to(torch.uint16) for strip in strips()))
+
 
 def enlarged_rows(
-    alpha:Tensor, # (1, h, w) in [0, 1]
-    scale:int, # enlargement
-    first:int, # row of the enlarged picture
-    last:int, # the row after the last one
-)->Tensor: # (1, last − first, w·scale) in [0, 1]
+    alpha: Tensor,  # (1, h, w) in [0, 1]
+    scale: int,  # enlargement
+    first: int,  # row of the enlarged picture
+    last: int,  # the row after the last one
+) -> Tensor:  # (1, last − first, w·scale) in [0, 1]
     "Rows of the bicubic enlargement, which looks two pixels far"
-    top, bottom = max(first//scale - 3, 0), last//scale + 4
+    top, bottom = max(first // scale - 3, 0), last // scale + 4
     strip = upsample(alpha[None, :, top:bottom], scale)[0].clamp(min=0)
-    return strip[:, first - top*scale:last - top*scale]
+    return strip[:, first - top * scale : last - top * scale]
+
 
 class Enlargement:
     "A picture that is enlarged into a PNG file, can be stopped at any moment, and goes on"
-    def __init__(self,
-        h:Callable, # solution map h(x_T, y) -> x_0 with `h.meta`, what identifies it
-        picture:Picture, # LR picture, see `odebc.data.load_picture`
-        x_T:Tensor, # (3, size, size), the same for every tile
-        target:str|Path, # the file
-        scale:int=4, # enlargement
-        overlap:int=4, # of neighbouring tiles at least, LR pixels
-        batch:int=16, # tiles at a time
+
+    def __init__(
+        self,
+        h: Callable,  # solution map h(x_T, y) -> x_0 with `h.meta`, what identifies it
+        picture: Picture,  # LR picture, see `odebc.data.load_picture`
+        x_T: Tensor,  # (3, size, size), the same for every tile
+        target: str | Path,  # the file
+        scale: int = 4,  # enlargement
+        overlap: int = 4,  # of neighbouring tiles at least, LR pixels
+        batch: int = 16,  # tiles at a time
     ):
         self.tiling = laid_out(picture.colours, x_T, scale, overlap, batch)
         self.h, self.picture, self.x_T = h, picture, x_T
@@ -609,39 +679,58 @@ class Enlargement:
         if self.target.is_dir():
             raise CannotWrite(f"{target} is a folder: choose another name for the picture")
         tiling = self.tiling
-        facts = dict(picture=fingerprint(picture), width=tiling.width, height=tiling.height,
-                     x_T=digest(x_T), size=tiling.size, scale=scale, overlap=overlap,
-                     batch=batch)
-        self.part = Part(target, h.meta | facts, tiling.shape[1]*self.channels)
+        facts = dict(
+            picture=fingerprint(picture),
+            width=tiling.width,
+            height=tiling.height,
+            x_T=digest(x_T),
+            size=tiling.size,
+            scale=scale,
+            overlap=overlap,
+            batch=batch,
+        )
+        self.part = Part(target, h.meta | facts, tiling.shape[1] * self.channels)
 
     @property
-    def finished(self)->bool:
+    def finished(self) -> bool:
         "Is the file there, made from the same facts?"
         return facts_of(self.target) == self.part.facts
 
-    def forecast(self,
-        seconds:float=math.nan, # of a tile, see `seconds_per_tile`
-    )->Forecast:
+    def forecast(
+        self,
+        seconds: float = math.nan,  # of a tile, see `seconds_per_tile`
+    ) -> Forecast:
         "What is still to be done, or a refusal of another's half picture"
         tiling, left, kept, size = self.tiling, 0, 0, 0
         if not self.finished:
             state = self.part.state()
             left = len(tiling.places) - (state[2] if state else 0)
-            size = tiling.shape[0]*self.part.row_bytes
-            band = 4*4*tiling.size*tiling.scale*tiling.padded[1]
-            kept = max(size + 2*band - self.part.size, 0)  # for a moment there are two states
-        return Forecast(self.target, tiling, left, math.ceil(left/self.batch),
-                        working_memory(tiling, self.batch) + 4*BLOCK, kept, size, left*seconds)
+            size = tiling.shape[0] * self.part.row_bytes
+            band = 4 * 4 * tiling.size * tiling.scale * tiling.padded[1]
+            kept = max(
+                size + 2 * band - self.part.size, 0
+            )  # for a moment there are two states
+        return Forecast(
+            self.target,
+            tiling,
+            left,
+            math.ceil(left / self.batch),
+            working_memory(tiling, self.batch) + 4 * BLOCK,
+            kept,
+            size,
+            left * seconds,
+        )
 
-    def seconds_per_tile(self)->float:
+    def seconds_per_tile(self) -> float:
         "Measured: one tile, and where that is quick a batch"
         tiles = self.tiling.cut(self.picture.colours, 0, self.batch)
         with Bar(total=1, desc='timing a tile', leave=False):
             one = seconds_of(self.h, self.x_T, tiles[:1])
-            return one if one > 2 else seconds_of(self.h, self.x_T, tiles)/len(tiles)
+            return one if one > 2 else seconds_of(self.h, self.x_T, tiles) / len(tiles)
 
-    def run(self,
-        every:float=20., # seconds between two moments from which it can go on after a kill
+    def run(
+        self,
+        every: float = 20.0,  # seconds between two moments from which it can go on after a kill
     ):
         "Solve what is left, and write the file"
         if self.finished:
@@ -654,9 +743,10 @@ class Enlargement:
             self.write()
         shutil.rmtree(part.folder)
 
-    def solve(self,
-        blend:Blend, # as far as it has come
-        every:float, # seconds
+    def solve(
+        self,
+        blend: Blend,  # as far as it has come
+        every: float,  # seconds
     ):
         "Fill the file of rows"
         part, saved, whole = self.part, time.monotonic(), True
@@ -673,36 +763,40 @@ class Enlargement:
             if whole:
                 part.save(blend)
 
-    def bytes_of(self,
-        rows:Tensor, # (3, n, width), the next ones
-    )->np.ndarray: # uint8, (n, width, channels)
+    def bytes_of(
+        self,
+        rows: Tensor,  # (3, n, width), the next ones
+    ) -> np.ndarray:  # uint8, (n, width, channels)
         "Colours in 8 bits, with alpha beside them"
         levels = to_bytes(rows)
         if self.channels == 4 and rows.shape[1]:
             first = self.part.rows
             last = first + rows.shape[1]
             alpha = enlarged_rows(self.picture.alpha, self.tiling.scale, first, last)
-            levels = torch.cat([levels, to_bytes(2*alpha - 1)])
+            levels = torch.cat([levels, to_bytes(2 * alpha - 1)])
         return levels.permute(1, 2, 0).numpy()
 
     def write(self):
         "Make the PNG file of the rows, and put it in its place"
         (height, width), part = self.tiling.shape, self.part
-        whole = part.folder/'whole.png'
-        how = dict(disable=True) if height*part.row_bytes < 1e8 else {}
+        whole = part.folder / 'whole.png'
+        how = dict(disable=True) if height * part.row_bytes < 1e8 else {}
         with part.writing(), Bar(total=height, desc='write', unit='row', **how) as bar:
+
             def blocks():
                 for block in part.blocks(width, self.channels):
                     yield block
                     bar.update(len(block))
+
             write_png(whole, blocks(), width, height, self.channels, part.facts)
             os.replace(whole, self.target)
 
+
 def seconds_of(
-    h:Callable, # solution map
-    x_T:Tensor, # (3, size, size)
-    tiles:Tensor, # (n, 3, side, side)
-)->float:
+    h: Callable,  # solution map
+    x_T: Tensor,  # (3, size, size)
+    tiles: Tensor,  # (n, 3, side, side)
+) -> float:
     "A solve of some tiles"
     start = time.monotonic()
     with torch.no_grad():
@@ -710,24 +804,26 @@ def seconds_of(
     return time.monotonic() - start
 
 # %% ../nbs/08_enlarge.ipynb #e8000071
-READING = 45 # bytes of memory a pixel while a picture is read: 32 to 42 were measured
+READING = 45  # bytes of memory a pixel while a picture is read: 32 to 42 were measured
+
 
 def read_enlargement(
-    h:Callable, # solution map h(x_T, y) -> x_0 with `h.meta`
-    source:str|Path, # a picture
-    x_T:Tensor, # (3, size, size)
-    target:str|Path, # the file to be
-    **layout, # scale, overlap, batch
-)->Enlargement:
+    h: Callable,  # solution map h(x_T, y) -> x_0 with `h.meta`
+    source: str | Path,  # a picture
+    x_T: Tensor,  # (3, size, size)
+    target: str | Path,  # the file to be
+    **layout,  # scale, overlap, batch
+) -> Enlargement:
     "Read a picture, if that can be done"
     width, height = picture_size(source)
     what = f"reading {source} of {width}×{height} pixels"
-    check_memory(READING*width*height, what, "close other programs, or cut it into parts")
+    check_memory(READING * width * height, what, "close other programs, or cut it into parts")
     return Enlargement(h, load_picture(source), x_T, target, **layout)
 
+
 def forecasts(
-    enlargements:Iterable[Enlargement], # one at a time
-)->list[Forecast]:
+    enlargements: Iterable[Enlargement],  # one at a time
+) -> list[Forecast]:
     "What they will cost, or a refusal; the last one is timed where there is much to do"
     answers = []
     for enlargement in enlargements:
@@ -736,25 +832,28 @@ def forecasts(
     most = max(answers, key=lambda forecast: forecast.kept)
     total = most.kept + sum(forecast.picture for forecast in answers)
     check_disk(total, most.target, f"enlarging {len(answers)} picture(s)")
-    if sum(forecast.left for forecast in answers) > 2*enlargement.batch:
+    if sum(forecast.left for forecast in answers) > 2 * enlargement.batch:
         seconds = enlargement.seconds_per_tile()
         for forecast in answers:
-            forecast.seconds = forecast.left*seconds
+            forecast.seconds = forecast.left * seconds
     return answers
 
+
 def enlarge_files(
-    h:Callable, # solution map h(x_T, y) -> x_0 with `h.meta`, what identifies it
-    files:dict, # file to be -> picture
-    x_T:Tensor, # (3, size, size), the same for every tile
-    scale:int=4, # enlargement
-    overlap:int=4, # of neighbouring tiles at least, LR pixels
-    batch:int=16, # tiles at a time
-    say:Callable=print, # gets lines of text
+    h: Callable,  # solution map h(x_T, y) -> x_0 with `h.meta`, what identifies it
+    files: dict,  # file to be -> picture
+    x_T: Tensor,  # (3, size, size), the same for every tile
+    scale: int = 4,  # enlargement
+    overlap: int = 4,  # of neighbouring tiles at least, LR pixels
+    batch: int = 16,  # tiles at a time
+    say: Callable = print,  # gets lines of text
 ):
     "Enlarge pictures into PNG files; after an interrupt the same again goes on"
     layout = dict(scale=scale, overlap=overlap, batch=batch)
+
     def enlargement(target):
         return read_enlargement(h, files[target], x_T, target, **layout)
+
     costs = forecasts(map(enlargement, files))
     if sum(cost.seconds for cost in costs) > 10:
         for cost in costs:
@@ -778,23 +877,27 @@ def enlarge_files(
 
 # %% ../nbs/08_enlarge.ipynb #e8000081
 def shipped_start(
-    weights:str, # fingerprint of a network
-    sampler:str='DDIM-20', # of the ODE
-): # BoundaryCondition, or None
+    weights: str,  # fingerprint of a network
+    sampler: str = 'DDIM-20',  # of the ODE
+):  # BoundaryCondition, or None
     "An x_T found for this network: with this sampler or DDIM-20, by the largest search"
     from odebc.scores import BoundaryCondition
-    results = Path(str(files('odebc.assets')))/'results'
+
+    results = Path(str(files('odebc.assets'))) / 'results'
     paths = sorted(results.rglob('x_T-*.safetensors'))
     found = [BoundaryCondition.load(path) for path in paths]
     mine = [start for start in found if start.meta.get('weights') == weights]
+
     def worth(start):
         label = start.meta['sampler']
         return label == sampler, label == 'DDIM-20', start.scores.numel()
+
     return max(mine, key=worth, default=None)
 
+
 def told(
-    start, # BoundaryCondition
-)->str:
+    start,  # BoundaryCondition
+) -> str:
     "How it was found"
     meta = start.meta
     distance, R = meta['distance'].split()[0], start.scores.shape[1]

@@ -6,23 +6,31 @@ __all__ = ['OdebcError', 'CannotWrite', 'MapFailed', 'writing']
 # %% ../nbs/05_errors.ipynb #e4404003
 from contextlib import contextmanager
 
+
 class OdebcError(ValueError):
     "What odebc refuses, said in one sentence that names the remedy"
+
 
 class CannotWrite(OdebcError, OSError):
     "A file that could not be written: the disk is full, or the folder is not ours"
 
+
 class MapFailed(OdebcError, RuntimeError):
     "A solution map of the user's own that raised an error; the error is the cause"
 
+
 @contextmanager
 def writing(
-    path, # file or folder, for the sentence
+    path,  # file or folder, for the sentence
 ):
     "An `OSError` inside becomes a `CannotWrite` that names the path and the remedy"
-    try: yield
-    except CannotWrite: raise
+    try:
+        yield
+    except CannotWrite:
+        raise
     except OSError as e:
-        refusal = CannotWrite(f"cannot write {path} ({e.strerror or e}): make room, mind the permissions, or give another place")
+        refusal = CannotWrite(
+            f"cannot write {path} ({e.strerror or e}): make room, mind the permissions, or give another place"
+        )
         refusal.strerror = e.strerror
         raise refusal from e

@@ -11,18 +11,19 @@ from .data import degrade, digest, from_bytes, to_bytes
 
 # %% ../nbs/05_identity.ipynb #1de47137
 def declared(
-    facts:dict, # names, numbers, strings and lists, as JSON knows them
-)->Tensor: # uint8, (n,)
+    facts: dict,  # names, numbers, strings and lists, as JSON knows them
+) -> Tensor:  # uint8, (n,)
     "Declared parameters as bytes, for `digest`; the order of the facts does not matter"
     text = json.dumps(facts, sort_keys=True, ensure_ascii=True)
     return torch.tensor(list(text.encode()), dtype=torch.uint8)
 
 # %% ../nbs/05_identity.ipynb #1de4713b
-ON_GRID = 1e-5 # farther than this from the values of 8 bits, and a number was not one of them
+ON_GRID = 1e-5  # farther than this from the values of 8 bits, and a number was not one of them
+
 
 def picture_digest(
-    x:Tensor, # images, any shape, in [-1, 1] or uint8
-)->str: # 16 hexadecimal digits
+    x: Tensor,  # images, any shape, in [-1, 1] or uint8
+) -> str:  # 16 hexadecimal digits
     "Identity of images: of their 8-bit pixels where they have such, else of all their bits"
     if x.dtype == torch.uint8:
         return digest(x)
@@ -31,26 +32,28 @@ def picture_digest(
     return digest(pixels if on_grid else x)
 
 # %% ../nbs/05_identity.ipynb #1de4713f
-BICUBIC = 'bicubic with antialias, 8 bits' # the degradation of `odebc.data.degrade`
-FEW = .01 # share of the pixels of y that may differ by a grey level
+BICUBIC = 'bicubic with antialias, 8 bits'  # the degradation of `odebc.data.degrade`
+FEW = 0.01  # share of the pixels of y that may differ by a grey level
+
 
 def degradation_of(
-    z:Tensor, # HR images (R, 3, H, W)
-    y:Tensor, # LR images (R, 3, h, w)
-)->dict: # name and scale; empty if it is not known
+    z: Tensor,  # HR images (R, 3, H, W)
+    y: Tensor,  # LR images (R, 3, h, w)
+) -> dict:  # name and scale; empty if it is not known
     "What was done to z: recognised, not remembered"
     fits = z.ndim == y.ndim == 4 and z.shape[1] == y.shape[1] == 3 and y.shape[2] > 0
-    scale = z.shape[2]//y.shape[2] if fits else 1
-    if scale < 2 or [scale*side for side in y.shape[2:]] != list(z.shape[2:]):
+    scale = z.shape[2] // y.shape[2] if fits else 1
+    if scale < 2 or [scale * side for side in y.shape[2:]] != list(z.shape[2:]):
         return {}
-    off = (degrade(z.float(), scale) - y.to(z.device)).abs()*127.5  # in grey levels
-    same = off.max() < 1.5 and (off > .5).float().mean() <= FEW
+    off = (degrade(z.float(), scale) - y.to(z.device)).abs() * 127.5  # in grey levels
+    same = off.max() < 1.5 and (off > 0.5).float().mean() <= FEW
     return dict(degradation=BICUBIC, scale=scale) if same else {}
 
+
 def pairs_digest(
-    z:Tensor, # HR images (R, 3, H, W) in [-1, 1]
-    y:Tensor, # LR images (R, 3, h, w) in [-1, 1]
-)->str: # 16 hexadecimal digits
+    z: Tensor,  # HR images (R, 3, H, W) in [-1, 1]
+    y: Tensor,  # LR images (R, 3, h, w) in [-1, 1]
+) -> str:  # 16 hexadecimal digits
     "Identity of HR–LR pairs: the pixels of z, and what was done to them"
     known = degradation_of(z, y)
     what = known or dict(degradation='of its own', pixels=picture_digest(y))
@@ -58,13 +61,15 @@ def pairs_digest(
 
 # %% ../nbs/05_identity.ipynb #1de47113
 def differing(
-    known:dict, # facts in a file
-    mine:dict, # facts of the task at hand
-    former:dict|None=None, # fact -> what earlier versions wrote for the same
-    accept:list[str]=(), # facts that may differ, knowingly
-)->list[str]: # names of facts
+    known: dict,  # facts in a file
+    mine: dict,  # facts of the task at hand
+    former: dict | None = None,  # fact -> what earlier versions wrote for the same
+    accept: list[str] = (),  # facts that may differ, knowingly
+) -> list[str]:  # names of facts
     "The facts by which a file belongs to another task"
     former = former or {}
+
     def alike(name):
         return known.get(name) in (mine.get(name), former.get(name, mine.get(name)))
+
     return [name for name in known | mine if not alike(name) and name not in accept]

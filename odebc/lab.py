@@ -11,11 +11,22 @@ __all__ = ['EIGHT_BITS', 'PROTOCOLS', 'reference_and_test', 'batch_size', 'intac
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-import json, math, time
+import json
+import math
+import time
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
-from .data import degrade, digest, from_bytes, split, tiles, to_bytes, upsample, write_atomically
+from odebc.data import (
+    degrade,
+    digest,
+    from_bytes,
+    split,
+    tiles,
+    to_bytes,
+    upsample,
+    write_atomically,
+)
 from .errors import OdebcError
 from .identity import BICUBIC, differing, picture_digest
 from .metrics import best_distance, psnr, ssim
@@ -28,87 +39,125 @@ from .train import SR3
 
 # %% ../nbs/10_lab.ipynb #4f6bac65
 def reference_and_test(
-    images:dict[str, Tensor], # name -> (3, H, W), in [-1, 1] or uint8
-    R:int, # reference pairs
-    n:int, # test pairs
-    size:int=64, # side of a patch, pixels
-    scale:int=4, # of the LR images
-    seed:int=0, # of split and crops
-)->tuple: # z and y of the reference, z and y of the test
+    images: dict[str, Tensor],  # name -> (3, H, W), in [-1, 1] or uint8
+    R: int,  # reference pairs
+    n: int,  # test pairs
+    size: int = 64,  # side of a patch, pixels
+    scale: int = 4,  # of the LR images
+    seed: int = 0,  # of split and crops
+) -> tuple:  # z and y of the reference, z and y of the test
     "HR–LR pairs from different photographs for the search and for the test"
     g = torch.Generator().manual_seed(seed)
-    z_ref, z_test = (tiles(list(side.values()), count, size, g) for side, count in zip(split(images, seed=seed), (R, n)))
+    z_ref, z_test = (
+        tiles(list(side.values()), count, size, g)
+        for side, count in zip(split(images, seed=seed), (R, n))
+    )
     z_ref, z_test = from_bytes(z_ref), from_bytes(z_test)
     return z_ref, degrade(z_ref, scale), z_test, degrade(z_test, scale)
 
 # %% ../nbs/10_lab.ipynb #4d777a1e
-EIGHT_BITS = 10*math.log10(12*255**2) # dB: what rounding to 8 bits leaves
+EIGHT_BITS = 10 * math.log10(12 * 255**2)  # dB: what rounding to 8 bits leaves
+
 
 def batch_size(
-    z:Tensor, # images (n, C, H, W)
-)->int: # of them at a time
+    z: Tensor,  # images (n, C, H, W)
+) -> int:  # of them at a time
     "16, or on a GPU as many as have a million pixels"
-    return 16 if z.device.type == 'cpu' else max(16, 2**20//z[0, 0].numel())
+    return 16 if z.device.type == 'cpu' else max(16, 2**20 // z[0, 0].numel())
+
 
 def intact(
-    path:Path, # of a file that a measurement keeps
-    read:Callable, # path -> what is in it
-): # what is in it
+    path: Path,  # of a file that a measurement keeps
+    read: Callable,  # path -> what is in it
+):  # what is in it
     "Read a file; ValueError where it is damaged"
-    try: return read(path)
-    except (OSError, ValueError, TypeError, SafetensorError) as e: raise OdebcError(f"{path} is damaged ({' '.join(str(e).split())[:100]}): remove it to measure it anew") from None
+    try:
+        return read(path)
+    except (OSError, ValueError, TypeError, SafetensorError) as e:
+        raise OdebcError(
+            f"{path} is damaged ({' '.join(str(e).split())[:100]}): remove it to measure it anew"
+        ) from None
 
-def read_json(path): return dict(json.loads(path.read_text(encoding='utf8')))
+
+def read_json(path):
+    return dict(json.loads(path.read_text(encoding='utf8')))
+
 
 def measure(
-    method:Callable, # (y, numbers) -> x_0, with numbers a range: which images these are
-    z:Tensor, # HR images (n, 3, H, W)
-    y:Tensor, # LR images (n, 3, h, w)
-    distance:Callable, # LPIPS or its stand-in, (x_0, z) -> (n,)
-    path:Path|None=None, # .json that keeps the scores
-    batch:int|None=None, # images at a time, see `batch_size`
-)->dict: # 'distance', 'PSNR', 'SSIM' -> (n,), and 'seconds' per image
+    method: Callable,  # (y, numbers) -> x_0, with numbers a range: which images these are
+    z: Tensor,  # HR images (n, 3, H, W)
+    y: Tensor,  # LR images (n, 3, h, w)
+    distance: Callable,  # LPIPS or its stand-in, (x_0, z) -> (n,)
+    path: Path | None = None,  # .json that keeps the scores
+    batch: int | None = None,  # images at a time, see `batch_size`
+) -> dict:  # 'distance', 'PSNR', 'SSIM' -> (n,), and 'seconds' per image
     "Run a method on every image and score it"
-    metrics = dict(distance=distance, PSNR=lambda a, b: psnr(a, b).clamp(max=EIGHT_BITS), SSIM=ssim)
-    kept = intact(path, read_json) if path and path.exists() else {name: [] for name in (*metrics, 'seconds')}
+    metrics = dict(
+        distance=distance, PSNR=lambda a, b: psnr(a, b).clamp(max=EIGHT_BITS), SSIM=ssim
+    )
+    kept = (
+        intact(path, read_json)
+        if path and path.exists()
+        else {name: [] for name in (*metrics, 'seconds')}
+    )
     batch = batch or batch_size(z)
     for i in range(len(kept['PSNR']), len(z), batch):
         start = time.perf_counter()
-        with torch.no_grad(): x_0 = method(y[i:i+batch], range(i, min(i + batch, len(z))))
-        if x_0.is_cuda: torch.cuda.synchronize()
-        kept['seconds'] += len(x_0)*[(time.perf_counter() - start)/len(x_0)]
-        for name, metric in metrics.items(): kept[name] += [round(v, 6) for v in metric(x_0, z[i:i+batch]).tolist()]
-        if path: write_atomically(path, json.dumps(kept).encode())
-    return {name: torch.tensor(values[:len(z)]) for name, values in kept.items()}
+        with torch.no_grad():
+            x_0 = method(y[i : i + batch], range(i, min(i + batch, len(z))))
+        if x_0.is_cuda:
+            torch.cuda.synchronize()
+        kept['seconds'] += len(x_0) * [(time.perf_counter() - start) / len(x_0)]
+        for name, metric in metrics.items():
+            kept[name] += [round(v, 6) for v in metric(x_0, z[i : i + batch]).tolist()]
+        if path:
+            write_atomically(path, json.dumps(kept).encode())
+    return {name: torch.tensor(values[: len(z)]) for name, values in kept.items()}
 
-def bicubic(model): return lambda y, numbers: upsample(y, model.scale)
 
-def fixed(model, x_T, label): return lambda y, numbers: model.h(x_T[None], y, label)
+def bicubic(model):
+    return lambda y, numbers: upsample(y, model.scale)
+
+
+def fixed(model, x_T, label):
+    return lambda y, numbers: model.h(x_T[None], y, label)
+
 
 def drawn(model, label, seed=7, change=lambda x_T: x_T):
     "Every image has an x_T of its own; where the sampler draws noise, every batch has its own"
-    return lambda y, numbers: model.h(torch.stack([change(candidate(i, model.shape, seed)) for i in numbers]), y, label, torch.Generator(model.device).manual_seed(numbers[0]))
+    return lambda y, numbers: model.h(
+        torch.stack([change(candidate(i, model.shape, seed)) for i in numbers]),
+        y,
+        label,
+        torch.Generator(model.device).manual_seed(numbers[0]),
+    )
+
 
 def randoms(model, label, draws):
     "Random x_T, none of them a candidate of a search with seed 0"
     return {f'{label} random {k}': drawn(model, label, 100 + k) for k in range(draws)}
 
+
 def methods(
-    model:SR3,
-    ddpm:list, # labels
-    found:dict[str, Tensor], # label of an ODE sampler -> x̃_T
-    draws:int, # random x_T of each image, for a mean
-)->dict[str, dict]: # row of the table -> methods to be averaged
+    model: SR3,
+    ddpm: list,  # labels
+    found: dict[str, Tensor],  # label of an ODE sampler -> x̃_T
+    draws: int,  # random x_T of each image, for a mean
+) -> dict[str, dict]:  # row of the table -> methods to be averaged
     "Bicubic, DDPM, and each ODE sampler with random and with found x_T"
     rows = {'bicubic': {'bicubic': bicubic(model)}}
-    for label in ddpm: rows[label] = {label: drawn(model, label)}
-    for label in found: rows[label] = randoms(model, label, draws)
-    for label, x_T in found.items(): rows[f'{label} + x̃_T'] = {f'{label} found': fixed(model, x_T, label)}
+    for label in ddpm:
+        rows[label] = {label: drawn(model, label)}
+    for label in found:
+        rows[label] = randoms(model, label, draws)
+    for label, x_T in found.items():
+        rows[f'{label} + x̃_T'] = {f'{label} found': fixed(model, x_T, label)}
     return rows
 
+
 def mean_over(
-    rows:list[dict], # results of `measure` on the same images
-)->dict:
+    rows: list[dict],  # results of `measure` on the same images
+) -> dict:
     "Per image, the mean over several measurements"
     return {name: torch.stack([row[name] for row in rows]).mean(0) for name in rows[0]}
 
@@ -116,74 +165,153 @@ def mean_over(
 @dataclass
 class Protocol:
     "How much is measured"
-    K:int # candidates of each search
-    R:int # reference pairs of each search
-    n:int # patches of each test set, at most
-    few:int # patches of a test set of fewer than 20 photographs, at most
-    ode:list # labels of the samplers that x_T is searched for; the first serves all side experiments
-    ddpm:list # labels to compare with
-    draws:int # random x_T of each image, whose mean is called random
-    matrix:tuple # candidates, pairs and sampler of the matrix behind the figures
-    blocks:int # disjoint sets of candidates in it, the repeats of Figure 3
+
+    K: int  # candidates of each search
+    R: int  # reference pairs of each search
+    n: int  # patches of each test set, at most
+    few: int  # patches of a test set of fewer than 20 photographs, at most
+    ode: list  # labels of the samplers that x_T is searched for; the first serves all side experiments
+    ddpm: list  # labels to compare with
+    draws: int  # random x_T of each image, whose mean is called random
+    matrix: tuple  # candidates, pairs and sampler of the matrix behind the figures
+    blocks: int  # disjoint sets of candidates in it, the repeats of Figure 3
+
 
 PROTOCOLS = dict(
     quick=Protocol(40, 16, 16, 16, ['DDIM-10'], ['DDPM-50'], 2, (80, 12, 'DDIM-5'), 4),
-    mid=Protocol(100, 16, 200, 16, ['DDIM-20', 'DDIM-50'], ['DDPM-1000', 'DDPM-250', 'DDPM-100'], 2, (320, 20, 'DDIM-10'), 4),
-    full=Protocol(200, 32, 200, 48, ['DDIM-20', 'DPMS-20', 'DDIM-50', 'DDIM-100'], ['DDPM-1000', 'DDPM-250', 'DDPM-100'], 2, (1280, 20, 'DDIM-10'), 8),
-    paper=Protocol(1000, 300, 1000, 200, ['DDIM-50', 'DPMS-20', 'DDIM-100'], ['DDPM-1000', 'DDPM-250', 'DDPM-100'], 8, (1600, 20, 'DDIM-50'), 8))
+    mid=Protocol(
+        100,
+        16,
+        200,
+        16,
+        ['DDIM-20', 'DDIM-50'],
+        ['DDPM-1000', 'DDPM-250', 'DDPM-100'],
+        2,
+        (320, 20, 'DDIM-10'),
+        4,
+    ),
+    full=Protocol(
+        200,
+        32,
+        200,
+        48,
+        ['DDIM-20', 'DPMS-20', 'DDIM-50', 'DDIM-100'],
+        ['DDPM-1000', 'DDPM-250', 'DDPM-100'],
+        2,
+        (1280, 20, 'DDIM-10'),
+        8,
+    ),
+    paper=Protocol(
+        1000,
+        300,
+        1000,
+        200,
+        ['DDIM-50', 'DPMS-20', 'DDIM-100'],
+        ['DDPM-1000', 'DDPM-250', 'DDPM-100'],
+        8,
+        (1600, 20, 'DDIM-50'),
+        8,
+    ),
+)
+
 
 def prints(
-    images:list[Tensor], # in [-1, 1] or uint8
-)->set: # fingerprints of their 8 bits
+    images: list[Tensor],  # in [-1, 1] or uint8
+) -> set:  # fingerprints of their 8 bits
     "What tells images from each other"
     return {digest(x if x.dtype == torch.uint8 else to_bytes(x)) for x in images}
 
+
 class Lab:
     "One network, its references and test sets, and a folder for all that is measured"
-    def __init__(self,
-        model:SR3, # the network
-        protocol:Protocol, # how much
-        references:list[Tensor], # images for the searches, in [-1, 1] or uint8
-        tests:dict[str, list[Tensor]], # test set -> images
-        folder:str|Path, # of the results
-        accept:list[str]=(), # facts of lab.json that may differ, such as "tests" where another library decoded the same photographs
+
+    def __init__(
+        self,
+        model: SR3,  # the network
+        protocol: Protocol,  # how much
+        references: list[Tensor],  # images for the searches, in [-1, 1] or uint8
+        tests: dict[str, list[Tensor]],  # test set -> images
+        folder: str | Path,  # of the results
+        accept: list[str] = (),  # facts of lab.json that may differ, such as "tests"
     ):
-        self.model, self.p, self.folder, (self.distance_name, self.distance, self.why) = model, protocol, Path(folder), best_distance()
+        self.model, self.p, self.folder, (self.distance_name, self.distance, self.why) = (
+            model,
+            protocol,
+            Path(folder),
+            best_distance(),
+        )
         known = prints(references)
         for name, images in tests.items():
-            if both := known & prints(images): raise OdebcError(f"{len(both)} of the {len(images)} images of the test set {name!r} are references too: what is chosen on an image cannot be tested on it")
-        cut = lambda images, n: from_bytes(tiles(images, min(n, places(images, model.size)), model.size, torch.Generator().manual_seed(0))).to(model.device)
-        self.z, self.tests = cut(references, max(protocol.R, protocol.matrix[1])), {name: cut(images, protocol.n if len(images) >= 20 else protocol.few) for name, images in tests.items()}
-        self.y, self.y_tests = degrade(self.z, self.model.scale), {name: degrade(z, self.model.scale) for name, z in self.tests.items()}
+            if both := known & prints(images):
+                raise OdebcError(
+                    f"{len(both)} of the {len(images)} images of the test set {name!r} are references too: what is chosen on an image cannot be tested on it"
+                )
+
+        def cut(images, n):
+            return from_bytes(
+                tiles(
+                    images,
+                    min(n, places(images, model.size)),
+                    model.size,
+                    torch.Generator().manual_seed(0),
+                )
+            ).to(model.device)
+
+        self.z, self.tests = (
+            cut(references, max(protocol.R, protocol.matrix[1])),
+            {
+                name: cut(images, protocol.n if len(images) >= 20 else protocol.few)
+                for name, images in tests.items()
+            },
+        )
+        self.y, self.y_tests = (
+            degrade(self.z, self.model.scale),
+            {name: degrade(z, self.model.scale) for name, z in self.tests.items()},
+        )
         self.searches = {}
         self.claim(accept)
 
     def claim(self, accept=()):
         "Write down whose folder it is, or refuse another's"
-        path = self.folder/'lab.json'
+        path = self.folder / 'lab.json'
         mine = json.loads(json.dumps(self.facts(picture_digest, self.model.fingerprint)))
-        former = json.loads(json.dumps(self.facts(digest, self.model.former.get('weights', self.model.fingerprint))))
+        former = json.loads(
+            json.dumps(
+                self.facts(digest, self.model.former.get('weights', self.model.fingerprint))
+            )
+        )
         theirs = intact(path, read_json) if path.exists() else mine
-        theirs = dict(degradation=BICUBIC) | theirs  # earlier versions knew no other, and did not say so
+        theirs = (
+            dict(degradation=BICUBIC) | theirs
+        )  # earlier versions knew no other, and did not say so
         for name in differing(theirs, mine, former, [*accept, 'accepted']):
             what = self.difference(name, theirs.get(name), mine.get(name))
-            raise OdebcError(f"{self.folder} holds results with another {what}: give another folder, "
+            raise OdebcError(
+                f"{self.folder} holds results with another {what}: give another folder, "
                 f"or remove it to start anew; or, if you know that both are the same for your purpose, "
-                f"accept the {name} of the folder")
+                f"accept the {name} of the folder"
+            )
         accepted = differing(theirs, theirs | mine, former, ['accepted'])
-        if accepted: mine['accepted'] = accepted
+        if accepted:
+            mine['accepted'] = accepted
         write_atomically(path, json.dumps(mine).encode())
 
-    def facts(self,
-        of_images:Callable, # images -> their identity
-        weights:str, # identity of the network
-    )->dict:
+    def facts(
+        self,
+        of_images: Callable,  # images -> their identity
+        weights: str,  # identity of the network
+    ) -> dict:
         "What the results depend on"
-        return dict(protocol=asdict(self.p), distance=self.distance_name, degradation=BICUBIC,
-            network=dict(weights=weights, bf16=self.model.bf16), references=of_images(self.z),
-            tests={name: of_images(z) for name, z in self.tests.items()})
+        return dict(
+            protocol=asdict(self.p),
+            distance=self.distance_name,
+            degradation=BICUBIC,
+            network=dict(weights=weights, bf16=self.model.bf16),
+            references=of_images(self.z),
+            tests={name: of_images(z) for name, z in self.tests.items()},
+        )
 
-    def difference(self, key, was, now)->str:
+    def difference(self, key, was, now) -> str:
         "What is another: of the network perhaps only its precision"
         if key != 'network' or not was:
             return key
@@ -192,94 +320,134 @@ class Lab:
             return key
         return '{} ({}, not {})'.format(*in_words('bf16', was.get('bf16'), now['bf16']))
 
-    def found(self,
-        label:str, # of an ODE sampler
-    )->BoundaryCondition:
+    def found(
+        self,
+        label: str,  # of an ODE sampler
+    ) -> BoundaryCondition:
         "The search for one sampler, by halving"
         if label not in self.searches:
             R = min(self.p.R, len(self.z))
-            self.searches[label] = search(self.model.solution_map(label), self.z[:R], self.y[:R], self.p.K, self.distance, path=self.folder/f'x_T-{label}.safetensors')
+            self.searches[label] = search(
+                self.model.solution_map(label),
+                self.z[:R],
+                self.y[:R],
+                self.p.K,
+                self.distance,
+                path=self.folder / f'x_T-{label}.safetensors',
+            )
         return self.searches[label]
 
-    def scores(self,
-        test:str, # name of the set
-        method:str, # name for the file
-        solve:Callable, # see `measure`
-        n:int|None=None, # images; all by default
-    )->dict:
+    def scores(
+        self,
+        test: str,  # name of the set
+        method: str,  # name for the file
+        solve: Callable,  # see `measure`
+        n: int | None = None,  # images; all by default
+    ) -> dict:
         "`measure`, kept in the folder"
         z, y = self.tests[test][:n], self.y_tests[test][:n]
-        return measure(solve, z, y, self.distance, self.folder/'scores'/test/f'{method}.json')
+        return measure(
+            solve, z, y, self.distance, self.folder / 'scores' / test / f'{method}.json'
+        )
 
-    def random(self,
-        test:str, # name of the set
-        label:str, # of an ODE sampler
-        n:int|None=None, # images
-    )->dict:
+    def random(
+        self,
+        test: str,  # name of the set
+        label: str,  # of an ODE sampler
+        n: int | None = None,  # images
+    ) -> dict:
         "The mean over random x_T, none of them a candidate"
-        return mean_over([self.scores(test, name, solve, n) for name, solve in randoms(self.model, label, self.p.draws).items()])
+        return mean_over(
+            [
+                self.scores(test, name, solve, n)
+                for name, solve in randoms(self.model, label, self.p.draws).items()
+            ]
+        )
 
-    def gain(self,
-        test:str, # name of the set
-        method:str, # name for the file
-        x_T:Tensor, # to be judged, (C, H, W)
-        label:str, # of an ODE sampler
-        n:int, # images
-    )->Tensor: # (n,), negative where x_T is better
+    def gain(
+        self,
+        test: str,  # name of the set
+        method: str,  # name for the file
+        x_T: Tensor,  # to be judged, (C, H, W)
+        label: str,  # of an ODE sampler
+        n: int,  # images
+    ) -> Tensor:  # (n,), negative where x_T is better
         "The distance with x_T minus that with random ones"
-        return self.scores(test, method, fixed(self.model, x_T, label), n)['distance'][:n] - self.random(test, label, n)['distance'][:n]
+        return (
+            self.scores(test, method, fixed(self.model, x_T, label), n)['distance'][:n]
+            - self.random(test, label, n)['distance'][:n]
+        )
+
 
 def places(
-    images:list[Tensor], # (3, H, W) each
-    size:int, # side of a patch
-)->int: # how many there is room for without overlap
+    images: list[Tensor],  # (3, H, W) each
+    size: int,  # side of a patch
+) -> int:  # how many there is room for without overlap
     "For `tiles`"
-    return sum((image.shape[1]//size)*(image.shape[2]//size) for image in images)
+    return sum((image.shape[1] // size) * (image.shape[2] // size) for image in images)
 
 # %% ../nbs/10_lab.ipynb #4d3165e7
 def table_1(
-    lab:Lab,
-    test:str, # name of the set
-)->dict[str, dict]: # method -> scores
+    lab: Lab,
+    test: str,  # name of the set
+) -> dict[str, dict]:  # method -> scores
     "Bicubic, DDPM, random and found x_T on one test set"
-    rows = methods(lab.model, lab.p.ddpm, {label: lab.found(label).x_T for label in lab.p.ode}, lab.p.draws)
-    return {row: mean_over([lab.scores(test, name, solve) for name, solve in solves.items()]) for row, solves in Bar(rows.items(), desc=test, unit='row')}
+    rows = methods(
+        lab.model,
+        lab.p.ddpm,
+        {label: lab.found(label).x_T for label in lab.p.ode},
+        lab.p.draws,
+    )
+    return {
+        row: mean_over([lab.scores(test, name, solve) for name, solve in solves.items()])
+        for row, solves in Bar(rows.items(), desc=test, unit='row')
+    }
+
 
 def stats(
-    values:Tensor, # (n,)
-)->tuple[float, float]: # mean and its standard error
+    values: Tensor,  # (n,)
+) -> tuple[float, float]:  # mean and its standard error
     "For the table"
-    return values.mean().item(), (values.std()/len(values)**.5).item()
+    return values.mean().item(), (values.std() / len(values) ** 0.5).item()
+
 
 def pm(
-    values:Tensor, # (n,)
-    digits:int=4, # after the point
-)->str:
+    values: Tensor,  # (n,)
+    digits: int = 4,  # after the point
+) -> str:
     "Mean ± standard error"
     mean, error = stats(values)
     return f'{mean:.{digits}f} ± {error:.{digits}f}'
 
+
 def calls(
-    method:str, # a row of `table_1`
-)->int:
+    method: str,  # a row of `table_1`
+) -> int:
     "Network evaluations for an image"
     return 0 if method == 'bicubic' else nfe(method.split(' ')[0])
 
+
 def paired(
-    rows:dict[str, dict], # of `table_1`
-    name:str, # of a row
-)->Tensor|None: # (n,)
+    rows: dict[str, dict],  # of `table_1`
+    name: str,  # of a row
+) -> Tensor | None:  # (n,)
     "The distance with x̃_T minus that with random x_T; None for a row without x̃_T"
     base = name.removesuffix(' + x̃_T')
     return rows[name]['distance'] - rows[base]['distance'] if base != name else None
 
+
 def markdown(
-    rows:dict[str, dict], # of `table_1`
-    distance:str='LPIPS', # its name
-)->str:
+    rows: dict[str, dict],  # of `table_1`
+    distance: str = 'LPIPS',  # its name
+) -> str:
     "The table, with the paired difference to the row of the same sampler without x̃_T"
-    lines = [f'| method | {distance} ↓ | PSNR ↑ | SSIM ↑ | NFE | s/image | {distance}: x̃_T − random |', '|---|---|---|---|---|---|---|']
+    lines = [
+        f'| method | {distance} ↓ | PSNR ↑ | SSIM ↑ | NFE | s/image | {distance}: x̃_T − random |',
+        '|---|---|---|---|---|---|---|',
+    ]
     for name, row in rows.items():
         gain = '' if paired(rows, name) is None else pm(paired(rows, name))
-        lines.append(f"| {name} | {pm(row['distance'])} | {pm(row['PSNR'], 2)} | {pm(row['SSIM'], 3)} | {calls(name)} | {row['seconds'].mean():.2f} | {gain} |")
+        lines.append(
+            f"| {name} | {pm(row['distance'])} | {pm(row['PSNR'], 2)} | {pm(row['SSIM'], 3)} | {calls(name)} | {row['seconds'].mean():.2f} | {gain} |"
+        )
     return '\n'.join(lines)

@@ -11,7 +11,16 @@ __all__ = ['ALEX_VARIABLE', 'TRUNKS', 'import_torchvision', 'check_images', 'psn
 from collections.abc import Callable
 from functools import cache, partial
 from importlib.resources import files
-import contextlib, json, math, os, pickle, re, socket, sys, threading, warnings
+import contextlib
+import json
+import math
+import os
+import pickle
+import re
+import socket
+import sys
+import threading
+import warnings
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
@@ -22,85 +31,118 @@ from .errors import OdebcError
 # %% ../nbs/06_metrics.ipynb #1bcb5bd8
 _one_at_a_time = threading.Lock()
 
+
 def import_torchvision():
     "torchvision, also where it was built for another torch than the one installed; call it before what imports torchvision"
     with _one_at_a_time:
-        try: import torchvision
+        try:
+            import torchvision
         except RuntimeError:
-            for name in [n for n in sys.modules if n.partition('.')[0] == 'torchvision']: del sys.modules[name]
+            for name in [n for n in sys.modules if n.partition('.')[0] == 'torchvision']:
+                del sys.modules[name]
             import_torchvision.ops = torch.library.Library('torchvision', 'DEF')
-            for op in ('nms', 'qnms'): import_torchvision.ops.define(f'{op}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor')
+            for op in ('nms', 'qnms'):
+                import_torchvision.ops.define(
+                    f'{op}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor'
+                )
             import torchvision
     return torchvision
 
 # %% ../nbs/06_metrics.ipynb #16ae8b07
 def check_images(
-    a:Tensor, # (B, 3, H, W) in [-1, 1]
-    *others:Tensor, # same shape
-    least:int=1, # that a side must measure, pixels
+    a: Tensor,  # (B, 3, H, W) in [-1, 1]
+    *others: Tensor,  # same shape
+    least: int = 1,  # that a side must measure, pixels
 ):
     "Refuse what is not a batch of images in [-1, 1], is not of the shape of the first, or is too small"
     for x in (a, *others):
         if x.ndim != 4 or x.shape[1] != 3 or x.shape != a.shape:
-            raise OdebcError(f"need batches of one shape (B, 3, H, W), got {' and '.join(str(tuple(i.shape)) for i in (a, *others))}")
-        if min(x.shape[2:]) < least: raise OdebcError(f"this metric needs sides of at least {least} pixels, not {x.shape[2]}×{x.shape[3]}")
-        if not x.isfinite().all(): raise OdebcError("an image holds NaN or infinite values")
-        if x.abs().max() > 1.01: raise OdebcError(f"images must lie in [-1, 1], but one reaches {x.abs().max():.2f}")
+            raise OdebcError(
+                f"need batches of one shape (B, 3, H, W), got {' and '.join(str(tuple(i.shape)) for i in (a, *others))}"
+            )
+        if min(x.shape[2:]) < least:
+            raise OdebcError(
+                f"this metric needs sides of at least {least} pixels, not {x.shape[2]}×{x.shape[3]}"
+            )
+        if not x.isfinite().all():
+            raise OdebcError("an image holds NaN or infinite values")
+        if x.abs().max() > 1.01:
+            raise OdebcError(
+                f"images must lie in [-1, 1], but one reaches {x.abs().max():.2f}"
+            )
 
 # %% ../nbs/06_metrics.ipynb #97027d17
 def psnr(
-    a:Tensor, # (B, 3, H, W) in [-1, 1]
-    b:Tensor, # reference, same shape
-)->Tensor: # (B,) in dB, higher is better, ∞ for equal images
+    a: Tensor,  # (B, 3, H, W) in [-1, 1]
+    b: Tensor,  # reference, same shape
+) -> Tensor:  # (B,) in dB, higher is better, ∞ for equal images
     "Peak signal-to-noise ratio over RGB"
     check_images(a, b)
     import_torchvision()  # for torchmetrics
     from torchmetrics.functional.image import peak_signal_noise_ratio
-    return peak_signal_noise_ratio(a, b, data_range=2., reduction='none', dim=(1, 2, 3))
+
+    return peak_signal_noise_ratio(a, b, data_range=2.0, reduction='none', dim=(1, 2, 3))
 
 # %% ../nbs/06_metrics.ipynb #004a1ac8
 def ssim(
-    a:Tensor, # (B, 3, H, W) in [-1, 1], sides of at least 11
-    b:Tensor, # reference, same shape
-)->Tensor: # (B,), 1 for equal images
+    a: Tensor,  # (B, 3, H, W) in [-1, 1], sides of at least 11
+    b: Tensor,  # reference, same shape
+) -> Tensor:  # (B,), 1 for equal images
     "Structural similarity (Wang et al., 2004)"
     check_images(a, b, least=11)
     import_torchvision()  # for torchmetrics
     from torchmetrics.functional.image import structural_similarity_index_measure
-    a, b = (a + 1)/2, (b + 1)/2
-    similarity = structural_similarity_index_measure(a, b, data_range=1., reduction='none', return_full_image=True)[1]
+
+    a, b = (a + 1) / 2, (b + 1) / 2
+    similarity = structural_similarity_index_measure(
+        a, b, data_range=1.0, reduction='none', return_full_image=True
+    )[1]
     return similarity[..., 5:-5, 5:-5].mean((1, 2, 3))  # windows that lie inside the image
 
+
 def dssim(
-    a:Tensor, # (B, 3, H, W) in [-1, 1]
-    b:Tensor, # reference, same shape
-)->Tensor: # (B,), 0 for equal images
+    a: Tensor,  # (B, 3, H, W) in [-1, 1]
+    b: Tensor,  # reference, same shape
+) -> Tensor:  # (B,), 0 for equal images
     "Structural dissimilarity (1 − SSIM)/2: SSIM as a distance"
-    return (1 - ssim(a, b))/2
+    return (1 - ssim(a, b)) / 2
 
 # %% ../nbs/06_metrics.ipynb #53db8e0c
-def pixel(*rgb): return torch.tensor(rgb).view(3, 1, 1)
+def pixel(*rgb):
+    return torch.tensor(rgb).view(3, 1, 1)
+
 
 class LPIPS(nn.Module):
     "A learned perceptual distance (Zhang et al., 2018): squared difference of normalised, weighted features, which can be kept"
-    def __init__(self,
-        trunk:nn.Module, # images -> feature maps (B, C_l, H_l, W_l), one for each layer l
-        heads:list[Tensor], # non-negative weights of the channels, (C_l,) each
+
+    def __init__(
+        self,
+        trunk: nn.Module,  # images -> feature maps (B, C_l, H_l, W_l), one for each layer l
+        heads: list[Tensor],  # non-negative weights of the channels, (C_l,) each
     ):
         super().__init__()
-        self.trunk, self.roots = trunk, nn.ParameterList([w.double().sqrt().float() for w in heads])  # rounded alike on every machine: a file of scores remembers them
+        self.trunk, self.roots = (
+            trunk,
+            nn.ParameterList([w.double().sqrt().float() for w in heads]),
+        )  # rounded alike on every machine: a file of scores remembers them
 
     def weigh(self, maps):
         "φ of the trunk's maps: vectors of length 1, times the roots of the weights and of the mean"
-        unit = lambda f: f/(f.square().sum(1, keepdim=True) + 1e-10).sqrt()
-        return [unit(f)*r.view(-1, 1, 1)/math.sqrt(f[0, 0].numel()) for f, r in zip(maps, self.roots)]
 
-    def features(self, x:Tensor)->list[Tensor]:
+        def unit(f):
+            return f / (f.square().sum(1, keepdim=True) + 1e-10).sqrt()
+
+        return [
+            unit(f) * r.view(-1, 1, 1) / math.sqrt(f[0, 0].numel())
+            for f, r in zip(maps, self.roots)
+        ]
+
+    def features(self, x: Tensor) -> list[Tensor]:
         "φ_l(x), (B, C_l, H_l, W_l) each: what the distance sees of an image; the trunk follows its images to their device"
         check_images(x, least=32)
         return self.weigh(self.to(x.device).trunk(x))
 
-    def between(self, a:list[Tensor], b:list[Tensor])->Tensor:
+    def between(self, a: list[Tensor], b: list[Tensor]) -> Tensor:
         "Distances (B,) of images with the features a to others with the features b, or to a single other"
         return sum((p - q).square().flatten(1).sum(1) for p, q in zip(a, b))
 
@@ -110,170 +152,257 @@ class LPIPS(nn.Module):
 
 # %% ../nbs/06_metrics.ipynb #e5d3946d
 ALEX_VARIABLE = 'ODEBC_LPIPS_ALEX'
-TRUNKS = dict(alex=('AlexNet', 'alexnet-owt-7be5be79.pth'), vgg=('VGG16', 'vgg16-397923af.pth'), squeeze=('SqueezeNet 1.1', 'squeezenet1_1-b8a52dc0.pth'))
+TRUNKS = dict(
+    alex=('AlexNet', 'alexnet-owt-7be5be79.pth'),
+    vgg=('VGG16', 'vgg16-397923af.pth'),
+    squeeze=('SqueezeNet 1.1', 'squeezenet1_1-b8a52dc0.pth'),
+)
+
 
 @contextlib.contextmanager
 def patience(
-    seconds:float, # to wait for an answer from the network
+    seconds: float,  # to wait for an answer from the network
 ):
     "No connection opened inside waits for longer"
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(seconds)
-    try: yield
-    finally: socket.setdefaulttimeout(before)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
+
 
 def trunk_weights(
-    net:str='alex', # alex, vgg or squeeze
-)->dict: # "features.0.weight" … -> tensor
+    net: str = 'alex',  # alex, vgg or squeeze
+) -> dict:  # "features.0.weight" … -> tensor
     "Convolutions trained on ImageNet, from a local file, torchvision's cache or its download"
-    if net not in TRUNKS: raise OdebcError(f"no network {net!r} for LPIPS: there are {', '.join(TRUNKS)}")
+    if net not in TRUNKS:
+        raise OdebcError(f"no network {net!r} for LPIPS: there are {', '.join(TRUNKS)}")
     (name, file), variable = TRUNKS[net], f'ODEBC_LPIPS_{net.upper()}'
     path, url = os.environ.get(variable), f'https://download.pytorch.org/models/{file}'
     try:
-        if path: return load_file(path) if path.endswith('.safetensors') else torch.load(path, weights_only=True, map_location='cpu')
-        with patience(20): return torch.hub.load_state_dict_from_url(url, check_hash=True, map_location='cpu')
+        if path:
+            return (
+                load_file(path)
+                if path.endswith('.safetensors')
+                else torch.load(path, weights_only=True, map_location='cpu')
+            )
+        with patience(20):
+            return torch.hub.load_state_dict_from_url(url, check_hash=True, map_location='cpu')
     except (OSError, EOFError, RuntimeError, SafetensorError, pickle.UnpicklingError) as e:
-        raise OdebcError(f"{'LPIPS and DISTS need' if net == 'vgg' else 'LPIPS needs'} {name}'s weights, and {path or url} cannot be read ({' '.join(str(e).split())[:150]}). "
-            f"Put {file} into {torch.hub.get_dir()}/checkpoints, or name such a file in {variable}") from None
+        raise OdebcError(
+            f"{'LPIPS and DISTS need' if net == 'vgg' else 'LPIPS needs'} {name}'s weights, and {path or url} cannot be read ({' '.join(str(e).split())[:150]}). "
+            f"Put {file} into {torch.hub.get_dir()}/checkpoints, or name such a file in {variable}"
+        ) from None
+
 
 def load_trunk(
-    module:nn.Module, # torchvision's `features`, or the lpips package's slices of them
-    net:str, # alex, vgg or squeeze
-    weights:dict, # from `trunk_weights`
+    module: nn.Module,  # torchvision's `features`, or the lpips package's slices of them
+    net: str,  # alex, vgg or squeeze
+    weights: dict,  # from `trunk_weights`
 ):
     "Give a trunk its weights"
-    try: module.load_state_dict({k: weights['features.' + re.sub(r'^slice\d\.', '', k)].float() for k in module.state_dict()}, assign=True)
+    try:
+        module.load_state_dict(
+            {
+                k: weights['features.' + re.sub(r'^slice\d\.', '', k)].float()
+                for k in module.state_dict()
+            },
+            assign=True,
+        )
     except (KeyError, IndexError, TypeError, AttributeError, RuntimeError) as e:
-        raise OdebcError(f"the weights found for LPIPS are not torchvision's {TRUNKS[net][0]} ({' '.join(str(e).split())[:150]})") from None
+        raise OdebcError(
+            f"the weights found for LPIPS are not torchvision's {TRUNKS[net][0]} ({' '.join(str(e).split())[:150]})"
+        ) from None
+
 
 @cache
 def lpips_model(
-    net:str='alex', # alex, vgg or squeeze
-)->LPIPS:
+    net: str = 'alex',  # alex, vgg or squeeze
+) -> LPIPS:
     "LPIPS 0.1 with the heads of the lpips package, loaded once"
     weights = trunk_weights(net)
     import_torchvision()  # for lpips
     import lpips as lpips_package
-    with warnings.catch_warnings(action='ignore'): package = lpips_package.LPIPS(net=net, pnet_rand=True, verbose=False)
+
+    with warnings.catch_warnings(action='ignore'):
+        package = lpips_package.LPIPS(net=net, pnet_rand=True, verbose=False)
     load_trunk(package.net, net, weights)
-    model = LPIPS(nn.Sequential(package.scaling_layer, package.net), [lin.model[-1].weight.flatten() for lin in package.lins])
+    model = LPIPS(
+        nn.Sequential(package.scaling_layer, package.net),
+        [lin.model[-1].weight.flatten() for lin in package.lins],
+    )
     return model.eval().requires_grad_(False)
 
+
 def lpips(
-    a:Tensor, # (B, 3, H, W) in [-1, 1]
-    b:Tensor, # reference, same shape
-    net:str='alex', # trunk: alex, vgg or squeeze
-)->Tensor: # (B,), 0 for equal images
+    a: Tensor,  # (B, 3, H, W) in [-1, 1]
+    b: Tensor,  # reference, same shape
+    net: str = 'alex',  # trunk: alex, vgg or squeeze
+) -> Tensor:  # (B,), 0 for equal images
     "LPIPS (Zhang et al., 2018); ValueError where the weights of the trunk cannot be had"
     return lpips_model(net)(a, b)
 
 # %% ../nbs/06_metrics.ipynb #5879e8a9
 class LowRankAlexNet(nn.Module):
     "AlexNet's five convolutions, the last three squeezed through few channels: a trunk for `LPIPS` of less than half the size"
-    def __init__(self,
-        ranks:list[int]=(96, 72, 72), # channels inside the last three
+
+    def __init__(
+        self,
+        ranks: list[int] = (96, 72, 72),  # channels inside the last three
     ):
         super().__init__()
         conv, pool = partial(nn.Conv2d, padding='same'), lambda: nn.MaxPool2d(3, 2)
-        self.layers = nn.ModuleList(nn.Sequential(*parts, nn.ReLU()) for parts in (
-            [nn.Conv2d(3, 64, 11, stride=4, padding=2)],
-            [pool(), conv(64, 192, 5)],
-            [pool(), conv(192, ranks[0], 3, bias=False), conv(ranks[0], 384, 1)],
-            [conv(384, ranks[1], 1, bias=False), conv(ranks[1], 256, 3)],
-            [conv(256, ranks[2], 1, bias=False), conv(ranks[2], 256, 3)]))
-        for name, value in dict(shift=pixel(-.030, -.088, -.188), scale=pixel(.458, .448, .450)).items(): self.register_buffer(name, value, persistent=False)
+        self.layers = nn.ModuleList(
+            nn.Sequential(*parts, nn.ReLU())
+            for parts in (
+                [nn.Conv2d(3, 64, 11, stride=4, padding=2)],
+                [pool(), conv(64, 192, 5)],
+                [pool(), conv(192, ranks[0], 3, bias=False), conv(ranks[0], 384, 1)],
+                [conv(384, ranks[1], 1, bias=False), conv(ranks[1], 256, 3)],
+                [conv(256, ranks[2], 1, bias=False), conv(ranks[2], 256, 3)],
+            )
+        )
+        for name, value in dict(
+            shift=pixel(-0.030, -0.088, -0.188), scale=pixel(0.458, 0.448, 0.450)
+        ).items():
+            self.register_buffer(name, value, persistent=False)
 
     def forward(self, x):
-        maps, f = [], (x - self.shift)/self.scale
-        for layer in self.layers: maps.append(f := layer(f))
+        maps, f = [], (x - self.shift) / self.scale
+        for layer in self.layers:
+            maps.append(f := layer(f))
         return maps
 
+
 @cache
-def lite_model()->LPIPS:
+def lite_model() -> LPIPS:
     "The stand-in for LPIPS that this package ships, loaded once"
-    folder = files('odebc.assets')/'lpips_lite'
-    model = LPIPS(LowRankAlexNet(**json.loads((folder/'config.json').read_text(encoding='utf8'))), [torch.ones(w) for w in (64, 192, 384, 256, 256)])
-    model.load_state_dict({k: v.float() for k, v in load_file(folder/'lpips_lite.safetensors').items()})
+    folder = files('odebc.assets') / 'lpips_lite'
+    model = LPIPS(
+        LowRankAlexNet(**json.loads((folder / 'config.json').read_text(encoding='utf8'))),
+        [torch.ones(w) for w in (64, 192, 384, 256, 256)],
+    )
+    model.load_state_dict(
+        {k: v.float() for k, v in load_file(folder / 'lpips_lite.safetensors').items()}
+    )
     return model.eval().requires_grad_(False)
 
+
 def lpips_lite(
-    a:Tensor, # (B, 3, H, W) in [-1, 1]
-    b:Tensor, # reference, same shape
-)->Tensor: # (B,), 0 for equal images
+    a: Tensor,  # (B, 3, H, W) in [-1, 1]
+    b: Tensor,  # reference, same shape
+) -> Tensor:  # (B,), 0 for equal images
     "A small network trained to agree with LPIPS-alex; needs no download"
     return lite_model()(a, b)
 
 # %% ../nbs/06_metrics.ipynb #55121f25
-def best_distance()->tuple[str, Callable, str]: # name, distance(a, b) -> (B,), how to get LPIPS if it is not that
+def best_distance() -> tuple[str, Callable, str]:  # name, distance, how to get LPIPS
     "LPIPS if its weights can be had, else LPIPS-lite and the reason; ValueError if `ODEBC_LPIPS_ALEX` names a bad file"
-    try: return 'LPIPS', lpips_model(), ''
+    try:
+        return 'LPIPS', lpips_model(), ''
     except ValueError as e:
-        if os.environ.get(ALEX_VARIABLE): raise  # a file that somebody named is no matter of luck
+        if os.environ.get(ALEX_VARIABLE):
+            raise  # a file that somebody named is no matter of luck
         return 'LPIPS-lite', lite_model(), str(e)
 
 # %% ../nbs/06_metrics.ipynb #c1772ddc
 def against(
-    distance:Callable, # distance(a, b) -> (B,), with or without `features` and `between`
-    z:Tensor, # references (R, 3, H, W)
-)->Callable: # d(x, i) with x (B, 3, H, W), i (B,): distance of x[j] to z[i[j]], (B,)
+    distance: Callable,  # distance(a, b) -> (B,), with or without `features` and `between`
+    z: Tensor,  # references (R, 3, H, W)
+) -> Callable:  # d(x, i) with x (B, 3, H, W), i (B,): distance of x[j] to z[i[j]], (B,)
     "The distance to references whose features are computed once"
-    if not hasattr(distance, 'features'): return lambda x, i: distance(x, z[i])
-    with torch.no_grad(): kept = [torch.cat(maps) for maps in zip(*(distance.features(part) for part in z.split(16)))]
+    if not hasattr(distance, 'features'):
+        return lambda x, i: distance(x, z[i])
+    with torch.no_grad():
+        kept = [
+            torch.cat(maps) for maps in zip(*(distance.features(part) for part in z.split(16)))
+        ]
     return lambda x, i: distance.between(distance.features(x), [f[i] for f in kept])
 
 # %% ../nbs/06_metrics.ipynb #c00b5a40
 class DISTS(nn.Module):
     "Structure and texture similarity of VGG16's feature maps (Ding et al., 2020)"
-    def __init__(self,
-        trunk:nn.Module, # torchvision's VGG16 `features`
-        alpha:Tensor, # weights of the means: 3 colours, 64 + 128 + 256 + 512 + 512 channels
-        beta:Tensor, # weights of the structures, same shape
+
+    def __init__(
+        self,
+        trunk: nn.Module,  # torchvision's VGG16 `features`
+        alpha: Tensor,  # weights of the means: 3 colours, 64 + 128 + 256 + 512 + 512 channels
+        beta: Tensor,  # weights of the structures, same shape
     ):
         super().__init__()
-        self.trunk, self.sizes, row = trunk[:30], (3, 64, 128, 256, 512, 512), torch.tensor([1., 2., 1.])
+        self.trunk, self.sizes, row = (
+            trunk[:30],
+            (3, 64, 128, 256, 512, 512),
+            torch.tensor([1.0, 2.0, 1.0]),
+        )
         self.register_buffer('alpha', alpha.flatten())
         self.register_buffer('beta', beta.flatten())
-        constants = dict(blur=row.outer(row)/16, shift=pixel(.485, .456, .406), scale=pixel(.229, .224, .225))
-        for name, value in constants.items(): self.register_buffer(name, value, persistent=False)
+        constants = dict(
+            blur=row.outer(row) / 16,
+            shift=pixel(0.485, 0.456, 0.406),
+            scale=pixel(0.229, 0.224, 0.225),
+        )
+        for name, value in constants.items():
+            self.register_buffer(name, value, persistent=False)
 
     def pool(self, f):
         "Half the size without aliasing: the root of blurred squares in place of VGG's maximum"
         kernel = self.blur.expand(f.shape[1], 1, 3, 3)
-        return (F.conv2d(f.square(), kernel, stride=2, padding=1, groups=f.shape[1]) + 1e-12).sqrt()
+        return (
+            F.conv2d(f.square(), kernel, stride=2, padding=1, groups=f.shape[1]) + 1e-12
+        ).sqrt()
 
     def features(self, x):
         "The image in [0, 1] and VGG16's five maps before each pooling"
         check_images(x, least=32)
-        x = (x + 1)/2
-        maps, f = [x], (x - self.to(x.device).shift)/self.scale
+        x = (x + 1) / 2
+        maps, f = [x], (x - self.to(x.device).shift) / self.scale
         for i, layer in enumerate(self.trunk):
             f = self.pool(f) if isinstance(layer, nn.MaxPool2d) else layer(f)
-            if i in (3, 8, 15, 22, 29): maps.append(f)
+            if i in (3, 8, 15, 22, 29):
+                maps.append(f)
         return maps
 
     def between(self, a, b):
         "Distance of images whose features are known"
         similarity, c = 0, 1e-6
-        for p, q, alpha, beta in zip(a, b, self.alpha.split(self.sizes), self.beta.split(self.sizes)):
-            (vp, mp), (vq, mq) = (torch.var_mean(f, (2, 3), correction=0, keepdim=True) for f in (p, q))
-            cov, vp, mp, vq, mq = (s.mean((2, 3)) for s in ((p - mp)*(q - mq), vp, mp, vq, mq))
-            similarity = similarity + (alpha*(2*mp*mq + c)/(mp**2 + mq**2 + c) + beta*(2*cov + c)/(vp + vq + c)).sum(1)
-        return 1 - similarity/(self.alpha.sum() + self.beta.sum())
+        for p, q, alpha, beta in zip(
+            a, b, self.alpha.split(self.sizes), self.beta.split(self.sizes)
+        ):
+            (vp, mp), (vq, mq) = (
+                torch.var_mean(f, (2, 3), correction=0, keepdim=True) for f in (p, q)
+            )
+            cov, vp, mp, vq, mq = (
+                s.mean((2, 3)) for s in ((p - mp) * (q - mq), vp, mp, vq, mq)
+            )
+            similarity = similarity + (
+                alpha * (2 * mp * mq + c) / (mp**2 + mq**2 + c)
+                + beta * (2 * cov + c) / (vp + vq + c)
+            ).sum(1)
+        return 1 - similarity / (self.alpha.sum() + self.beta.sum())
 
     forward = LPIPS.forward
 
+
 @cache
-def dists_model()->DISTS:
+def dists_model() -> DISTS:
     "DISTS with the weights in torchmetrics, loaded once"
     torchvision = import_torchvision()
-    with torch.device('meta'): trunk = torchvision.models.vgg16().features
+    with torch.device('meta'):
+        trunk = torchvision.models.vgg16().features
     load_trunk(trunk, 'vgg', trunk_weights('vgg'))
-    w = torch.load(files('torchmetrics.functional.image')/'dists_models/weights.pt', weights_only=True, map_location='cpu')
+    w = torch.load(
+        files('torchmetrics.functional.image') / 'dists_models/weights.pt',
+        weights_only=True,
+        map_location='cpu',
+    )
     return DISTS(trunk, w['alpha'].detach(), w['beta'].detach()).eval().requires_grad_(False)
 
+
 def dists(
-    a:Tensor, # (B, 3, H, W) in [-1, 1]
-    b:Tensor, # reference, same shape
-)->Tensor: # (B,), 0 for equal images
+    a: Tensor,  # (B, 3, H, W) in [-1, 1]
+    b: Tensor,  # reference, same shape
+) -> Tensor:  # (B,), 0 for equal images
     "DISTS (Ding et al., 2020) without resizing; ValueError where VGG16's weights cannot be had"
     return dists_model()(a, b)

@@ -14,58 +14,68 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import median
-import os, time, warnings
+import os
+import time
+import warnings
 import torch
 from torch import nn, Tensor
 from .errors import OdebcError
 
 # %% ../nbs/08_precision.ipynb #9e0c1009
 PRECISIONS = 'float32', 'bfloat16'
-CLEARLY = 1.15 # times as fast as float32: what bfloat16 must be to be taken
+CLEARLY = 1.15  # times as fast as float32: what bfloat16 must be to be taken
+
 
 @dataclass(frozen=True)
 class Choice:
     "A precision, and why it was taken"
-    precision:str # 'float32' or 'bfloat16'
-    reason:str # for a user to read
-    ratio:float|None=None # time in float32 over time in bfloat16, where they were measured
+
+    precision: str  # 'float32' or 'bfloat16'
+    reason: str  # for a user to read
+    ratio: float | None = None  # float32's time over bfloat16's, where measured
 
     @property
-    def bf16(self)->bool:
+    def bf16(self) -> bool:
         "The fact as records keep it"
         return self.precision == 'bfloat16'
 
-    def __str__(self)->str:
+    def __str__(self) -> str:
         return f'precision: {self.precision}, {self.reason}'
 
 # %% ../nbs/08_precision.ipynb #9e0c1011
-EVERYWHERE = {'sse2', 'neon', 'asimd'} # one of them is on every list of a known kind of CPU
+EVERYWHERE = {'sse2', 'neon', 'asimd'}  # one of them is on every list of a known kind of CPU
 WITH_BFLOAT16 = {'amx_bf16', 'avx512_bf16', 'avx10_2', 'bf16', 'sve_bf16', 'svebf16'}
 
+
 def cpu_features(
-    cpuinfo:Path=Path('/proc/cpuinfo'), # read where torch has no list
-)->frozenset|None: # None: nobody can tell
+    cpuinfo: Path = Path('/proc/cpuinfo'),  # read where torch has no list
+) -> frozenset | None:  # None: nobody can tell
     "Names of the instruction sets of this CPU"
     if hasattr(torch.cpu, 'get_capabilities'):
         there = torch.cpu.get_capabilities().items()
         found = frozenset(name for name, yes in there if yes is True)
     elif cpuinfo.exists():
-        lines = [line.split(':')[1] for line in cpuinfo.read_text().splitlines()
-                 if line.startswith(('flags', 'Features'))]
+        lines = [
+            line.split(':')[1]
+            for line in cpuinfo.read_text().splitlines()
+            if line.startswith(('flags', 'Features'))
+        ]
         found = frozenset(lines[0].split() if lines else ())
     else:
         found = frozenset()
     return found if found & EVERYWHERE else None
 
-def cpu_limited()->bool:
+
+def cpu_limited() -> bool:
     "Whether the library for convolutions may not use all that the CPU has"
     named = os.environ.get('ONEDNN_MAX_CPU_ISA') or os.environ.get('DNNL_MAX_CPU_ISA')
     return bool(named) or not torch.backends.mkldnn.is_available()
 
+
 def by_cpu(
-    features:frozenset|None, # see `cpu_features`
-    limited:bool=False, # see `cpu_limited`
-)->Choice|None: # None: only a measurement can tell
+    features: frozenset | None,  # see `cpu_features`
+    limited: bool = False,  # see `cpu_limited`
+) -> Choice | None:  # None: only a measurement can tell
     "What the instruction sets of a CPU say"
     if features is None:
         return None
@@ -74,14 +84,18 @@ def by_cpu(
     if 'amx_bf16' in features and not limited:
         return Choice('bfloat16', 'as this CPU has AMX')
 
+
 def by_gpu(
-    kind:str, # of the device: 'cuda', 'mps' …
-    name:str='', # of the GPU
-    capability:tuple=(0, 0), # CUDA's compute capability
-)->Choice:
+    kind: str,  # of the device: 'cuda', 'mps' …
+    name: str = '',  # of the GPU
+    capability: tuple = (0, 0),  # CUDA's compute capability
+) -> Choice:
     "What is known of a GPU"
     if kind == 'mps':
-        return Choice('float32', 'as bfloat16 on Apple GPUs depends on chip and system, and was never measured')
+        return Choice(
+            'float32',
+            'as bfloat16 on Apple GPUs depends on chip and system, and was never measured',
+        )
     if kind != 'cuda':
         return Choice('float32', f'as bfloat16 was never measured on {kind} devices')
     if capability >= (8, 0):
@@ -99,35 +113,39 @@ def one_thread():
     finally:
         torch.set_num_threads(before)
 
-def clock()->float:
+
+def clock() -> float:
     "Seconds that the processor gave to this thread; plain seconds where it counts too coarsely"
     fine = time.get_clock_info('thread_time').resolution < 1e-4
     return time.thread_time() if fine else time.perf_counter()
 
+
 def sample_input(
-    size:int, # side of the images that the network is made for, pixels
-)->Tensor: # (B, 3, side, side)
+    size: int,  # side of the images that the network is made for, pixels
+) -> Tensor:  # (B, 3, side, side)
     "Some 16,000 pixels: four images of 64², or one of 128² where images are larger"
     side = 128 if size % 128 == 0 else size
-    return torch.zeros(max(2**14//side**2, 1), 3, side, side)
+    return torch.zeros(max(2**14 // side**2, 1), 3, side, side)
+
 
 def seconds(
-    net:nn.Module, # of `UNet`'s arguments, on the CPU
-    images:Tensor, # (B, 3, H, W)
-    precision:str, # 'float32' or 'bfloat16'
-)->float:
+    net: nn.Module,  # of `UNet`'s arguments, on the CPU
+    images: Tensor,  # (B, 3, H, W)
+    precision: str,  # 'float32' or 'bfloat16'
+) -> float:
     "Time of one call of the network"
     bf16 = precision == 'bfloat16'
     with torch.no_grad(), torch.autocast('cpu', torch.bfloat16, enabled=bf16):
         start = clock()
-        net(images, images, 500.)
+        net(images, images, 500.0)
         return clock() - start
 
+
 def race(
-    call:Callable, # precision -> seconds
-    rounds:int=3, # of one call each
-    limit:float=3., # seconds on the wall after which no further round begins, but for the first
-)->tuple[float, float]: # medians in float32 and in bfloat16
+    call: Callable,  # precision -> seconds
+    rounds: int = 3,  # of one call each
+    limit: float = 3.0,  # seconds on the wall after which no further round begins, but for the first
+) -> tuple[float, float]:  # medians in float32 and in bfloat16
     "Calls that take turns, after one of each to warm up"
     start, times = time.perf_counter(), []
     for precision in PRECISIONS:
@@ -138,25 +156,27 @@ def race(
         times.append([call(precision) for precision in PRECISIONS])
     return tuple(median(column) for column in zip(*times))
 
+
 def by_time(
-    float32:float, # seconds of a call
-    bfloat16:float, # seconds of a call
-)->Choice:
+    float32: float,  # seconds of a call
+    bfloat16: float,  # seconds of a call
+) -> Choice:
     "bfloat16 where it is clearly faster"
-    ratio = float32/bfloat16
+    ratio = float32 / bfloat16
     if ratio >= CLEARLY:
         return Choice('bfloat16', f'{ratio:.2f} times as fast as float32 here', ratio)
     if ratio >= 1:
         return Choice('float32', f'as bfloat16 is only {ratio:.2f} times as fast here', ratio)
-    return Choice('float32', f'{1/ratio:.2f} times as fast as bfloat16 here', ratio)
+    return Choice('float32', f'{1 / ratio:.2f} times as fast as bfloat16 here', ratio)
 
 # %% ../nbs/08_precision.ipynb #9e0c1019
-TIMED = {} # what was measured in this process: network and size -> Choice
+TIMED = {}  # what was measured in this process: network and size -> Choice
+
 
 def found_out(
-    net:nn.Module, # a `UNet`
-    size:int, # side of its images, pixels
-)->Choice:
+    net: nn.Module,  # a `UNet`
+    size: int,  # side of its images, pixels
+) -> Choice:
     "What is faster on the device of the network: by ODEBC_PRECISION, by capability, or by the clock"
     said = os.environ.get('ODEBC_PRECISION', '')
     if said in PRECISIONS:
@@ -165,7 +185,10 @@ def found_out(
         raise OdebcError(f"ODEBC_PRECISION is {said!r}: set it to float32, bfloat16 or auto")
     device = next(net.parameters()).device
     if device.type == 'cuda':
-        name, capability = torch.cuda.get_device_name(device), torch.cuda.get_device_capability(device)
+        name, capability = (
+            torch.cuda.get_device_name(device),
+            torch.cuda.get_device_capability(device),
+        )
         return by_gpu('cuda', name, capability)
     if device.type != 'cpu':
         return by_gpu(device.type)
@@ -178,12 +201,14 @@ def found_out(
             TIMED[key] = by_time(*race(partial(seconds, net, sample_input(size))))
     return TIMED[key]
 
+
 def together(
-    decide:Callable, # () -> Choice or None
-)->Choice|None:
+    decide: Callable,  # () -> Choice or None
+) -> Choice | None:
     "What the first of all processes decides, or the refusal that it meets; every process must come here"
     from accelerate import PartialState
     from accelerate.utils import broadcast_object_list
+
     state = PartialState(cpu=not torch.cuda.is_available())
     if state.num_processes == 1:
         return decide()
@@ -198,11 +223,12 @@ def together(
         raise answer
     return answer
 
+
 def chosen(
-    precision:str, # 'float32', 'bfloat16' or 'auto'
-    net:nn.Module, # a `UNet`, where it will compute
-    size:int, # side of its images, pixels
-)->Choice: # the same on all processes
+    precision: str,  # 'float32', 'bfloat16' or 'auto'
+    net: nn.Module,  # a `UNet`, where it will compute
+    size: int,  # side of its images, pixels
+) -> Choice:  # the same on all processes
     "What was asked for, or what is faster here"
     if precision == 'auto':
         return together(lambda: found_out(net, size))
@@ -210,35 +236,42 @@ def chosen(
 
 # %% ../nbs/08_precision.ipynb #9e0c1023
 def named(
-    bf16:bool|None, # as a record keeps it
-)->str:
+    bf16: bool | None,  # as a record keeps it
+) -> str:
     "The precision that a record means"
     return {True: 'bfloat16', False: 'float32'}.get(bf16, 'unknown')
 
+
 def in_words(
-    key:str, # of a fact that two records do not share
-    was, # its value in the one
-    now, # its value in the other
-)->tuple: # the same three for a reader
+    key: str,  # of a fact that two records do not share
+    was,  # its value in the one
+    now,  # its value in the other
+) -> tuple:  # the same three for a reader
     "`bf16` becomes precision, its values become float32 and bfloat16; other facts stay what they are"
     return ('precision', named(was), named(now)) if key == 'bf16' else (key, was, now)
 
+
 def kept(
-    bf16:bool|None, # what a file says of the precision that it was begun with
-    where:str, # name of the file
-)->Choice|None: # None: it says nothing
+    bf16: bool | None,  # what a file says of the precision that it was begun with
+    where: str,  # name of the file
+) -> Choice | None:  # None: it says nothing
     "The precision to go on in"
     return None if bf16 is None else Choice(named(bool(bf16)), f'as in {where}')
 
+
 def precision_asked(
-    precision:str|bool, # 'float32', 'bfloat16' or 'auto'; a bool is the older way to say it
-    bf16:bool|None=None, # the older way to say it
-)->str: # 'float32', 'bfloat16' or 'auto'
+    precision: str | bool,  # 'float32', 'bfloat16', 'auto'; or a bool
+    bf16: bool | None = None,  # the older way to say it
+) -> str:  # 'float32', 'bfloat16' or 'auto'
     "What the two arguments of a constructor ask for together; OdebcError for an unknown precision"
     if isinstance(precision, bool):
         precision, bf16 = 'float32', precision
     if bf16 is not None:
-        warnings.warn(f"say precision={named(bool(bf16))!r} in place of bf16={bf16}", DeprecationWarning, stacklevel=3)
+        warnings.warn(
+            f"say precision={named(bool(bf16))!r} in place of bf16={bf16}",
+            DeprecationWarning,
+            stacklevel=3,
+        )
         return named(bool(bf16))
     if precision not in (*PRECISIONS, 'auto'):
         raise OdebcError(f"unknown precision {precision!r}: it is float32, bfloat16 or auto")

@@ -6,8 +6,10 @@ __all__ = ['Calm', 'Bar']
 # %% ../nbs/05_progress.ipynb #ba400003
 import tqdm.auto
 
+
 class Calm:
     "Releases the lock of all bars whatever happens, and falls silent where it cannot be written"
+
     def refresh(self, nolock=False, lock_args=None):
         if nolock:
             return super().refresh(nolock=True)
@@ -20,6 +22,7 @@ class Calm:
         except OSError:  # a disk is full, a terminal is gone
             self._decr_instances(self)
             self.disable = True
+
 
 class Bar(Calm, tqdm.auto.tqdm):
     "tqdm's bar: lines in a terminal, a widget in a notebook"

@@ -12,7 +12,8 @@ __all__ = ['ROWS', 'PAPER', 'section', 'table', 'crossed', 'beside', 'certainty'
 from collections.abc import Callable, Iterator
 from copy import copy
 from importlib.resources import files
-import csv, io
+import csv
+import io
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save
@@ -20,7 +21,19 @@ from torch import Tensor
 from .boundary import correlation, winner
 from .data import digest, to_image, write_atomically
 from .errors import OdebcError, writing
-from .lab import Lab, calls, drawn, fixed, intact, markdown, mean_over, paired, pm, stats, table_1
+from odebc.lab import (
+    Lab,
+    calls,
+    drawn,
+    fixed,
+    intact,
+    markdown,
+    mean_over,
+    paired,
+    pm,
+    stats,
+    table_1,
+)
 from .metrics import dssim
 from .progress import Bar
 from .scores import BoundaryCondition, candidate
@@ -28,293 +41,561 @@ from .train import SR3
 
 # %% ../nbs/10_results.ipynb #b3823579
 def section(
-    title:str, # of a section of results.md
-    model:str='small', # a network whose results are shipped
-)->str: # markdown
+    title: str,  # of a section of results.md
+    model: str = 'small',  # a network whose results are shipped
+) -> str:  # markdown
     "What the full measurement says"
-    parts = (files('odebc.assets')/'results'/model/'results.md').read_text(encoding='utf8').split('\n## ')[1:]
+    parts = (
+        (files('odebc.assets') / 'results' / model / 'results.md')
+        .read_text(encoding='utf8')
+        .split('\n## ')[1:]
+    )
     texts = {part.split('\n')[0]: part.split('\n', 2)[2] for part in parts}
-    if title not in texts: raise OdebcError(f"the results of {model} have no section {title!r}, only {', '.join(texts)}")
+    if title not in texts:
+        raise OdebcError(
+            f"the results of {model} have no section {title!r}, only {', '.join(texts)}"
+        )
     return texts[title]
 
+
 def table(
-    model:str='small', # a network whose results are shipped
-)->list[dict]: # lines of its results.csv
+    model: str = 'small',  # a network whose results are shipped
+) -> list[dict]:  # lines of its results.csv
     "The full Table 1"
-    return list(csv.DictReader(io.StringIO((files('odebc.assets')/'results'/model/'results.csv').read_text(encoding='utf8'))))
+    return list(
+        csv.DictReader(
+            io.StringIO(
+                (files('odebc.assets') / 'results' / model / 'results.csv').read_text(
+                    encoding='utf8'
+                )
+            )
+        )
+    )
 
 # %% ../nbs/10_results.ipynb #c8b60284
-ROWS = 'DDPM-1000', 'DDPM-250', 'DDPM-100', 'DPMS-20', 'DDIM-50', 'DDIM-100', 'DPMS-20 + x̃_T', 'DDIM-50 + x̃_T', 'DDIM-100 + x̃_T'
-PAPER = { # our network and test set -> the paper's LPIPS (Tables 1 and 5)
-    ('small', 'BSD100'): dict(zip(ROWS, (.1555, .1621, .1703, .2037, .1823, .1950, .1687, .1552, .1505))),
-    ('small', 'Urban100-dev'): dict(zip(ROWS, (.1165, .1181, .1232, .1413, .1333, .1335, .1179, .1164, .1136))),
-    ('small-mid', 'BSD100'): {'DDPM-1000': .2269, 'DDPM-250': .2249, 'DDPM-100': .2140, 'DDIM-50': .4040, 'DDIM-50 + x̃_T': .2514},
-    ('small-mid', 'Urban100-dev'): {'DDPM-1000': .1663, 'DDPM-250': .1734, 'DDPM-100': .1640, 'DDIM-50': .3098, 'DDIM-50 + x̃_T': .1618}}
+ROWS = (
+    'DDPM-1000',
+    'DDPM-250',
+    'DDPM-100',
+    'DPMS-20',
+    'DDIM-50',
+    'DDIM-100',
+    'DPMS-20 + x̃_T',
+    'DDIM-50 + x̃_T',
+    'DDIM-100 + x̃_T',
+)
+PAPER = {  # our network and test set -> the paper's LPIPS (Tables 1 and 5)
+    ('small', 'BSD100'): dict(
+        zip(ROWS, (0.1555, 0.1621, 0.1703, 0.2037, 0.1823, 0.1950, 0.1687, 0.1552, 0.1505))
+    ),
+    ('small', 'Urban100-dev'): dict(
+        zip(ROWS, (0.1165, 0.1181, 0.1232, 0.1413, 0.1333, 0.1335, 0.1179, 0.1164, 0.1136))
+    ),
+    ('small-mid', 'BSD100'): {
+        'DDPM-1000': 0.2269,
+        'DDPM-250': 0.2249,
+        'DDPM-100': 0.2140,
+        'DDIM-50': 0.4040,
+        'DDIM-50 + x̃_T': 0.2514,
+    },
+    ('small-mid', 'Urban100-dev'): {
+        'DDPM-1000': 0.1663,
+        'DDPM-250': 0.1734,
+        'DDPM-100': 0.1640,
+        'DDIM-50': 0.3098,
+        'DDIM-50 + x̃_T': 0.1618,
+    },
+}
+
 
 def crossed(
-    cell:dict[tuple, str], # (row, column) -> text
-)->str: # markdown
+    cell: dict[tuple, str],  # (row, column) -> text
+) -> str:  # markdown
     "A table of rows and columns"
     rows, columns = (list(dict.fromkeys(key[i] for key in cell)) for i in (0, 1))
-    lines = [['', *columns], ['---']*(1 + len(columns)), *([row, *(cell.get((row, column), '') for column in columns)] for row in rows)]
+    lines = [
+        ['', *columns],
+        ['---'] * (1 + len(columns)),
+        *([row, *(cell.get((row, column), '') for column in columns)] for row in rows),
+    ]
     return '\n'.join(f"| {' | '.join(line)} |" for line in lines)
 
+
 def beside(
-    lines:list[dict], # of results.csv
-    model:str='small', # or "small-mid"
-)->str: # markdown
+    lines: list[dict],  # of results.csv
+    model: str = 'small',  # or "small-mid"
+) -> str:  # markdown
     "LPIPS of every method on every test set; in brackets as a share of DDPM-1000's, and the paper's share"
     cell = {(line['method'], line['set']): line for line in lines if line['metric'] == 'LPIPS'}
+
     def text(method, test):
         here, paper = cell[method, test], PAPER.get((model, test), {})
-        share = float(here['mean'])/float(cell['DDPM-1000', test]['mean'])
-        theirs = f" / {paper[method]/paper['DDPM-1000']:.2f}" if method in paper else ''
+        share = float(here['mean']) / float(cell['DDPM-1000', test]['mean'])
+        theirs = f" / {paper[method] / paper['DDPM-1000']:.2f}" if method in paper else ''
         return f"{float(here['mean']):.4f} ± {float(here['standard error']):.4f} ({share:.2f}{theirs})"
-    return crossed({(method, f"{test}, {line['images']} patches"): text(method, test) for (method, test), line in cell.items()})
+
+    return crossed(
+        {
+            (method, f"{test}, {line['images']} patches"): text(method, test)
+            for (method, test), line in cell.items()
+        }
+    )
+
 
 def certainty(
-    lines:list[dict], # of results.csv
-)->str: # markdown
+    lines: list[dict],  # of results.csv
+) -> str:  # markdown
     "By how many of its standard errors the mean of LPIPS with x̃_T minus LPIPS with random x_T, image by image, is below zero"
-    return crossed({(line['method'], line['set']): f"{-float(line['mean'])/float(line['standard error']):.1f}" for line in lines if line['metric'] == 'x̃_T − random'})
+    return crossed(
+        {
+            (
+                line['method'],
+                line['set'],
+            ): f"{-float(line['mean']) / float(line['standard error']):.1f}"
+            for line in lines
+            if line['metric'] == 'x̃_T − random'
+        }
+    )
 
 # %% ../nbs/10_results.ipynb #3fd83bef
 def matrix(
-    lab:Lab,
-)->dict[str, Tensor]: # distance -> (K, R), and 'unconditional' (100, R): the same without y
+    lab: Lab,
+) -> dict[str, Tensor]:  # distance -> (K, R), and 'unconditional' (100, R): the same without y
     "Scores of many candidates on the references in several distances; a few steps each"
     K, R, label = lab.p.matrix
     R = min(R, len(lab.z))
-    path, z, y, model = lab.folder/'matrix.safetensors', lab.z[:R], lab.y[:R], lab.model
-    distances = {lab.distance_name: lab.distance, 'DSSIM': dssim, 'MSE': lambda a, b: (a - b).square().mean((1, 2, 3))}
-    kept = intact(path, load_file) if path.exists() else {name: torch.empty(0, R) for name in (*distances, 'unconditional')}
-    for k in Bar(range(len(kept['MSE']), K), desc='matrix', unit='candidate', initial=len(kept['MSE']), total=K):
+    path, z, y, model = lab.folder / 'matrix.safetensors', lab.z[:R], lab.y[:R], lab.model
+    distances = {
+        lab.distance_name: lab.distance,
+        'DSSIM': dssim,
+        'MSE': lambda a, b: (a - b).square().mean((1, 2, 3)),
+    }
+    kept = (
+        intact(path, load_file)
+        if path.exists()
+        else {name: torch.empty(0, R) for name in (*distances, 'unconditional')}
+    )
+    for k in Bar(
+        range(len(kept['MSE']), K),
+        desc='matrix',
+        unit='candidate',
+        initial=len(kept['MSE']),
+        total=K,
+    ):
         x_T = candidate(k, model.shape)[None]
         with torch.no_grad():
             x_0 = model.h(x_T, y, label)
             rows = {name: d(x_0, z) for name, d in distances.items()}
-            if k < 100: rows['unconditional'] = lab.distance(model.h(x_T, None, label).expand_as(z), z)
+            if k < 100:
+                rows['unconditional'] = lab.distance(model.h(x_T, None, label).expand_as(z), z)
         kept |= {name: torch.cat([kept[name], row[None].cpu()]) for name, row in rows.items()}
-        if k % 16 == 15 or k == K - 1: write_atomically(path, save(kept))
+        if k % 16 == 15 or k == K - 1:
+            write_atomically(path, save(kept))
     return kept
 
 # %% ../nbs/10_results.ipynb #764ffe62
 def agreement(
-    D:dict[str, Tensor], # of `matrix`
-    distance:str='LPIPS', # which
-)->dict: # correlation matrix (R, R), its mean, least and greatest element off the diagonal, and the correlation of the conditional and unconditional means
+    D: dict[str, Tensor],  # of `matrix`
+    distance: str = 'LPIPS',  # which
+) -> dict:  # correlation matrix (R, R), its mean, least and greatest element off the diagonal, and the correlation of the conditional and unconditional means
     "Table 6, and the ranking with y, in this distance, and without, always in the first"
     C = correlation(D[distance][:100, :10])
     off, n = C[~torch.eye(len(C), dtype=bool)], len(D['unconditional'])
     both = torch.stack([D[distance][:n].mean(1), D['unconditional'].mean(1)])
-    return dict(C=C, mean=off.mean().item(), least=off.min().item(), greatest=off.max().item(), unconditional=torch.corrcoef(both)[0, 1].item())
+    return dict(
+        C=C,
+        mean=off.mean().item(),
+        least=off.min().item(),
+        greatest=off.max().item(),
+        unconditional=torch.corrcoef(both)[0, 1].item(),
+    )
 
 # %% ../nbs/10_results.ipynb #79fb8e17
 def winners(
-    D:Tensor, # (K, R) of `matrix`
-    blocks:int, # disjoint sets of candidates
-)->dict[tuple, list]: # (K, R) -> candidates, one for each block
+    D: Tensor,  # (K, R) of `matrix`
+    blocks: int,  # disjoint sets of candidates
+) -> dict[tuple, list]:  # (K, R) -> candidates, one for each block
     "Winners for growing R at all candidates of a block, and for growing K on all pairs"
-    size, R = len(D)//blocks, D.shape[1]
+    size, R = len(D) // blocks, D.shape[1]
     settings = [(size, r) for r in powers(1, R)] + [(k, R) for k in powers(10, size)]
-    order = [torch.randperm(R, generator=torch.Generator().manual_seed(b)) for b in range(blocks)]
-    return {(k, r): [b*size + winner(D[b*size:(b+1)*size, order[b]], k, r) for b in range(blocks)] for k, r in settings}
+    order = [
+        torch.randperm(R, generator=torch.Generator().manual_seed(b)) for b in range(blocks)
+    ]
+    return {
+        (k, r): [
+            b * size + winner(D[b * size : (b + 1) * size, order[b]], k, r)
+            for b in range(blocks)
+        ]
+        for k, r in settings
+    }
+
 
 def powers(
-    first:int,
-    last:int,
-)->list: # first, 2·first, … , at most last
+    first: int,
+    last: int,
+) -> list:  # first, 2·first, … , at most last
     "Doubled again and again"
-    return [first*2**j for j in range(20) if first*2**j <= last]
+    return [first * 2**j for j in range(20) if first * 2**j <= last]
+
 
 def ablation(
-    lab:Lab,
-    test:str, # name of the set
-    n:int=100, # test images
-)->dict[tuple, Tensor]: # (K, R) -> mean distance on unseen images, (blocks,)
+    lab: Lab,
+    test: str,  # name of the set
+    n: int = 100,  # test images
+) -> dict[tuple, Tensor]:  # (K, R) -> mean distance on unseen images, (blocks,)
     "Figure 3"
     chosen, label = winners(matrix(lab)[lab.distance_name], lab.p.blocks), lab.p.matrix[2]
-    judge = lambda k: lab.scores(test, f'{label} candidate {k}', fixed(lab.model, candidate(k, lab.model.shape), label), n)['distance'].mean()
-    means = {k: judge(k) for k in Bar(sorted({k for ks in chosen.values() for k in ks}), desc='Figure 3', unit='winner')}
+
+    def judge(k):
+        return lab.scores(
+            test,
+            f'{label} candidate {k}',
+            fixed(lab.model, candidate(k, lab.model.shape), label),
+            n,
+        )['distance'].mean()
+
+    means = {
+        k: judge(k)
+        for k in Bar(
+            sorted({k for ks in chosen.values() for k in ks}), desc='Figure 3', unit='winner'
+        )
+    }
     return {setting: torch.stack([means[k] for k in ks]) for setting, ks in chosen.items()}
 
 # %% ../nbs/10_results.ipynb #40ed53eb
 def without_blocks(
-    x:Tensor, # (C, H, W)
-    grid:int, # blocks on each side; 1: the mean of each channel
-)->Tensor: # (C, H, W)
+    x: Tensor,  # (C, H, W)
+    grid: int,  # blocks on each side; 1: the mean of each channel
+) -> Tensor:  # (C, H, W)
     "Noise whose block means are taken out"
     return x - F.interpolate(F.adaptive_avg_pool2d(x, grid)[None], x.shape[-2:])[0]
 
+
 def scaled(
-    model:SR3, # the network
-    k:float, # factor, below 1: less noise is taken away
-)->SR3:
+    model: SR3,  # the network
+    k: float,  # factor, below 1: less noise is taken away
+) -> SR3:
     "The model with its noise estimate multiplied (Ning et al., 2024)"
+
     def eps(y):
         eps_fn = model.eps(y)
-        return lambda x, t: k*eps_fn(x, t)
+        return lambda x, t: k * eps_fn(x, t)
+
     other = copy(model)
     other.eps = eps
     return other
 
+
 def worst(
-    found:BoundaryCondition, # of a search by halving
-)->int: # candidate
+    found: BoundaryCondition,  # of a search by halving
+) -> int:  # candidate
     "The worst on the pairs that all candidates were judged on"
     return found.scores[:, found.scores.isfinite().all(0)].mean(1).argmax().item()
 
+
 def tricks(
-    lab:Lab,
-    test:str, # name of the set
-    n:int=100, # test images
-)->dict[str, dict]: # name -> scores
+    lab: Lab,
+    test: str,  # name of the set
+    n: int = 100,  # test images
+) -> dict[str, dict]:  # name -> scores
     "Random, found and worst x_T beside simple changes of a random one, for the first sampler"
     label, found = lab.p.ode[0], lab.found(lab.p.ode[0])
-    change = lambda name, f=lambda x: x, model=lab.model: mean_over([lab.scores(test, f'{label} {name} {k}', drawn(model, label, 100 + k, f), n) for k in range(lab.p.draws)])
-    rows = {'random x_T': lab.random(test, label, n), 'x̃_T': lab.scores(test, f'{label} found', fixed(lab.model, found.x_T, label))}
-    rows['worst candidate'] = lab.scores(test, f'{label} worst', fixed(lab.model, candidate(worst(found), lab.model.shape), label), n)
-    rows['x_T = 0'] = lab.scores(test, f'{label} zero', fixed(lab.model, torch.zeros(lab.model.shape), label), n)
-    for tau in (.25, .5, .75, .9, .98, 1.02, 1.05, 1.1): rows[f'{tau}·x_T'] = change(f'times {tau}', lambda x: tau*x)
+
+    def change(name, f=lambda x: x, model=lab.model):
+        return mean_over(
+            [
+                lab.scores(test, f'{label} {name} {k}', drawn(model, label, 100 + k, f), n)
+                for k in range(lab.p.draws)
+            ]
+        )
+
+    rows = {
+        'random x_T': lab.random(test, label, n),
+        'x̃_T': lab.scores(test, f'{label} found', fixed(lab.model, found.x_T, label)),
+    }
+    rows['worst candidate'] = lab.scores(
+        test,
+        f'{label} worst',
+        fixed(lab.model, candidate(worst(found), lab.model.shape), label),
+        n,
+    )
+    rows['x_T = 0'] = lab.scores(
+        test, f'{label} zero', fixed(lab.model, torch.zeros(lab.model.shape), label), n
+    )
+    for tau in (0.25, 0.5, 0.75, 0.9, 0.98, 1.02, 1.05, 1.1):
+        rows[f'{tau}·x_T'] = change(f'times {tau}', lambda x: tau * x)
     cosine = lab.model.on('cosine')
     rows['cosine schedule'] = change('cosine', model=cosine)
-    rows['x̃_T, cosine schedule'] = lab.scores(test, f'{label} found cosine', fixed(cosine, found.x_T, label), n)
-    for k in (.99, .995, .998):
+    rows['x̃_T, cosine schedule'] = lab.scores(
+        test, f'{label} found cosine', fixed(cosine, found.x_T, label), n
+    )
+    for k in (0.99, 0.995, 0.998):
         rows[f'{k}·ε'] = change(f'eps times {k}', model=scaled(lab.model, k))
-        rows[f'x̃_T, {k}·ε'] = lab.scores(test, f'{label} found eps times {k}', fixed(scaled(lab.model, k), found.x_T, label), n)
-    rows['1.02·x̃_T'] = lab.scores(test, f'{label} found times 1.02', fixed(lab.model, 1.02*found.x_T, label), n)
-    for name, grid in (('channel means', 1), ('8×8 block means', 8)): rows[f'{name} removed'] = change(f'without {grid}', lambda x: without_blocks(x, grid))
-    rows['x̃_T, 8×8 block means removed'] = lab.scores(test, f'{label} found without 8', fixed(lab.model, without_blocks(found.x_T, 8), label), n)
-    for eta in ('0.5', '1') if label.startswith('DDIM') else (): rows[f'η = {eta}'] = lab.scores(test, f'{label} eta {eta}', drawn(lab.model, label.replace('DDIM', f'DDIM({eta})')), n)
-    return {name: {metric: values[:n] for metric, values in row.items()} for name, row in rows.items()}
+        rows[f'x̃_T, {k}·ε'] = lab.scores(
+            test,
+            f'{label} found eps times {k}',
+            fixed(scaled(lab.model, k), found.x_T, label),
+            n,
+        )
+    rows['1.02·x̃_T'] = lab.scores(
+        test, f'{label} found times 1.02', fixed(lab.model, 1.02 * found.x_T, label), n
+    )
+    for name, grid in (('channel means', 1), ('8×8 block means', 8)):
+        rows[f'{name} removed'] = change(f'without {grid}', lambda x: without_blocks(x, grid))
+    rows['x̃_T, 8×8 block means removed'] = lab.scores(
+        test,
+        f'{label} found without 8',
+        fixed(lab.model, without_blocks(found.x_T, 8), label),
+        n,
+    )
+    for eta in ('0.5', '1') if label.startswith('DDIM') else ():
+        rows[f'η = {eta}'] = lab.scores(
+            test,
+            f'{label} eta {eta}',
+            drawn(lab.model, label.replace('DDIM', f'DDIM({eta})')),
+            n,
+        )
+    return {
+        name: {metric: values[:n] for metric, values in row.items()}
+        for name, row in rows.items()
+    }
 
 # %% ../nbs/10_results.ipynb #1bbd875e
 def predictors(
-    D:Tensor, # (K, R) of `matrix`
-    shape:tuple, # of x_T
-)->dict[str, float]: # property -> correlation with the mean score; 'together': share of the variance that a linear fit explains
+    D: Tensor,  # (K, R) of `matrix`
+    shape: tuple,  # of x_T
+) -> dict[str, float]:  # property -> correlation; 'together': R² of a linear fit
     "What a candidate's score can be told from"
     x = [candidate(k, shape) for k in range(len(D))]
-    blocks = lambda n: torch.stack([F.adaptive_avg_pool2d(v, n).square().mean().sqrt() for v in x])
-    P = dict(length=torch.stack([v.norm() for v in x]), **{f'channel mean, {c}': torch.stack([v[i].mean() for v in x]) for i, c in enumerate(('red', 'green', 'blue'))},
-        **{'size of the channel means': blocks(1), 'size of the 4×4 block means': blocks(4), 'size of the 8×8 block means': blocks(8)})
-    unit = lambda v: (v - v.mean())/v.std()
+
+    def blocks(n):
+        return torch.stack([F.adaptive_avg_pool2d(v, n).square().mean().sqrt() for v in x])
+
+    P = dict(
+        length=torch.stack([v.norm() for v in x]),
+        **{
+            f'channel mean, {c}': torch.stack([v[i].mean() for v in x])
+            for i, c in enumerate(('red', 'green', 'blue'))
+        },
+        **{
+            'size of the channel means': blocks(1),
+            'size of the 4×4 block means': blocks(4),
+            'size of the 8×8 block means': blocks(8),
+        },
+    )
+
+    def unit(v):
+        return (v - v.mean()) / v.std()
+
     score, A = unit(D.mean(1)), torch.stack([unit(v) for v in P.values()], 1)
     fit = A @ torch.linalg.lstsq(A, score[:, None]).solution
     n, p = A.shape
-    return {name: (unit(v)*score).mean().item()*n/(n - 1) for name, v in P.items()} | dict(together=1 - ((score[:, None] - fit).square().sum()/(n - p - 1)/score.square().sum()*(n - 1)).item())
+    return {
+        name: (unit(v) * score).mean().item() * n / (n - 1) for name, v in P.items()
+    } | dict(
+        together=1
+        - (
+            (score[:, None] - fit).square().sum()
+            / (n - p - 1)
+            / score.square().sum()
+            * (n - 1)
+        ).item()
+    )
 
 # %% ../nbs/10_results.ipynb #dbd2d6b5
 def overfitting(
-    D:Tensor, # (K, R) of `matrix`
-    blocks:int, # disjoint sets of candidates
-)->dict[int, tuple]: # pairs that decide -> share by which the winner is below the mean on these pairs, and on others
+    D: Tensor,  # (K, R) of `matrix`
+    blocks: int,  # disjoint sets of candidates
+) -> dict[int, tuple]:  # pairs that decide -> shares below the mean
     "Choose on some of the first half of the pairs, judge on them and on the second half; mean over the blocks"
-    size, half = len(D)//blocks, D.shape[1]//2
+    size, half = len(D) // blocks, D.shape[1] // 2
+
     def gains(part, r):
         k = winner(part, len(part), r)
-        return torch.stack([1 - side[k].mean()/side.mean() for side in (part[:, :r], part[:, half:])])
-    return {r: tuple(torch.stack([gains(D[b*size:(b+1)*size], r) for b in range(blocks)]).mean(0).tolist()) for r in powers(1, half)}
+        return torch.stack(
+            [1 - side[k].mean() / side.mean() for side in (part[:, :r], part[:, half:])]
+        )
+
+    return {
+        r: tuple(
+            torch.stack([gains(D[b * size : (b + 1) * size], r) for b in range(blocks)])
+            .mean(0)
+            .tolist()
+        )
+        for r in powers(1, half)
+    }
 
 # %% ../nbs/10_results.ipynb #a497d8b5
 def transfer(
-    lab:Lab,
-    test:str, # name of the set
-    n:int=100, # test images
-)->dict[tuple, Tensor]: # (found for, used by) -> distance minus that of a random x_T, (n,)
+    lab: Lab,
+    test: str,  # name of the set
+    n: int = 100,  # test images
+) -> dict[tuple, Tensor]:  # (found for, used by) -> distance minus that of a random x_T, (n,)
     "Every found x_T with every sampler"
-    name = lambda a, b: f'{b} found' if a == b else f'{b} with x_T of {a}'
-    return {(a, b): lab.gain(test, name(a, b), lab.found(a).x_T, b, n) for a in lab.p.ode for b in lab.p.ode}
+
+    def name(a, b):
+        return f'{b} found' if a == b else f'{b} with x_T of {a}'
+
+    return {
+        (a, b): lab.gain(test, name(a, b), lab.found(a).x_T, b, n)
+        for a in lab.p.ode
+        for b in lab.p.ode
+    }
+
 
 def transfer_networks(
-    labs:dict[str, Lab], # name -> laboratory of a network, all with the same test sets
-    test:str, # name of the set
-    label:str, # of an ODE sampler
-    n:int=100, # test images
-)->dict[tuple, Tensor]: # (found with, used by) -> distance minus that of a random x_T, (n,)
+    labs: dict[str, Lab],  # name -> laboratory of a network, all with the same test sets
+    test: str,  # name of the set
+    label: str,  # of an ODE sampler
+    n: int = 100,  # test images
+) -> dict[tuple, Tensor]:  # (found with, used by) -> distance minus that of a random x_T, (n,)
     "Every network's x_T in every network"
-    name = lambda a, b: f'{label} found' if a == b else f'{label} with x_T {digest(labs[a].found(label).x_T)} of {a}'  # the other's folder may be made anew
-    return {(a, b): labs[b].gain(test, name(a, b), labs[a].found(label).x_T, label, n) for a in labs for b in labs}
+
+    def name(a, b):
+        return (
+            f'{label} found'
+            if a == b
+            else f'{label} with x_T {digest(labs[a].found(label).x_T)} of {a}'
+        )  # the other's folder may be made anew
+
+    return {
+        (a, b): labs[b].gain(test, name(a, b), labs[a].found(label).x_T, label, n)
+        for a in labs
+        for b in labs
+    }
+
 
 def choice_by(
-    D:dict[str, Tensor], # of `matrix`
-    blocks:int, # disjoint sets of candidates
-)->dict[tuple, float]: # (chosen by, judged by) -> how many standard deviations of the candidates the choice is below their mean
+    D: dict[str, Tensor],  # of `matrix`
+    blocks: int,  # disjoint sets of candidates
+) -> dict[tuple, float]:  # (chosen by, judged by) -> standard deviations below the mean
     "Choose by one distance on half of the pairs, judge by another on the other half"
-    names, size = [name for name in D if name != 'unconditional'], len(next(iter(D.values())))//blocks
-    half = D[names[0]].shape[1]//2
+    names, size = (
+        [name for name in D if name != 'unconditional'],
+        len(next(iter(D.values()))) // blocks,
+    )
+    half = D[names[0]].shape[1] // 2
+
     def gain(a, b):
-        parts = [(D[a][k:k+size, :half].mean(1), D[b][k:k+size, half:].mean(1)) for k in range(0, blocks*size, size)]
-        return sum(((judge.mean() - judge[choose.argmin()])/judge.std()).item() for choose, judge in parts)/blocks
+        parts = [
+            (D[a][k : k + size, :half].mean(1), D[b][k : k + size, half:].mean(1))
+            for k in range(0, blocks * size, size)
+        ]
+        return (
+            sum(
+                ((judge.mean() - judge[choose.argmin()]) / judge.std()).item()
+                for choose, judge in parts
+            )
+            / blocks
+        )
+
     return {(a, b): gain(a, b) for a in names for b in names}
 
 # %% ../nbs/10_results.ipynb #5b84dad6
 def picture(
-    columns:dict[str, Tensor], # title -> images (n, 3, H, W)
-    z:Tensor, # HR images (≥n, 3, H, W)
-    distance:Callable, # for the numbers
-    name:str='LPIPS', # of the distance
-)->'Figure': # matplotlib's
+    columns: dict[str, Tensor],  # title -> images (n, 3, H, W)
+    z: Tensor,  # HR images (≥n, 3, H, W)
+    distance: Callable,  # for the numbers
+    name: str = 'LPIPS',  # of the distance
+) -> 'Figure':  # matplotlib's
     "LR and HR images have no number; all others say how far from HR they are"
     import matplotlib.pyplot as plt  # slow to import: only where something is drawn
+
     n = min(map(len, columns.values()))
-    fig, axes = plt.subplots(n, len(columns), figsize=(1.6*len(columns), 1.75*n + .4), layout='constrained', squeeze=False)
+    fig, axes = plt.subplots(
+        n,
+        len(columns),
+        figsize=(1.6 * len(columns), 1.75 * n + 0.4),
+        layout='constrained',
+        squeeze=False,
+    )
     for column, (title, images) in zip(axes.T, columns.items()):
-        scores = distance(images[:n], z[:n]) if title not in ('LR', 'HR') else n*[None]
+        scores = distance(images[:n], z[:n]) if title not in ('LR', 'HR') else n * [None]
         column[0].set_title(title.replace(' + ', '\n+ '), fontsize=9)
         for ax, image, score in zip(column, images, scores):
-            ax.imshow(to_image(image)); ax.set(xticks=[], yticks=[])
-            if score is not None: ax.set_xlabel(f'{name} {score:.3f}', fontsize=8)
+            ax.imshow(to_image(image))
+            ax.set(xticks=[], yticks=[])
+            if score is not None:
+                ax.set_xlabel(f'{name} {score:.3f}', fontsize=8)
     return fig
 
+
 def story(
-    lab:Lab,
-    test:str, # name of the set
-    n:int=3, # images
-)->'Figure':
+    lab: Lab,
+    test: str,  # name of the set
+    n: int = 3,  # images
+) -> 'Figure':
     "Figures 1, 2 and 4: images under some random x_T, under the worst and the best candidate, and by DDPM"
     label, z, y, model = lab.p.ode[0], lab.tests[test][:n], lab.y_tests[test][:n], lab.model
     found = lab.found(label)
-    starts = {f'$x_T^{{({k})}}$': candidate(k, model.shape, 1) for k in range(3)} | {'worst candidate': candidate(worst(found), model.shape), r'$\tilde x_T$': found.x_T}
+    starts = {f'$x_T^{{({k})}}$': candidate(k, model.shape, 1) for k in range(3)} | {
+        'worst candidate': candidate(worst(found), model.shape),
+        r'$\tilde x_T$': found.x_T,
+    }
     with torch.no_grad():
-        columns = dict(LR=y) | {title: model.h(x_T[None], y, label) for title, x_T in starts.items()} | {lab.p.ddpm[-1]: drawn(model, lab.p.ddpm[-1])(y, range(len(y)))}
+        columns = (
+            dict(LR=y)
+            | {title: model.h(x_T[None], y, label) for title, x_T in starts.items()}
+            | {lab.p.ddpm[-1]: drawn(model, lab.p.ddpm[-1])(y, range(len(y)))}
+        )
     return picture(columns | dict(HR=z), z, lab.distance, lab.distance_name)
 
 # %% ../nbs/10_results.ipynb #8c18b55f
 def plot_ablation(
-    means:dict[tuple, Tensor], # of `ablation`
-    name:str='LPIPS', # of the distance
-)->'Figure':
+    means: dict[tuple, Tensor],  # of `ablation`
+    name: str = 'LPIPS',  # of the distance
+) -> 'Figure':
     "Figure 3: mean and standard deviation over the blocks"
     import matplotlib.pyplot as plt
+
     most = max(k for k, _ in means), max(r for _, r in means)
     fig, axes = plt.subplots(1, 2, figsize=(7, 2.8), layout='constrained', sharey=True)
     for ax, symbol, other, place in zip(axes, 'RK', 'KR', (1, 0)):
-        line = {setting[place]: v for setting, v in sorted(means.items()) if setting[1 - place] == most[1 - place]}
-        ax.errorbar(list(line), [v.mean().item() for v in line.values()], [v.std().item() for v in line.values()], fmt='o-', capsize=3)
-        ax.set(xscale='log', xlabel=f'${symbol}$', title=f'${other} = {most[1 - place]}$'); ax.set_xticks(list(line), list(map(str, line)), minor=False); ax.minorticks_off()
+        line = {
+            setting[place]: v
+            for setting, v in sorted(means.items())
+            if setting[1 - place] == most[1 - place]
+        }
+        ax.errorbar(
+            list(line),
+            [v.mean().item() for v in line.values()],
+            [v.std().item() for v in line.values()],
+            fmt='o-',
+            capsize=3,
+        )
+        ax.set(xscale='log', xlabel=f'${symbol}$', title=f'${other} = {most[1 - place]}$')
+        ax.set_xticks(list(line), list(map(str, line)), minor=False)
+        ax.minorticks_off()
     axes[0].set_ylabel(f'{name} on unseen images')
     return fig
 
+
 def plot_agreement(
-    C:Tensor, # (R, R) correlations
-)->'Figure':
+    C: Tensor,  # (R, R) correlations
+) -> 'Figure':
     "Table 6 as a picture"
     import matplotlib.pyplot as plt
+
     fig, ax = plt.subplots(figsize=(4, 3.4), layout='constrained')
-    fig.colorbar(ax.imshow(C, cmap='PuOr_r', vmin=-1, vmax=1), label='correlation over candidates')
+    fig.colorbar(
+        ax.imshow(C, cmap='PuOr_r', vmin=-1, vmax=1), label='correlation over candidates'
+    )
     ax.set(xlabel='image $i$', ylabel='image $j$')
     return fig
 
+
 def plot_predictors(
-    told:dict[str, float], # of `predictors`
-    K:int, # candidates that they were measured on
-)->'Figure':
+    told: dict[str, float],  # of `predictors`
+    K: int,  # candidates that they were measured on
+) -> 'Figure':
     "The correlations, and in grey what chance alone reaches in 95 of 100 cases"
     import matplotlib.pyplot as plt
+
     told = {name: v for name, v in told.items() if name != 'together'}
     fig, ax = plt.subplots(figsize=(5, 2.4), layout='constrained')
-    ax.axvspan(-2/K**.5, 2/K**.5, color='.9'); ax.barh(list(told), list(told.values())); ax.invert_yaxis()
+    ax.axvspan(-2 / K**0.5, 2 / K**0.5, color='.9')
+    ax.barh(list(told), list(told.values()))
+    ax.invert_yaxis()
     ax.set(xlabel='correlation with the mean score')
     return fig
 
@@ -322,71 +603,195 @@ def plot_predictors(
 def table_lines(lab, rows, test):
     "For results.csv: set, method, metric, mean, standard error, images, calls, seconds per image"
     for method, row in rows.items():
-        values = {lab.distance_name: row['distance'], 'PSNR': row['PSNR'], 'SSIM': row['SSIM'], 'x̃_T − random': paired(rows, method)}
+        values = {
+            lab.distance_name: row['distance'],
+            'PSNR': row['PSNR'],
+            'SSIM': row['SSIM'],
+            'x̃_T − random': paired(rows, method),
+        }
         for metric, v in values.items():
-            if v is not None: yield test, method, metric, *(f'{s:.5f}' for s in stats(v)), len(v), calls(method), f"{row['seconds'].mean():.4f}"
+            if v is not None:
+                yield (
+                    test,
+                    method,
+                    metric,
+                    *(f'{s:.5f}' for s in stats(v)),
+                    len(v),
+                    calls(method),
+                    f"{row['seconds'].mean():.4f}",
+                )
+
 
 def listing(
-    rows:dict, # name -> text
-    head:tuple, # two titles
-)->str: # markdown
+    rows: dict,  # name -> text
+    head: tuple,  # two titles
+) -> str:  # markdown
     "A table of two columns"
-    return '\n'.join([f'| {head[0]} | {head[1]} |', '|---|---|'] + [f'| {name} | {text} |' for name, text in rows.items()])
+    return '\n'.join(
+        [f'| {head[0]} | {head[1]} |', '|---|---|']
+        + [f'| {name} | {text} |' for name, text in rows.items()]
+    )
+
 
 def kept(
-    lab:Lab,
-    figure:'Figure', # matplotlib's
-    file:str, # its name
-)->str: # markdown that shows it
+    lab: Lab,
+    figure: 'Figure',  # matplotlib's
+    file: str,  # its name
+) -> str:  # markdown that shows it
     "Save a figure in the folder"
     import matplotlib.pyplot as plt
-    with writing(lab.folder/file): figure.savefig(lab.folder/file, dpi=100)
+
+    with writing(lab.folder / file):
+        figure.savefig(lab.folder / file, dpi=100)
     plt.close(figure)
     return f'![]({file})'
 
+
 def experiments(
-    lab:Lab,
-    main:str, # the test set of the side experiments
-    others:dict[str, Lab]={}, # name -> laboratory of another network, for the transfer
-)->Iterator[tuple[str, str]]: # title and markdown
+    lab: Lab,
+    main: str,  # the test set of the side experiments
+    others: dict[str, Lab] = {},  # name -> laboratory of another network, for the transfer
+) -> Iterator[tuple[str, str]]:  # title and markdown
     "All that Table 1 leaves open, one after the other"
     p, name, n = lab.p, lab.distance_name, min(100, lab.p.n)
-    yield 'Searches', listing({label: f'candidate {f.index} of {p.K}, {f.score:.4f} ± {f.error:.4f} on {f.scores.shape[1]} pairs, {f.solves} solves, {f.nfe} calls, {f.seconds:.0f} s; correlation of pairs {f.meta["rho"]:.2f}' for label, f in ((label, lab.found(label)) for label in p.ode)}, ('sampler', 'found'))
+    yield (
+        'Searches',
+        listing(
+            {
+                label: f'candidate {f.index} of {p.K}, {f.score:.4f} ± {f.error:.4f} on {f.scores.shape[1]} pairs, {f.solves} solves, {f.nfe} calls, {f.seconds:.0f} s; correlation of pairs {f.meta["rho"]:.2f}'
+                for label, f in ((label, lab.found(label)) for label in p.ode)
+            },
+            ('sampler', 'found'),
+        ),
+    )
     yield 'Figures 1, 2 and 4', kept(lab, story(lab, main), 'story.jpg')
     D, means = matrix(lab), ablation(lab, main, n)
-    yield 'Figure 3', kept(lab, plot_ablation(means, name), 'ablation.png') + '\n\n' + listing({f'K = {k}, R = {r}': f'{v.mean():.4f} ± {v.std():.4f} (standard deviation over {len(v)} blocks)' for (k, r), v in means.items()}, ('choice', f'{name} on unseen images'))
+    yield (
+        'Figure 3',
+        kept(lab, plot_ablation(means, name), 'ablation.png')
+        + '\n\n'
+        + listing(
+            {
+                f'K = {k}, R = {r}': f'{v.mean():.4f} ± {v.std():.4f} (standard deviation over {len(v)} blocks)'
+                for (k, r), v in means.items()
+            },
+            ('choice', f'{name} on unseen images'),
+        ),
+    )
     seen = agreement(D, name)
-    yield 'Table 6', kept(lab, plot_agreement(seen['C']), 'agreement.png') + '\n\n' + listing({k: f'{v:.3f}' for k, v in seen.items() if k != 'C'}, ('correlation', ''))
-    yield 'Simple tricks', f'{main}, {p.ode[0]}.\n\n' + listing({k: pm(row['distance']) for k, row in tricks(lab, main, n).items()}, ('start', name))
+    yield (
+        'Table 6',
+        kept(lab, plot_agreement(seen['C']), 'agreement.png')
+        + '\n\n'
+        + listing({k: f'{v:.3f}' for k, v in seen.items() if k != 'C'}, ('correlation', '')),
+    )
+    yield (
+        'Simple tricks',
+        f'{main}, {p.ode[0]}.\n\n'
+        + listing(
+            {k: pm(row['distance']) for k, row in tricks(lab, main, n).items()},
+            ('start', name),
+        ),
+    )
     told = predictors(D[name], lab.model.shape)
-    yield 'What tells a score?', kept(lab, plot_predictors(told, len(D[name])), 'predictors.png') + '\n\n' + listing({k: f'{v:+.3f}' for k, v in told.items()}, ('property of x_T', 'correlation with the mean score; together: share of the variance'))
-    yield 'Over-fitting to the references', listing({f'R = {r}': f'{100*own:.1f} % on these pairs, {100*other:.1f} % on others' for r, (own, other) in overfitting(D[name], p.blocks).items()}, ('chosen on', f'{name} of the winner below the mean of all candidates'))
-    yield 'Transfer between distances', listing({f'{a} → {b}': f'{v:.2f}' for (a, b), v in choice_by(D, p.blocks).items()}, ('chosen by → judged by', 'standard deviations below the mean, on other pairs'))
-    yield 'Transfer between samplers', f'{main}.\n\n' + listing({f'{a} → {b}': pm(v) for (a, b), v in transfer(lab, main, n).items()}, ('found for → used by', f'{name} minus that of a random x_T'))
-    if others: yield 'Transfer between networks', f'{main}, {p.ode[0]}.\n\n' + listing({f'{a} → {b}': pm(v) for (a, b), v in transfer_networks({'this': lab} | others, main, p.ode[0], n).items()}, ('found with → used by', f'{name} minus that of a random x_T'))
+    yield (
+        'What tells a score?',
+        kept(lab, plot_predictors(told, len(D[name])), 'predictors.png')
+        + '\n\n'
+        + listing(
+            {k: f'{v:+.3f}' for k, v in told.items()},
+            (
+                'property of x_T',
+                'correlation with the mean score; together: share of the variance',
+            ),
+        ),
+    )
+    yield (
+        'Over-fitting to the references',
+        listing(
+            {
+                f'R = {r}': f'{100 * own:.1f} % on these pairs, {100 * other:.1f} % on others'
+                for r, (own, other) in overfitting(D[name], p.blocks).items()
+            },
+            ('chosen on', f'{name} of the winner below the mean of all candidates'),
+        ),
+    )
+    yield (
+        'Transfer between distances',
+        listing(
+            {f'{a} → {b}': f'{v:.2f}' for (a, b), v in choice_by(D, p.blocks).items()},
+            ('chosen by → judged by', 'standard deviations below the mean, on other pairs'),
+        ),
+    )
+    yield (
+        'Transfer between samplers',
+        f'{main}.\n\n'
+        + listing(
+            {f'{a} → {b}': pm(v) for (a, b), v in transfer(lab, main, n).items()},
+            ('found for → used by', f'{name} minus that of a random x_T'),
+        ),
+    )
+    if others:
+        yield (
+            'Transfer between networks',
+            f'{main}, {p.ode[0]}.\n\n'
+            + listing(
+                {
+                    f'{a} → {b}': pm(v)
+                    for (a, b), v in transfer_networks(
+                        {'this': lab} | others, main, p.ode[0], n
+                    ).items()
+                },
+                ('found with → used by', f'{name} minus that of a random x_T'),
+            ),
+        )
+
 
 def write(
-    lab:Lab,
-    tables:dict[str, dict], # test set -> rows of `table_1`
-    texts:dict[str, str], # title -> markdown
-)->str: # results.md
+    lab: Lab,
+    tables: dict[str, dict],  # test set -> rows of `table_1`
+    texts: dict[str, str],  # title -> markdown
+) -> str:  # results.md
     "Both files, results.csv and results.md"
-    lines, text = io.StringIO(), f'# Results\n\nPrecision: {lab.model.precision}. Distance: {lab.distance_name}. {lab.why}\n'
-    csv.writer(lines).writerows([('set', 'method', 'metric', 'mean', 'standard error', 'images', 'calls', 'seconds per image'), *(line for test, rows in tables.items() for line in table_lines(lab, rows, test))])
+    lines, text = (
+        io.StringIO(),
+        f'# Results\n\nPrecision: {lab.model.precision}. Distance: {lab.distance_name}. {lab.why}\n',
+    )
+    csv.writer(lines).writerows(
+        [
+            (
+                'set',
+                'method',
+                'metric',
+                'mean',
+                'standard error',
+                'images',
+                'calls',
+                'seconds per image',
+            ),
+            *(line for test, rows in tables.items() for line in table_lines(lab, rows, test)),
+        ]
+    )
     text += ''.join(f'\n## {title}\n\n{content}\n' for title, content in texts.items())
-    for file, content in (('results.csv', lines.getvalue()), ('results.md', text)): write_atomically(lab.folder/file, content.encode(errors='backslashreplace'))  # a set's name may be no text
+    for file, content in (('results.csv', lines.getvalue()), ('results.md', text)):
+        write_atomically(
+            lab.folder / file, content.encode(errors='backslashreplace')
+        )  # a set's name may be no text
     return text
 
+
 def report(
-    lab:Lab,
-    main:str, # the test set of the side experiments
-    others:dict[str, Lab]={}, # name -> laboratory of another network, for the transfer
-)->str: # results.md
+    lab: Lab,
+    main: str,  # the test set of the side experiments
+    others: dict[str, Lab] = {},  # name -> laboratory of another network, for the transfer
+) -> str:  # results.md
     "Everything, into results.md, results.csv and the figures; they grow with each experiment"
     tables, texts = {}, {}
     for test, z in lab.tests.items():
         tables[test] = table_1(lab, test)
-        texts[f'Table 1, {test}'] = f'{len(z)} patches.\n\n{markdown(tables[test], lab.distance_name)}'
+        texts[f'Table 1, {test}'] = (
+            f'{len(z)} patches.\n\n{markdown(tables[test], lab.distance_name)}'
+        )
         write(lab, tables, texts)
     for title, text in experiments(lab, main, others):
         texts[title] = text

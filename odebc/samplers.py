@@ -22,245 +22,350 @@ from .schedule import Schedule, lam_times, respaced_times, uniform_times
 # %% ../nbs/03_samplers.ipynb #b9910306
 class Point(NamedTuple):
     "A place where the noise was asked for"
-    t:float # time
-    x:Tensor # x_t, (B, …)
-    eps:Tensor # ε(x_t, t), same shape
+
+    t: float  # time
+    x: Tensor  # x_t, (B, …)
+    eps: Tensor  # ε(x_t, t), same shape
+
 
 @lru_cache(10_000)
 def level(
-    sched:Schedule, # α, σ, λ
-    t:float, # time
-)->tuple: # α_t, σ_t and λ_t as floats
+    sched: Schedule,  # α, σ, λ
+    t: float,  # time
+) -> tuple:  # α_t, σ_t and λ_t as floats
     "What a step needs of the schedule at time t"
     return float(sched.alpha(t)), float(sched.sigma(t)), float(sched.lam(t))
+
 
 @dataclass
 class Solver:
     "A grid of times and the step from each to the next"
-    times:Tensor # (n+1,), from the first time to the last
-    steps:list # n functions step(past, t, sched, generator) -> x_t, past = the last Points, newest last
+
+    times: Tensor  # (n+1,), from the first time to the last
+    steps: list  # n functions step(past, t, sched, generator) -> x_t, past = the last Points, newest last
 
     @property
-    def nfe(self)->int: return len(self.steps)
+    def nfe(self) -> int:
+        return len(self.steps)
+
 
 def predict_x0(
-    p:Point, # x_t and the noise in it
-    sched:Schedule, # α and σ
-)->Tensor: # x̂_0, shape of p.x
+    p: Point,  # x_t and the noise in it
+    sched: Schedule,  # α and σ
+) -> Tensor:  # x̂_0, shape of p.x
     "The clean image that x_t and its noise imply (Eq. 1 solved for x_0)"
     alpha, sigma, _ = level(sched, p.t)
-    return (p.x - sigma*p.eps)/alpha
+    return (p.x - sigma * p.eps) / alpha
+
 
 def solve(
-    solver:Solver, # times and steps
-    eps_fn:Callable, # eps_fn(x, t) -> noise in x, shape of x
-    x_T:Tensor, # boundary condition (B, …) at the first time
-    sched:Schedule, # α, σ, λ
-    generator:torch.Generator|None=None, # chance of a stochastic step
-    callback:Callable|None=None, # callback(i, t, x) after step i = 1 … n arrived at time t
-)->Tensor: # x at the last time, shape of x_T
+    solver: Solver,  # times and steps
+    eps_fn: Callable,  # eps_fn(x, t) -> noise in x, shape of x
+    x_T: Tensor,  # boundary condition (B, …) at the first time
+    sched: Schedule,  # α, σ, λ
+    generator: torch.Generator | None = None,  # chance of a stochastic step
+    callback: Callable | None = None,  # callback(i, t, x) after step i
+) -> Tensor:  # x at the last time, shape of x_T
     "The loop of all samplers: one evaluation of `eps_fn`, then one step, for each time but the last"
-    if not x_T.isfinite().all(): raise OdebcError("x_T holds NaN or infinite values")
+    if not x_T.isfinite().all():
+        raise OdebcError("x_T holds NaN or infinite values")
     x, past, times = x_T, [], solver.times.tolist()
     for i, (s, t, step) in enumerate(zip(times, times[1:], solver.steps), 1):
         eps = eps_fn(x, s)
-        if eps.shape != x.shape: raise OdebcError(f"eps_fn returned shape {tuple(eps.shape)} for x of shape {tuple(x.shape)}")
+        if eps.shape != x.shape:
+            raise OdebcError(
+                f"eps_fn returned shape {tuple(eps.shape)} for x of shape {tuple(x.shape)}"
+            )
         past = past[-2:] + [Point(s, x, eps)]
         x = step(past, t, sched, generator)
-        if callback: callback(i, t, x)
+        if callback:
+            callback(i, t, x)
     return x
 
 # %% ../nbs/03_samplers.ipynb #ee4f5e9e
 def ddim_step(
-    eta:float=0., # 0: DDIM, the ODE; 1: DDPM with variance β̃
-)->Callable: # a step for `solve`
+    eta: float = 0.0,  # 0: DDIM, the ODE; 1: DDPM with variance β̃
+) -> Callable:  # a step for `solve`
     "DDIM's family of steps (Song et al., 2021, Eq. 12)"
-    if not 0 <= eta <= 1: raise OdebcError(f"η must lie in 0 … 1, not {eta}")
+    if not 0 <= eta <= 1:
+        raise OdebcError(f"η must lie in 0 … 1, not {eta}")
+
     def step(past, t, sched, generator=None):
         s, x, eps = past[-1]
         (alpha_s, sigma_s, _), (alpha, sigma, _) = level(sched, s), level(sched, t)
-        noise = eta*sigma/sigma_s*max(1 - (alpha_s/alpha)**2, 0)**.5 if eta else 0.
-        x = alpha*predict_x0(past[-1], sched) + (sigma**2 - noise**2)**.5*eps
-        if not noise: return x
-        if generator is None: raise OdebcError("a stochastic step needs a torch.Generator")
-        return x + noise*torch.randn(x.shape, generator=generator, dtype=x.dtype, device=generator.device).to(x.device)
+        noise = (
+            eta * sigma / sigma_s * max(1 - (alpha_s / alpha) ** 2, 0) ** 0.5 if eta else 0.0
+        )
+        x = alpha * predict_x0(past[-1], sched) + (sigma**2 - noise**2) ** 0.5 * eps
+        if not noise:
+            return x
+        if generator is None:
+            raise OdebcError("a stochastic step needs a torch.Generator")
+        return x + noise * torch.randn(
+            x.shape, generator=generator, dtype=x.dtype, device=generator.device
+        ).to(x.device)
+
     return step
 
+
 def ddim(
-    n:int, # steps
-    sched:Schedule, # for its T
-    eta:float=0., # 0: the ODE; 1: as noisy as DDPM
-)->Solver:
+    n: int,  # steps
+    sched: Schedule,  # for its T
+    eta: float = 0.0,  # 0: the ODE; 1: as noisy as DDPM
+) -> Solver:
     "DDIM with equal steps in t"
-    return Solver(uniform_times(n, sched.T), n*[ddim_step(eta)])
+    return Solver(uniform_times(n, sched.T), n * [ddim_step(eta)])
 
 # %% ../nbs/03_samplers.ipynb #0433d82c
 def moments(
-    h:float, # λ_t − λ_s
-    n:int, # how many
-    sign:int, # +1 for ε, −1 for x̂_0
-)->Tensor: # (n,) float64
+    h: float,  # λ_t − λ_s
+    n: int,  # how many
+    sign: int,  # +1 for ε, −1 for x̂_0
+) -> Tensor:  # (n,) float64
     "∫_0^h exp(sign·(h − τ)) τ^k dτ for k < n"
-    M = [sign*math.expm1(sign*h)]
-    for k in range(1, n): M.append(sign*(k*M[-1] - h**k))
+    M = [sign * math.expm1(sign * h)]
+    for k in range(1, n):
+        M.append(sign * (k * M[-1] - h**k))
     return torch.tensor(M, dtype=torch.float64)
 
+
 def exponential_step(
-    nodes:tuple=(-1,), # which of the past points the polynomial goes through
-    base:int=-1, # the past point that the step starts from
-    predict:str='eps', # what is interpolated: "eps" (DPM-Solver) or "x0" (DPM-Solver++)
-    moments:Callable=moments, # right-hand sides of the weights' equations
-)->Callable: # a step for `solve`
+    nodes: tuple = (-1,),  # which of the past points the polynomial goes through
+    base: int = -1,  # the past point that the step starts from
+    predict: str = 'eps',  # what is interpolated: "eps" (DPM-Solver) or "x0" (DPM-Solver++)
+    moments: Callable = moments,  # right-hand sides of the weights' equations
+) -> Callable:  # a step for `solve`
     "DPM-Solver's step: the linear part exactly, the rest by a polynomial in λ (Lu et al., 2022)"
-    sign, carried, other = {'eps': (1, 0, 1), 'x0': (-1, 1, 0)}[predict]  # places of α and σ in `level`
+    sign, carried, other = {'eps': (1, 0, 1), 'x0': (-1, 1, 0)}[
+        predict
+    ]  # places of α and σ in `level`
+
     def step(past, t, sched, generator=None):
         s, x, _ = past[base]
         at_s, at_t = level(sched, s), level(sched, t)
         h = at_t[2] - at_s[2]
-        tau = torch.tensor([(level(sched, past[i].t)[2] - at_s[2])/h for i in nodes], dtype=torch.float64)  # in units of h
-        M = moments(h, len(nodes), sign)/h**torch.arange(len(nodes), dtype=torch.float64)
+        tau = torch.tensor(
+            [(level(sched, past[i].t)[2] - at_s[2]) / h for i in nodes], dtype=torch.float64
+        )  # in units of h
+        M = moments(h, len(nodes), sign) / h ** torch.arange(len(nodes), dtype=torch.float64)
         weights = torch.linalg.solve(torch.vander(tau, increasing=True).T, M).tolist()
-        values = [past[i].eps if predict == 'eps' else predict_x0(past[i], sched) for i in nodes]
-        return at_t[carried]/at_s[carried]*x - sign*at_t[other]*sum(w*v for w, v in zip(weights, values))
+        values = [
+            past[i].eps if predict == 'eps' else predict_x0(past[i], sched) for i in nodes
+        ]
+        return at_t[carried] / at_s[carried] * x - sign * at_t[other] * sum(
+            w * v for w, v in zip(weights, values)
+        )
+
     return step
 
 # %% ../nbs/03_samplers.ipynb #63517d9c
 def multistep(
-    order:int, # 1, 2 or 3
-    n:int, # steps = calls
-    sched:Schedule, # λ
-    start:float|None=None, # first time, T by default; swap the ends and the solver inverts
-    end:float=1., # last time
-    **how, # `predict` and `moments` of `exponential_step`
-)->Solver:
+    order: int,  # 1, 2 or 3
+    n: int,  # steps = calls
+    sched: Schedule,  # λ
+    start: float | None = None,  # first time, T by default
+    end: float = 1.0,  # last time
+    **how,  # `predict` and `moments` of `exponential_step`
+) -> Solver:
     "DPM-Solver(++) 2M and 3M: steps uniform in λ, values from the steps before"
-    if order not in (1, 2, 3): raise OdebcError(f"the order must be 1, 2 or 3, not {order}")
-    return Solver(lam_times(n, sched, start, end), [exponential_step(tuple(range(-min(i, order), 0)), **how) for i in range(1, n + 1)])
+    if order not in (1, 2, 3):
+        raise OdebcError(f"the order must be 1, 2 or 3, not {order}")
+    return Solver(
+        lam_times(n, sched, start, end),
+        [exponential_step(tuple(range(-min(i, order), 0)), **how) for i in range(1, n + 1)],
+    )
 
 # %% ../nbs/03_samplers.ipynb #1900ad06
 def midpoint(
-    h:float, # λ_t − λ_s
-    n:int, # how many
-    sign:int, # +1 for ε, −1 for x̂_0
-)->Tensor: # (n,) float64
+    h: float,  # λ_t − λ_s
+    n: int,  # how many
+    sign: int,  # +1 for ε, −1 for x̂_0
+) -> Tensor:  # (n,) float64
     "Moments that take a linear v at the middle of the step: the published second-order methods"
     M = moments(h, n, sign)
-    if n > 1: M[1] = h/2*M[0]
+    if n > 1:
+        M[1] = h / 2 * M[0]
     return M
 
+
 def stages(
-    order:int, # 1, 2 or 3
-    inner:tuple, # r_1 (and r_2), as shares of the step in λ
-    predict:str='eps', # or "x0"
-)->tuple: # nodes 0, r_1, r_2 and one step for each
+    order: int,  # 1, 2 or 3
+    inner: tuple,  # r_1 (and r_2), as shares of the step in λ
+    predict: str = 'eps',  # or "x0"
+) -> tuple:  # nodes 0, r_1, r_2 and one step for each
     "The published stages of a singlestep method (DPM-Solver-2 and -3)"
-    stage = lambda nodes, base, **how: exponential_step(nodes, base, predict, **how)
-    first, last = stage((-1,), -1), {2: stage((-2, -1), -2, moments=midpoint), 3: stage((-3, -1), -3)}
-    return [(0., *inner[:order-1]), {1: [first], 2: [first, last[2]], 3: [first, stage((-2, -1), -2), last[3]]}[order]]
+
+    def stage(nodes, base, **how):
+        return exponential_step(nodes, base, predict, **how)
+
+    first, last = (
+        stage((-1,), -1),
+        {2: stage((-2, -1), -2, moments=midpoint), 3: stage((-3, -1), -3)},
+    )
+    return [
+        (0.0, *inner[: order - 1]),
+        {1: [first], 2: [first, last[2]], 3: [first, stage((-2, -1), -2), last[3]]}[order],
+    ]
+
 
 def singlestep(
-    order:int, # 1, 2 or 3
-    n:int, # calls; those that fill no whole step make a last one of lower order
-    sched:Schedule, # λ
-    start:float|None=None, # first time, T by default
-    end:float=1., # last time
-    inner:dict|None=None, # {2: (r_1,), 3: (r_1, r_2)}; 1/2 and 1/3, 2/3 by default
-    predict:str='eps', # or "x0"
-)->Solver:
+    order: int,  # 1, 2 or 3
+    n: int,  # calls; those that fill no whole step make a last one of lower order
+    sched: Schedule,  # λ
+    start: float | None = None,  # first time, T by default
+    end: float = 1.0,  # last time
+    inner: dict | None = None,  # {2: (r_1,), 3: (r_1, r_2)}; 1/2 and 1/3, 2/3 by default
+    predict: str = 'eps',  # or "x0"
+) -> Solver:
     "DPM-Solver-2 and -3: outer steps uniform in λ, calls inside each"
-    if order not in (1, 2, 3): raise OdebcError(f"the order must be 1, 2 or 3, not {order}")
-    inner = {1: (), 2: (1/2,), 3: (1/3, 2/3)} | (inner or {})
-    orders = n//order*[order] + [n % order]*(n % order > 0)
+    if order not in (1, 2, 3):
+        raise OdebcError(f"the order must be 1, 2 or 3, not {order}")
+    inner = {1: (), 2: (1 / 2,), 3: (1 / 3, 2 / 3)} | (inner or {})
+    orders = n // order * [order] + [n % order] * (n % order > 0)
     outer, times, steps = lam_times(len(orders), sched, start, end), [], []
     for s, t, o in zip(outer, outer[1:], orders):
         shares, new = stages(o, inner[o], predict)
-        times += [s] + [sched.t_of_lam(torch.lerp(sched.lam(s), sched.lam(t), r)) for r in shares[1:]]
+        times += [s] + [
+            sched.t_of_lam(torch.lerp(sched.lam(s), sched.lam(t), r)) for r in shares[1:]
+        ]
         steps += new
     return Solver(torch.stack([*times, outer[-1]]), steps)
 
 # %% ../nbs/03_samplers.ipynb #7622c385
 def damped(
-    h:float, # λ_t − λ_s
-    n:int, # how many
-    sign:int, # +1 for ε, −1 for x̂_0
-)->Tensor: # (n,) float64
+    h: float,  # λ_t − λ_s
+    n: int,  # how many
+    sign: int,  # +1 for ε, −1 for x̂_0
+) -> Tensor:  # (n,) float64
     "Moments with half of the quadratic one: the 3M update as widely implemented, of order 2"
     M = moments(h, n, sign)
-    if n > 2: M[2] = M[2]/2
+    if n > 2:
+        M[2] = M[2] / 2
     return M
 
 # %% ../nbs/03_samplers.ipynb #784e8341
 def to_zero(
-    solver:Solver, # that ends above 0
-)->Solver:
+    solver: Solver,  # that ends above 0
+) -> Solver:
     "One call more, spent on x̂_0"
     return Solver(torch.cat([solver.times, torch.zeros(1)]), solver.steps + [ddim_step()])
 
-DDPM_SECTIONS = {1000: [1000], 250: [90, 60, 60, 20, 20], 100: [45, 20, 15, 10, 10]}  # the paper's respacing
+
+DDPM_SECTIONS = {
+    1000: [1000],
+    250: [90, 60, 60, 20, 20],
+    100: [45, 20, 15, 10, 10],
+}  # the paper's respacing
+
 
 def ddpm(
-    n:int, # steps
-    sched:Schedule, # for its T
-)->Solver:
+    n: int,  # steps
+    sched: Schedule,  # for its T
+) -> Solver:
     "DDPM, respaced as in the paper for 1000, 250 and 100 steps of 1000, else uniformly over whole times"
-    times = respaced_times(DDPM_SECTIONS[n], sched.T) if n in DDPM_SECTIONS and sched.T == 1000 else uniform_times(n, sched.T).round()
-    return Solver(times, n*[ddim_step(1.)])
+    times = (
+        respaced_times(DDPM_SECTIONS[n], sched.T)
+        if n in DDPM_SECTIONS and sched.T == 1000
+        else uniform_times(n, sched.T).round()
+    )
+    return Solver(times, n * [ddim_step(1.0)])
 
 # %% ../nbs/03_samplers.ipynb #20792e03
-def _dpm(build, order, **how): return lambda n, sched: to_zero(build(order, n - 1, sched, **how))
+def _dpm(build, order, **how):
+    return lambda n, sched: to_zero(build(order, n - 1, sched, **how))
 
-FAMILIES = {'DDPM': ddpm, 'DDIM': ddim, 'DPMS': _dpm(singlestep, 3),  # the paper's rows
-    'DPM-1': _dpm(multistep, 1), 'DPM-2S': _dpm(singlestep, 2), 'DPM-3S': _dpm(singlestep, 3),
-    'DPM-2M': _dpm(multistep, 2, moments=midpoint), 'DPM-3M': _dpm(multistep, 3), 'DPM-3M-damped': _dpm(multistep, 3, moments=damped),
-    'DPM++-1': _dpm(multistep, 1, predict='x0'), 'DPM++-2S': _dpm(singlestep, 2, predict='x0'), 'DPM++-3S': _dpm(singlestep, 3, predict='x0'),
-    'DPM++-2M': _dpm(multistep, 2, predict='x0', moments=midpoint), 'DPM++-3M': _dpm(multistep, 3, predict='x0'), 'DPM++-3M-damped': _dpm(multistep, 3, predict='x0', moments=damped)}
+
+FAMILIES = {
+    'DDPM': ddpm,
+    'DDIM': ddim,
+    'DPMS': _dpm(singlestep, 3),  # the paper's rows
+    'DPM-1': _dpm(multistep, 1),
+    'DPM-2S': _dpm(singlestep, 2),
+    'DPM-3S': _dpm(singlestep, 3),
+    'DPM-2M': _dpm(multistep, 2, moments=midpoint),
+    'DPM-3M': _dpm(multistep, 3),
+    'DPM-3M-damped': _dpm(multistep, 3, moments=damped),
+    'DPM++-1': _dpm(multistep, 1, predict='x0'),
+    'DPM++-2S': _dpm(singlestep, 2, predict='x0'),
+    'DPM++-3S': _dpm(singlestep, 3, predict='x0'),
+    'DPM++-2M': _dpm(multistep, 2, predict='x0', moments=midpoint),
+    'DPM++-3M': _dpm(multistep, 3, predict='x0'),
+    'DPM++-3M-damped': _dpm(multistep, 3, predict='x0', moments=damped),
+}
+
 
 def parse(
-    label:str, # "DDIM-50", "DPMS-20", "DDIM(0.5)-50", …
-)->tuple: # family, number of calls, η (0 for the ODE)
+    label: str,  # "DDIM-50", "DPMS-20", "DDIM(0.5)-50", …
+) -> tuple:  # family, number of calls, η (0 for the ODE)
     "The parts of a sampler's label; ValueError for an unknown one, with the nearest known"
     name, _, n = label.rpartition('-')
     family, _, eta = name.rstrip(')').partition('(')
-    if family not in FAMILIES or not n.isdecimal() or name != (f'{family}({eta})' if eta else family) or (eta and (family != 'DDIM' or not eta.replace('.', '', 1).isdecimal() or float(eta) > 1)):
+    if (
+        family not in FAMILIES
+        or not n.isdecimal()
+        or name != (f'{family}({eta})' if eta else family)
+        or (
+            eta
+            and (family != 'DDIM' or not eta.replace('.', '', 1).isdecimal() or float(eta) > 1)
+        )
+    ):
         calls = n if n.isdecimal() and int(n) else 50
-        close = ' or '.join(f'{match}-{calls}' for match in get_close_matches(family or n, FAMILIES, 2, .4) or ['DDIM'])
-        raise OdebcError(f"unknown sampler {label!r}, did you mean {close}? Known are <family>-<calls> with the families {', '.join(FAMILIES)}, and DDIM(<eta>)-<calls> with eta in 0 … 1")
-    if int(n) < 1: raise OdebcError(f"{label}: at least 1 call is needed")
-    return family, int(n), 1. if family == 'DDPM' else float(eta or 0)
+        close = ' or '.join(
+            f'{match}-{calls}'
+            for match in get_close_matches(family or n, FAMILIES, 2, 0.4) or ['DDIM']
+        )
+        raise OdebcError(
+            f"unknown sampler {label!r}, did you mean {close}? Known are <family>-<calls> with the families {', '.join(FAMILIES)}, and DDIM(<eta>)-<calls> with eta in 0 … 1"
+        )
+    if int(n) < 1:
+        raise OdebcError(f"{label}: at least 1 call is needed")
+    return family, int(n), 1.0 if family == 'DDPM' else float(eta or 0)
+
 
 def nfe(
-    label:str, # "DDIM-50", …
-)->int: # calls of the network per solve
+    label: str,  # "DDIM-50", …
+) -> int:  # calls of the network per solve
     "The number of network evaluations that a label announces"
     return parse(label)[1]
 
+
 def is_ode(
-    label:str, # "DDIM-50", …
-)->bool: # no noise but x_T
+    label: str,  # "DDIM-50", …
+) -> bool:  # no noise but x_T
     "Whether a label solves the ODE, so that x_0 depends on x_T alone"
     return parse(label)[2] == 0
 
+
 def clipped(
-    eps_fn:Callable, # eps_fn(x, t)
-    sched:Schedule, # α and σ
-)->Callable: # an eps_fn
+    eps_fn: Callable,  # eps_fn(x, t)
+    sched: Schedule,  # α and σ
+) -> Callable:  # an eps_fn
     "The noise estimate whose x̂_0 is that of `eps_fn`, clipped to [-1, 1]"
+
     def clipped_eps(x, t):
         x0 = predict_x0(Point(t, x, eps_fn(x, t)), sched).clamp(-1, 1)
         alpha, sigma, _ = level(sched, t)
-        return (x - alpha*x0)/sigma
+        return (x - alpha * x0) / sigma
+
     return clipped_eps
 
+
 def sampler(
-    label:str, # the paper's rows "DDPM-1000", "DDIM-50", "DPMS-20", and every other family of `FAMILIES`
-    sched:Schedule, # the network's schedule
-    clip:bool=False, # keep x̂_0 in [-1, 1]
-)->Callable: # (eps_fn, x_T, generator=None, callback=None) -> x_0
+    label: str,  # the paper's rows "DDPM-1000", "DDIM-50", "DPMS-20", and every other family of `FAMILIES`
+    sched: Schedule,  # the network's schedule
+    clip: bool = False,  # keep x̂_0 in [-1, 1]
+) -> Callable:  # (eps_fn, x_T, generator=None, callback=None) -> x_0
     "The sampler of a label; a stochastic one without a generator raises ValueError"
     family, n, eta = parse(label)
-    if n > sched.T: raise OdebcError(f"{label}: the schedule has no more than {sched.T} steps")
+    if n > sched.T:
+        raise OdebcError(f"{label}: the schedule has no more than {sched.T} steps")
     solver = ddim(n, sched, eta) if family == 'DDIM' else FAMILIES[family](n, sched)
+
     def sample(eps_fn, x_T, generator=None, callback=None):
-        if eta and generator is None: raise OdebcError(f"{label} draws noise in every step: pass a torch.Generator")
-        return solve(solver, clipped(eps_fn, sched) if clip else eps_fn, x_T, sched, generator, callback)
+        if eta and generator is None:
+            raise OdebcError(f"{label} draws noise in every step: pass a torch.Generator")
+        return solve(
+            solver, clipped(eps_fn, sched) if clip else eps_fn, x_T, sched, generator, callback
+        )
+
     return sample

@@ -14,120 +14,152 @@ from .errors import OdebcError
 # %% ../nbs/00_schedule.ipynb #618e18c4
 class Schedule:
     "Variance-preserving noise schedule q(x_t | x_0) = N(α_t x_0, σ_t² I), real t in [0, T] (Eqs. 1-3)"
-    def __init__(self,
-        betas:Tensor, # DDPM's β_1 … β_T, shape (T,), each in (0, 1)
-        name:str='custom', # recorded in checkpoints
-        **numbers, # that the betas were made from
+
+    def __init__(
+        self,
+        betas: Tensor,  # DDPM's β_1 … β_T, shape (T,), each in (0, 1)
+        name: str = 'custom',  # recorded in checkpoints
+        **numbers,  # that the betas were made from
     ):
         betas = torch.as_tensor(betas, dtype=torch.float64)
-        if betas.ndim != 1 or not ((0 < betas) & (betas < 1)).all(): raise OdebcError("betas must be a vector with every β in (0, 1)")
-        self.T, self.name, self.numbers = len(betas), name, numbers or dict(betas=betas.tolist())
-        self.table = torch.cat([torch.zeros(1, dtype=torch.float64), torch.log1p(-betas).cumsum(0)/2])
+        if betas.ndim != 1 or not ((0 < betas) & (betas < 1)).all():
+            raise OdebcError("betas must be a vector with every β in (0, 1)")
+        self.T, self.name, self.numbers = (
+            len(betas),
+            name,
+            numbers or dict(betas=betas.tolist()),
+        )
+        self.table = torch.cat(
+            [torch.zeros(1, dtype=torch.float64), torch.log1p(-betas).cumsum(0) / 2]
+        )
 
     @classmethod
-    def linear(cls,
-        T:int=1000, # steps
-        beta_1:float=1e-4, # β of the first step
-        beta_T:float=.02, # β of the last step
+    def linear(
+        cls,
+        T: int = 1000,  # steps
+        beta_1: float = 1e-4,  # β of the first step
+        beta_T: float = 0.02,  # β of the last step
     ):
         "β grows linearly from `beta_1` to `beta_T`: DDPM's schedule and the paper's"
         betas = torch.linspace(beta_1, beta_T, T, dtype=torch.float64)
         return cls(betas, 'linear', beta_1=beta_1, beta_T=beta_T)
 
     @classmethod
-    def cosine(cls,
-        T:int=1000, # steps
-        s:float=.008, # offset that keeps the first β from being too small
-        beta_max:float=.999, # no β is larger
+    def cosine(
+        cls,
+        T: int = 1000,  # steps
+        s: float = 0.008,  # offset that keeps the first β from being too small
+        beta_max: float = 0.999,  # no β is larger
     ):
         "ᾱ_t falls like a squared cosine (Nichol & Dhariwal, 2021, Eq. 17); β is clipped at `beta_max`"
-        alpha_bar = ((torch.arange(T+1, dtype=torch.float64)/T + s)/(1 + s)*math.pi/2).cos()**2
-        betas = (1 - alpha_bar[1:]/alpha_bar[:-1]).clamp(max=beta_max)
+        alpha_bar = (
+            (torch.arange(T + 1, dtype=torch.float64) / T + s) / (1 + s) * math.pi / 2
+        ).cos() ** 2
+        betas = (1 - alpha_bar[1:] / alpha_bar[:-1]).clamp(max=beta_max)
         return cls(betas, 'cosine', s=s, beta_max=beta_max)
 
     @property
-    def facts(self)->dict:
+    def facts(self) -> dict:
         "Name and numbers, which tell it from others; the table they lead to is rounded by the machine"
         return dict(schedule=self.name, T=self.T) | self.numbers
 
-    def log_alpha(self,
-        t, # time(s) in [0, T], number or tensor
-    )->Tensor: # log α_t, float64, shape of t
+    def log_alpha(
+        self,
+        t,  # time(s) in [0, T], number or tensor
+    ) -> Tensor:  # log α_t, float64, shape of t
         "DDPM's ½ log ᾱ_t at integers, linear in between"
         t = torch.as_tensor(t, dtype=torch.float64)
         table, i = self.table.to(t.device), self._interval(t)
-        return torch.lerp(table[i], table[i+1], t - i)
+        return torch.lerp(table[i], table[i + 1], t - i)
 
     def _interval(self, t):
-        if not ((0 <= t) & (t <= self.T)).all(): raise OdebcError(f"t must lie in [0, {self.T}]")
+        if not ((0 <= t) & (t <= self.T)).all():
+            raise OdebcError(f"t must lie in [0, {self.T}]")
         return t.floor().long().clamp(max=self.T - 1)
 
-    def alpha(self, t)->Tensor:
+    def alpha(self, t) -> Tensor:
         "α_t (Eq. 1); t as in `log_alpha`, here and below"
         return self.log_alpha(t).exp()
 
-    def sigma(self, t)->Tensor:
+    def sigma(self, t) -> Tensor:
         "σ_t = √(1 − α_t²)"
-        return (-torch.expm1(2*self.log_alpha(t))).sqrt()
+        return (-torch.expm1(2 * self.log_alpha(t))).sqrt()
 
-    def lam(self, t)->Tensor:
+    def lam(self, t) -> Tensor:
         "λ_t = log(α_t/σ_t), infinite at t = 0"
         return self.log_alpha(t) - self.sigma(t).log()
 
-    def t_of_lam(self,
-        l, # λ, number or tensor, not below λ_T
-    )->Tensor: # t with lam(t) = l
+    def t_of_lam(
+        self,
+        l,  # λ, number or tensor, not below λ_T
+    ) -> Tensor:  # t with lam(t) = l
         "The inverse of `lam`"
         l = torch.as_tensor(l, dtype=torch.float64)
-        if not (l >= self.lam(self.T) - 1e-9).all(): raise OdebcError(f"λ must not be below λ_T = {self.lam(self.T):.4f}")
-        table, log_alpha = self.table.to(l.device), -torch.nn.functional.softplus(-2*l)/2
+        if not (l >= self.lam(self.T) - 1e-9).all():
+            raise OdebcError(f"λ must not be below λ_T = {self.lam(self.T):.4f}")
+        table, log_alpha = self.table.to(l.device), -torch.nn.functional.softplus(-2 * l) / 2
         i = (torch.searchsorted(-table, -log_alpha) - 1).clamp(0, self.T - 1)
-        return (i + (log_alpha - table[i])/(table[i+1] - table[i])).clamp(max=self.T)
+        return (i + (log_alpha - table[i]) / (table[i + 1] - table[i])).clamp(max=self.T)
 
-    def f(self, t)->Tensor:
+    def f(self, t) -> Tensor:
         "Drift f(t) = d log α / dt of the forward SDE (Eq. 3)"
         i = self._interval(torch.as_tensor(t, dtype=torch.float64))
-        return self.table.to(i.device)[i+1] - self.table.to(i.device)[i]
+        return self.table.to(i.device)[i + 1] - self.table.to(i.device)[i]
 
-    def g2(self, t)->Tensor:
+    def g2(self, t) -> Tensor:
         "Squared diffusion g²(t) = dσ²/dt − 2 f σ² = −2 f(t) (Eq. 3)"
-        return -2*self.f(t)
+        return -2 * self.f(t)
 
 # %% ../nbs/00_schedule.ipynb #331133c0
 def uniform_times(
-    n:int, # number of steps
-    T:int=1000, # the schedule's T
-)->Tensor: # (n+1,) real times from T down to 0
+    n: int,  # number of steps
+    T: int = 1000,  # the schedule's T
+) -> Tensor:  # (n+1,) real times from T down to 0
     "n equal steps from T to 0"
-    if n < 1: raise OdebcError(f"the number of steps must be at least 1, not {n}")
+    if n < 1:
+        raise OdebcError(f"the number of steps must be at least 1, not {n}")
     return torch.linspace(T, 0, n + 1, dtype=torch.float64)
 
+
 def lam_times(
-    n:int, # number of steps
-    sched:Schedule, # λ and its inverse
-    start:float|None=None, # first time, T by default
-    end:float=1., # last time, above 0
-)->Tensor: # (n+1,) real times from start to end
+    n: int,  # number of steps
+    sched: Schedule,  # λ and its inverse
+    start: float | None = None,  # first time, T by default
+    end: float = 1.0,  # last time, above 0
+) -> Tensor:  # (n+1,) real times from start to end
     "n steps from `start` to `end`, equal in λ"
-    if n < 0: raise OdebcError(f"the number of steps must not be negative, but is {n}")
+    if n < 0:
+        raise OdebcError(f"the number of steps must not be negative, but is {n}")
     ends = torch.tensor([sched.T if start is None else start, end], dtype=torch.float64)
-    if not (ends > 0).all(): raise OdebcError(f"steps equal in λ go between times above 0, where λ is finite, not from {ends[0]:g} to {ends[1]:g}")
-    inner = torch.lerp(*sched.lam(ends), torch.linspace(0, 1, n + 1, dtype=torch.float64))[1:-1]
-    return torch.cat([ends[:1], sched.t_of_lam(inner), ends[1:]])[:n + 1]
+    if not (ends > 0).all():
+        raise OdebcError(
+            f"steps equal in λ go between times above 0, where λ is finite, not from {ends[0]:g} to {ends[1]:g}"
+        )
+    inner = torch.lerp(*sched.lam(ends), torch.linspace(0, 1, n + 1, dtype=torch.float64))[
+        1:-1
+    ]
+    return torch.cat([ends[:1], sched.t_of_lam(inner), ends[1:]])[: n + 1]
+
 
 def respaced_times(
-    sections:list, # steps taken from each of the equal sections of 1 … T, smallest t first
-    T:int=1000, # the schedule's T
-)->Tensor: # (sum(sections)+1,) whole times from T down to 0
+    sections: list,  # steps taken from each of the equal sections of 1 … T, smallest t first
+    T: int = 1000,  # the schedule's T
+) -> Tensor:  # (sum(sections)+1,) whole times from T down to 0
     "The times of respaced DDPM, section by section (guided-diffusion's `space_timesteps`, t = index + 1)"
-    if sections[-1:] == [1] and T > 1: raise OdebcError("the last section needs at least 2 steps, so that t = T is one of them")
-    sizes = [T//len(sections) + (i < T % len(sections)) for i in range(len(sections))]
+    if sections[-1:] == [1] and T > 1:
+        raise OdebcError(
+            "the last section needs at least 2 steps, so that t = T is one of them"
+        )
+    sizes = [T // len(sections) + (i < T % len(sections)) for i in range(len(sections))]
     times, start = [0], 1
     for n, size in zip(sections, sizes):
-        if not 1 <= n <= size: raise OdebcError(f"a section of {size} steps cannot give {n}")
-        stride = (size - 1)/(n - 1) if n > 1 else 1
-        position = 0.
-        for _ in range(n):  # added up, not multiplied: where i·stride ends in .5, guided-diffusion's rounding error decides
+        if not 1 <= n <= size:
+            raise OdebcError(f"a section of {size} steps cannot give {n}")
+        stride = (size - 1) / (n - 1) if n > 1 else 1
+        position = 0.0
+        for _ in range(
+            n
+        ):  # added up, not multiplied: where i·stride ends in .5, guided-diffusion's rounding error decides
             times.append(start + round(position))
             position += stride
         start += size

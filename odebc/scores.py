@@ -26,250 +26,407 @@ from .progress import Bar
 
 # %% ../nbs/09_scores.ipynb #518741b2
 def candidate(
-    k:int, # which
-    shape:tuple, # (C, H, W)
-    seed:int=0, # of all of them
-)->Tensor: # (C, H, W) standard normal, float32, on the CPU
+    k: int,  # which
+    shape: tuple,  # (C, H, W)
+    seed: int = 0,  # of all of them
+) -> Tensor:  # (C, H, W) standard normal, float32, on the CPU
     "Candidate x_T number k; depends on (seed, k) alone"
-    if seed < 0 or k < 0: raise OdebcError(f"the seed must not be negative, but is {seed}" if seed < 0 else f"candidates are numbered from 0, there is no {k}")
-    return torch.from_numpy(np.random.default_rng((seed, k)).standard_normal(tuple(shape), dtype=np.float32))
+    if seed < 0 or k < 0:
+        raise OdebcError(
+            f"the seed must not be negative, but is {seed}"
+            if seed < 0
+            else f"candidates are numbered from 0, there is no {k}"
+        )
+    return torch.from_numpy(
+        np.random.default_rng((seed, k)).standard_normal(tuple(shape), dtype=np.float32)
+    )
+
 
 def candidates(
-    K:int, # how many
-    shape:tuple, # of one, (C, H, W)
-    seed:int=0, # of all of them
-)->Tensor: # (K, C, H, W)
+    K: int,  # how many
+    shape: tuple,  # of one, (C, H, W)
+    seed: int = 0,  # of all of them
+) -> Tensor:  # (K, C, H, W)
     "The first K candidates"
-    if K < 1: raise OdebcError(f"K must be at least 1, not {K}")
-    try: x_T = torch.empty(K, *shape)
-    except RuntimeError: raise OdebcError(f"K = {K} candidates of shape {tuple(shape)} do not fit into memory: draw fewer") from None
-    for k in range(K): x_T[k] = candidate(k, shape, seed)
+    if K < 1:
+        raise OdebcError(f"K must be at least 1, not {K}")
+    try:
+        x_T = torch.empty(K, *shape)
+    except RuntimeError:
+        raise OdebcError(
+            f"K = {K} candidates of shape {tuple(shape)} do not fit into memory: draw fewer"
+        ) from None
+    for k in range(K):
+        x_T[k] = candidate(k, shape, seed)
     return x_T
 
 # %% ../nbs/09_scores.ipynb #391845ae
 @dataclass
 class BoundaryCondition:
     "A chosen x_T and how it was chosen"
-    x_T:Tensor # (C, H, W)
-    seed:int # of the candidates
-    index:int # its row in `scores`; for a drawn one x_T = candidate(index, shape, seed)
-    scores:Tensor # (rows, R) score matrix, NaN where not evaluated
-    solves:int # cells evaluated, by this map
-    nfe:int # calls of the network, those for cheaper maps and for gradients included
-    seconds:float # wall time of the search
-    meta:dict = field(default_factory=dict) # strategy, distance, sampler, model, digests of model and pairs, …
-    unseen:Tensor|None = None # (N,) scores of x_T on pairs that the search has not seen
-    kept:dict = field(default_factory=dict) # tensors that a strategy needs to go on
+
+    x_T: Tensor  # (C, H, W)
+    seed: int  # of the candidates
+    index: int  # its row in `scores`; for a drawn one x_T = candidate(index, shape, seed)
+    scores: Tensor  # (rows, R) score matrix, NaN where not evaluated
+    solves: int  # cells evaluated, by this map
+    nfe: int  # calls of the network, those for cheaper maps and for gradients included
+    seconds: float  # wall time of the search
+    meta: dict = field(default_factory=dict)  # strategy, distance, model, pairs, …
+    unseen: Tensor | None = None  # (N,) scores of x_T on pairs that the search has not seen
+    kept: dict = field(default_factory=dict)  # tensors that a strategy needs to go on
 
     @property
-    def score(self)->float: return self.scores[self.index].nanmean().item()
+    def score(self) -> float:
+        return self.scores[self.index].nanmean().item()
 
     @property
-    def error(self)->float:
+    def error(self) -> float:
         "Standard error of `score` over the pairs; the score itself is flattering, as the winner was chosen by it"
         return standard_error(self.scores[self.index])
 
     @property
-    def unseen_score(self)->float: return float('nan') if self.unseen is None else self.unseen.mean().item()
+    def unseen_score(self) -> float:
+        return float('nan') if self.unseen is None else self.unseen.mean().item()
 
     @property
-    def unseen_error(self)->float: return float('nan') if self.unseen is None else standard_error(self.unseen)
+    def unseen_error(self) -> float:
+        return float('nan') if self.unseen is None else standard_error(self.unseen)
 
-    def save(self,
-        path:str|Path, # a .safetensors file, written atomically
+    def save(
+        self,
+        path: str | Path,  # a .safetensors file, written atomically
     ):
         "Write tensors and provenance"
-        tensors = dict(x_T=self.x_T, scores=self.scores) | ({} if self.unseen is None else dict(unseen=self.unseen)) | {f'kept.{k}': v for k, v in self.kept.items()}
-        facts = {k: json.dumps(getattr(self, k)) for k in ('seed', 'index', 'solves', 'nfe', 'seconds', 'meta')}
-        write_atomically(path, save({k: v.cpu().contiguous() for k, v in tensors.items()}, facts))
+        tensors = (
+            dict(x_T=self.x_T, scores=self.scores)
+            | ({} if self.unseen is None else dict(unseen=self.unseen))
+            | {f'kept.{k}': v for k, v in self.kept.items()}
+        )
+        facts = {
+            k: json.dumps(getattr(self, k))
+            for k in ('seed', 'index', 'solves', 'nfe', 'seconds', 'meta')
+        }
+        write_atomically(
+            path, save({k: v.cpu().contiguous() for k, v in tensors.items()}, facts)
+        )
 
     @classmethod
-    def load(cls,
-        path:str|Path, # written by `save`
+    def load(
+        cls,
+        path: str | Path,  # written by `save`
     ):
         "Read what `save` wrote"
         try:
             with safe_open(path, framework='pt') as f:
-                tensors, facts = {k: f.get_tensor(k) for k in f.keys()}, {k: json.loads(v) for k, v in f.metadata().items()}
-            if not isinstance(facts['meta'], dict): raise ValueError('its meta is no dictionary')
-            kept = {k.removeprefix('kept.'): tensors.pop(k) for k in list(tensors) if k.startswith('kept.')}
+                tensors, facts = (
+                    {k: f.get_tensor(k) for k in f.keys()},
+                    {k: json.loads(v) for k, v in f.metadata().items()},
+                )
+            if not isinstance(facts['meta'], dict):
+                raise ValueError('its meta is no dictionary')
+            kept = {
+                k.removeprefix('kept.'): tensors.pop(k)
+                for k in list(tensors)
+                if k.startswith('kept.')
+            }
             return cls(**tensors, **facts, kept=kept)
-        except FileNotFoundError: raise OdebcError(f"there is no boundary condition {path}") from None
-        except (OSError, SafetensorError, AttributeError, LookupError, TypeError, ValueError) as e: raise OdebcError(f"{path} is not a boundary condition: {e}") from None
+        except FileNotFoundError:
+            raise OdebcError(f"there is no boundary condition {path}") from None
+        except (
+            OSError,
+            SafetensorError,
+            AttributeError,
+            LookupError,
+            TypeError,
+            ValueError,
+        ) as e:
+            raise OdebcError(f"{path} is not a boundary condition: {e}") from None
+
 
 def standard_error(
-    scores:Tensor, # (N,), NaN where missing
-)->float:
+    scores: Tensor,  # (N,), NaN where missing
+) -> float:
     "Of their mean"
     scores = scores[~scores.isnan()]
-    return (scores.std()/len(scores)**.5).item() if len(scores) > 1 else float('nan')
+    return (scores.std() / len(scores) ** 0.5).item() if len(scores) > 1 else float('nan')
 
 # %% ../nbs/09_scores.ipynb #64a8a9a1
 def name_of(
-    distance:Callable, # function or module
-)->str:
+    distance: Callable,  # function or module
+) -> str:
     "What a file of scores remembers of a function: its name, a digest of its weights if it has any, and arguments that are bound to it"
-    if isinstance(distance, partial): return f"{name_of(distance.func)} with {', '.join([*map(str, distance.args), *(f'{k}={v}' for k, v in sorted(distance.keywords.items()))])}"
-    if isinstance(distance, torch.nn.Module): return f'{type(distance).__name__} {digest(*distance.state_dict().values())}'
+    if isinstance(distance, partial):
+        return f"{name_of(distance.func)} with {', '.join([*map(str, distance.args), *(f'{k}={v}' for k, v in sorted(distance.keywords.items()))])}"
+    if isinstance(distance, torch.nn.Module):
+        return f'{type(distance).__name__} {digest(*distance.state_dict().values())}'
     return getattr(distance, '__qualname__', type(distance).__qualname__)
 
+
 def check_pairs(
-    z:Tensor, # (R, C, H, W) HR images
-    y:Tensor, # (R, C, h, w) LR images
+    z: Tensor,  # (R, C, H, W) HR images
+    y: Tensor,  # (R, C, h, w) LR images
 ):
     "Refuse pairs that cannot be pairs"
-    if z.ndim != 4 or y.ndim != 4: raise OdebcError(f"need batches of images z (R, C, H, W) and y (R, C, h, w), not {tuple(z.shape)} and {tuple(y.shape)}")
-    if z.device != y.device: raise OdebcError(f"z is on {z.device} and y on {y.device}: move both to the device of the model")
-    if len(z) < 1 or len(y) != len(z): raise OdebcError(f"need as many HR as LR images, at least one; got {len(z)} and {len(y)}")
+    if z.ndim != 4 or y.ndim != 4:
+        raise OdebcError(
+            f"need batches of images z (R, C, H, W) and y (R, C, h, w), not {tuple(z.shape)} and {tuple(y.shape)}"
+        )
+    if z.device != y.device:
+        raise OdebcError(
+            f"z is on {z.device} and y on {y.device}: move both to the device of the model"
+        )
+    if len(z) < 1 or len(y) != len(z):
+        raise OdebcError(
+            f"need as many HR as LR images, at least one; got {len(z)} and {len(y)}"
+        )
     (H, W), (h, w) = z.shape[2:], y.shape[2:]
-    if not h*w or H % h or W % w or H//h != W//w: raise OdebcError(f"HR images of {W}×{H} do not belong to LR images of {w}×{h}: the one size must be a multiple of the other")
+    if not h * w or H % h or W % w or H // h != W // w:
+        raise OdebcError(
+            f"HR images of {W}×{H} do not belong to LR images of {w}×{h}: the one size must be a multiple of the other"
+        )
     for name, x in (('HR', z), ('LR', y)):
-        if not x.isfinite().all(): raise OdebcError(f"{name} image {(~x.isfinite()).flatten(1).any(1).nonzero()[0].item()} holds NaN or infinite values")
+        if not x.isfinite().all():
+            raise OdebcError(
+                f"{name} image {(~x.isfinite()).flatten(1).any(1).nonzero()[0].item()} holds NaN or infinite values"
+            )
 
 # %% ../nbs/09_scores.ipynb #0a6b6f6f
-def processes()->'PartialState': # accelerate's, with .num_processes, .process_index, .is_main_process
+def processes() -> 'PartialState':  # accelerate's
     "All processes that torchrun or accelerate started, or this one alone; gloo between CPUs, nccl between GPUs"
     from accelerate import PartialState  # slow to import: only where it is used
+
     return PartialState(cpu=not torch.cuda.is_available())
+
 
 class Scores:
     "A score matrix that is filled batch by batch, on all processes, and calls `after` when a batch is done"
-    def __init__(self,
-        h:Callable, # h(x_T, y) -> x_0, batches
-        z:Tensor, # (R, C, H, W) HR images
-        y:Tensor, # (R, C, h, w) LR images
-        distance:Callable, # distance(x_0, z) -> (B,)
-        points:Callable, # row k -> x_T (C, H, W)
-        batch:int|None=None, # cells at a time for each process; None: 16 on the CPU, on a GPU what fits, up to 256
-        after:Callable=lambda: None, # called when a batch is done
+
+    def __init__(
+        self,
+        h: Callable,  # h(x_T, y) -> x_0, batches
+        z: Tensor,  # (R, C, H, W) HR images
+        y: Tensor,  # (R, C, h, w) LR images
+        distance: Callable,  # distance(x_0, z) -> (B,)
+        points: Callable,  # row k -> x_T (C, H, W)
+        batch: int | None = None,  # cells at a time; None: 16, on a GPU what fits
+        after: Callable = lambda: None,  # called when a batch is done
     ):
         check_pairs(z, y)
-        if batch is not None and batch < 1: raise OdebcError(f"a batch has at least one cell, not {batch}")
+        if batch is not None and batch < 1:
+            raise OdebcError(f"a batch has at least one cell, not {batch}")
         self.h, self.y, self.points, self.after, self.image = h, y, points, after, z.shape[1:]
-        self.R, self.price, self.solves, self.nfe, self.state = len(z), max(getattr(h, 'nfe', 1), 1), 0, 0, processes()
-        self.distance, self.D = against(distance, z), torch.empty(0, self.R, dtype=torch.float64)
+        self.R, self.price, self.solves, self.nfe, self.state = (
+            len(z),
+            max(getattr(h, 'nfe', 1), 1),
+            0,
+            0,
+            processes(),
+        )
+        self.distance, self.D = (
+            against(distance, z),
+            torch.empty(0, self.R, dtype=torch.float64),
+        )
         self.asked = batch
 
     @cached_property
-    def batch(self)->int:
+    def batch(self) -> int:
         "Cells at a time for each process"
-        return self.asked or (16 if self.y.device.type == 'cpu' else fitting_batch(lambda B: self.judge([(0, 0)]*B), 256))
+        return self.asked or (
+            16
+            if self.y.device.type == 'cpu'
+            else fitting_batch(lambda B: self.judge([(0, 0)] * B), 256)
+        )
 
-    def judge(self,
-        cells:list, # of (k, i)
-    )->Tensor: # their scores, (len(cells),)
+    def judge(
+        self,
+        cells: list,  # of (k, i)
+    ) -> Tensor:  # their scores, (len(cells),)
         "Solve and compare"
         k, i = torch.tensor(cells, device=self.y.device).T
         rows, place = k.unique(return_inverse=True)
         x_T = torch.stack([self.points(row) for row in rows.tolist()]).to(self.y)[place]
         try:
-            with torch.no_grad(): x_0 = self.h(x_T, self.y[i]).to(self.y.device)
-        except Exception as e: raise MapFailed(f"the solution map failed on candidates {rows.tolist()} and pairs {i.unique().tolist()}: {type(e).__name__}: {e}") from e
-        if x_0.shape != (len(cells), *self.image): raise OdebcError(f"the solution map must return images of shape {(len(cells), *self.image)}, not {tuple(x_0.shape)}")
-        with torch.no_grad(): scores = self.distance(x_0, i)
-        if scores.shape != (len(cells),): raise OdebcError(f"the distance must return one value per image, shape ({len(cells)},), not {tuple(scores.shape)}")
+            with torch.no_grad():
+                x_0 = self.h(x_T, self.y[i]).to(self.y.device)
+        except Exception as e:
+            raise MapFailed(
+                f"the solution map failed on candidates {rows.tolist()} and pairs {i.unique().tolist()}: {type(e).__name__}: {e}"
+            ) from e
+        if x_0.shape != (len(cells), *self.image):
+            raise OdebcError(
+                f"the solution map must return images of shape {(len(cells), *self.image)}, not {tuple(x_0.shape)}"
+            )
+        with torch.no_grad():
+            scores = self.distance(x_0, i)
+        if scores.shape != (len(cells),):
+            raise OdebcError(
+                f"the distance must return one value per image, shape ({len(cells)},), not {tuple(scores.shape)}"
+            )
         return scores
 
-    def enlarge(self,
-        rows:int, # at least
+    def enlarge(
+        self,
+        rows: int,  # at least
     ):
         "More rows for the matrix, if it has fewer"
-        if rows > len(self.D): self.D = torch.cat([self.D, self.D.new_full((rows - len(self.D), self.R), torch.nan)])
+        if rows > len(self.D):
+            self.D = torch.cat(
+                [self.D, self.D.new_full((rows - len(self.D), self.R), torch.nan)]
+            )
 
-    def together(self,
-        cells:list, # of (k, i), for all processes
-    )->Tensor: # their scores, (len(cells),) float64 on the CPU, the same on every process
+    def together(
+        self,
+        cells: list,  # of (k, i), for all processes
+    ) -> Tensor:  # their scores, (len(cells),) float64 on the CPU, the same on every process
         "Each process judges its share; one that fails gives NaN to the others and then raises"
         from accelerate.utils import gather
+
         P, p, failure = self.state.num_processes, self.state.process_index, None
         size = self.batch
-        while size//2*P >= len(cells) and size > 1: size //= 2
-        mine = (cells[p::P] + cells[:1]*size)[:size]
-        try: scores = self.judge(mine)
-        except Exception as e: scores, failure = torch.full((size,), torch.nan), e
-        scores = gather(scores.double().to(self.state.device)).cpu().view(P, -1).T.flatten()[:len(cells)]
-        if failure: raise failure
-        if not scores.isfinite().all(): raise OdebcError("the distance of candidate {} on pair {} is not finite{}".format(*cells[(~scores.isfinite()).nonzero()[0].item()], ', or another process failed: see what it says'*(P > 1)))
+        while size // 2 * P >= len(cells) and size > 1:
+            size //= 2
+        mine = (cells[p::P] + cells[:1] * size)[:size]
+        try:
+            scores = self.judge(mine)
+        except Exception as e:
+            scores, failure = torch.full((size,), torch.nan), e
+        scores = (
+            gather(scores.double().to(self.state.device))
+            .cpu()
+            .view(P, -1)
+            .T.flatten()[: len(cells)]
+        )
+        if failure:
+            raise failure
+        if not scores.isfinite().all():
+            raise OdebcError(
+                "the distance of candidate {} on pair {} is not finite{}".format(
+                    *cells[(~scores.isfinite()).nonzero()[0].item()],
+                    ', or another process failed: see what it says' * (P > 1),
+                )
+            )
         return scores
 
-    def fill(self,
-        rows:list, # candidates to complete
-        columns:list, # pairs to complete them on
+    def fill(
+        self,
+        rows: list,  # candidates to complete
+        columns: list,  # pairs to complete them on
     ):
         "Evaluate the missing cells of `D[rows][:, columns]`"
         rows, columns = list(rows), list(columns)
         self.enlarge(max(rows) + 1)
-        missing = [(rows[a], columns[b]) for a, b in self.D[rows][:, columns].isnan().nonzero().tolist()]
-        if not missing: return
-        step = self.state.num_processes*self.batch  # asked for only now: on a GPU it costs some solves
-        for cells in (missing[j:j+step] for j in range(0, len(missing), step)):
+        missing = [
+            (rows[a], columns[b])
+            for a, b in self.D[rows][:, columns].isnan().nonzero().tolist()
+        ]
+        if not missing:
+            return
+        step = (
+            self.state.num_processes * self.batch
+        )  # asked for only now: on a GPU it costs some solves
+        for cells in (missing[j : j + step] for j in range(0, len(missing), step)):
             scores = self.together(cells)
             k, i = torch.tensor(cells).T
             self.D[k, i] = scores
             self.spend(len(cells))
 
-    def spend(self,
-        solves:int, # cells evaluated, or 0
-        nfe:int=0, # calls of the network beside
+    def spend(
+        self,
+        solves: int,  # cells evaluated, or 0
+        nfe: int = 0,  # calls of the network beside
     ):
         "Count what was done, and tell"
-        self.solves, self.nfe = self.solves + solves, self.nfe + solves*self.price + nfe
+        self.solves, self.nfe = self.solves + solves, self.nfe + solves * self.price + nfe
         self.after()
 
+
 def fitting_batch(
-    try_batch:Callable, # runs a batch of B
-    largest:int, # B to begin with
-)->int: # the largest of largest, largest/2, … that does not run out of memory, on every process
+    try_batch: Callable,  # runs a batch of B
+    largest: int,  # B to begin with
+) -> int:  # largest, largest/2, … what fits on every process
     "A batch size that fits into memory"
     from accelerate.utils import find_executable_batch_size, gather
+
     size = largest
+
     def halve():
         nonlocal size
         size //= 2
         return size
-    def attempt(batch_size): try_batch(batch_size); return batch_size
+
+    def attempt(batch_size):
+        try_batch(batch_size)
+        return batch_size
+
     mine = find_executable_batch_size(attempt, largest, reduce_batch_size_fn=halve)()
     return gather(torch.tensor([mine], device=processes().device)).min().item()
 
 # %% ../nbs/09_scores.ipynb #2d9cd70e
-def quiet()->dict: # keyword arguments for `Bar`
+def quiet() -> dict:  # keyword arguments for `Bar`
     "One process shows a bar, the others do not"
     return {} if processes().is_main_process else dict(disable=True)
 
+
 def score_matrix(
-    h:Callable, # h(x_T, y) -> x_0, batches
-    x_T:Tensor, # (K, C, H, W)
-    z:Tensor, # (R, 3, H, W) HR images in [-1, 1]
-    y:Tensor, # (R, 3, h, w) LR images
-    distance:Callable, # distance(x_0, z) -> (B,)
-    batch:int|None=None, # cells at a time
-)->Tensor: # (K, R) float64, D[k, i] = distance(h(x_T[k], y[i]), z[i])
+    h: Callable,  # h(x_T, y) -> x_0, batches
+    x_T: Tensor,  # (K, C, H, W)
+    z: Tensor,  # (R, 3, H, W) HR images in [-1, 1]
+    y: Tensor,  # (R, 3, h, w) LR images
+    distance: Callable,  # distance(x_0, z) -> (B,)
+    batch: int | None = None,  # cells at a time
+) -> Tensor:  # (K, R) float64, D[k, i] = distance(h(x_T[k], y[i]), z[i])
     "Every candidate on every pair"
-    if not len(x_T): raise OdebcError("there is no candidate to score")
-    with Bar(total=len(x_T)*len(z), desc='score', unit='solve', **quiet()) as bar:
-        scores = Scores(h, z, y, distance, lambda k: x_T[k], batch, after=lambda: bar.update(scores.solves - bar.n))
+    if not len(x_T):
+        raise OdebcError("there is no candidate to score")
+    with Bar(total=len(x_T) * len(z), desc='score', unit='solve', **quiet()) as bar:
+        scores = Scores(
+            h,
+            z,
+            y,
+            distance,
+            lambda k: x_T[k],
+            batch,
+            after=lambda: bar.update(scores.solves - bar.n),
+        )
         scores.fill(range(len(x_T)), range(len(z)))
     return scores.D
 
 # %% ../nbs/09_scores.ipynb #18cd62d4
 def best(
-    D:Tensor, # (K, R) scores, NaN where missing
-)->int: # row of the winner
+    D: Tensor,  # (K, R) scores, NaN where missing
+) -> int:  # row of the winner
     "The best mean among the candidates with the most pairs (Eq. 20, as far as it is known); pairs count by their difference to the other candidates"
     counts = (~D.isnan()).sum(1)
-    return (D - D.nanmean(0)).nanmean(1).masked_fill(counts < counts.max(), torch.inf).argmin().item()
+    return (
+        (D - D.nanmean(0))
+        .nanmean(1)
+        .masked_fill(counts < counts.max(), torch.inf)
+        .argmin()
+        .item()
+    )
 
-OUTCOME = 'strategy', 'K', 'rho', 'unseen', 'accepted' # of `meta`: what does not tell one task from another
+
+OUTCOME = (
+    'strategy',
+    'K',
+    'rho',
+    'unseen',
+    'accepted',
+)  # of `meta`: what does not tell one task from another
+
 
 def stored(
-    path:str|Path|None, # of a boundary condition, or of nothing yet
-    meta:dict, # of the task
-    former:dict|None=None, # fact of the task -> what earlier versions wrote for the same
-    accept:list[str]=(), # facts that may differ, knowingly
-)->BoundaryCondition|None:
+    path: str | Path | None,  # of a boundary condition, or of nothing yet
+    meta: dict,  # of the task
+    former: dict | None = None,  # fact -> what earlier versions wrote
+    accept: list[str] = (),  # facts that may differ, knowingly
+) -> BoundaryCondition | None:
     "What an earlier run left of the same task, the same for all processes; ValueError if the file is another task's"
+
     def read():
-        if not path or not Path(path).exists(): return None
+        if not path or not Path(path).exists():
+            return None
         found = BoundaryCondition.load(path)
         known = {name: fact for name, fact in found.meta.items() if name not in OUTCOME}
         for name in differing(known, meta, former, accept):
@@ -277,11 +434,17 @@ def stored(
             raise OdebcError(
                 f"{path} holds a search with another {key} ({was}, not {now}): "
                 f"give another file, or remove it to start anew; or, if you know that both are the "
-                f"same for your purpose, accept the {name} of the file")
+                f"same for your purpose, accept the {name} of the file"
+            )
         return found
-    try: answer = [read() if processes().is_main_process else None]
-    except ValueError as e: answer = [e]
+
+    try:
+        answer = [read() if processes().is_main_process else None]
+    except ValueError as e:
+        answer = [e]
     from accelerate.utils import broadcast_object_list
+
     found = broadcast_object_list(answer)[0]
-    if isinstance(found, ValueError): raise found
+    if isinstance(found, ValueError):
+        raise found
     return found

@@ -12,7 +12,10 @@ __all__ = ['CORNER', 'DRAWING', 'STRATEGIES', 'Points', 'exhaustive', 'rounds', 
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-import json, math, time, warnings
+import json
+import math
+import time
+import warnings
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -22,15 +25,31 @@ from .errors import CannotWrite, OdebcError
 from .identity import differing, pairs_digest
 from .metrics import best_distance
 from .progress import Bar
-from .scores import BoundaryCondition, Scores, best, candidate, candidates, check_pairs, fitting_batch, name_of, quiet, score_matrix, standard_error, stored
+from odebc.scores import (
+    BoundaryCondition,
+    Scores,
+    best,
+    candidate,
+    candidates,
+    check_pairs,
+    fitting_batch,
+    name_of,
+    quiet,
+    score_matrix,
+    standard_error,
+    stored,
+)
 
 # %% ../nbs/09_search.ipynb #197565b2
 class Points:
     "x_T of each row: a candidate, or what a strategy made, as a tensor or a function that makes it again"
-    def __init__(self,
-        shape:tuple, # (C, H, W)
-        seed:int=0, # of the candidates
-    ): self.shape, self.seed, self.made = tuple(shape), seed, {}
+
+    def __init__(
+        self,
+        shape: tuple,  # (C, H, W)
+        seed: int = 0,  # of the candidates
+    ):
+        self.shape, self.seed, self.made = tuple(shape), seed, {}
 
     def __call__(self, k):
         x_T = self.made[k] if k in self.made else candidate(k, self.shape, self.seed)
@@ -38,391 +57,606 @@ class Points:
 
 # %% ../nbs/09_search.ipynb #e3acc367
 def exhaustive(
-    s:Scores, # of the search
-    K:int, # candidates
-    budget:int|None=None, # solves at most; K·R by default
+    s: Scores,  # of the search
+    K: int,  # candidates
+    budget: int | None = None,  # solves at most; K·R by default
 ):
     "Every candidate on every pair (Eq. 20)"
-    affordable = K if budget is None else min(K, budget//s.R)
-    if affordable < 1: raise OdebcError(f"a budget of {budget} solves does not pay for one candidate on {s.R} pairs")
-    s.expected = affordable*s.R
+    affordable = K if budget is None else min(K, budget // s.R)
+    if affordable < 1:
+        raise OdebcError(
+            f"a budget of {budget} solves does not pay for one candidate on {s.R} pairs"
+        )
+    s.expected = affordable * s.R
     s.fill(range(affordable), range(s.R))
 
 # %% ../nbs/09_search.ipynb #772da13e
 def rounds(
-    K:int, # candidates
-    R:int, # pairs
-    r:int, # pairs of the first round
-)->list[tuple]: # (candidates, pairs) of each round; pairs are counted from the first
+    K: int,  # candidates
+    R: int,  # pairs
+    r: int,  # pairs of the first round
+) -> list[tuple]:  # (candidates, pairs) of each round; pairs are counted from the first
     "Keep a third, triple the pairs"
     plan = [(K, min(r, R))]
-    while plan[-1][1] < R: plan.append((math.ceil(plan[-1][0]/3), min(3*plan[-1][1], R)))
+    while plan[-1][1] < R:
+        plan.append((math.ceil(plan[-1][0] / 3), min(3 * plan[-1][1], R)))
     return plan
 
+
 def cost(
-    plan:list[tuple], # (candidates, pairs) of each round
-)->int: # solves
+    plan: list[tuple],  # (candidates, pairs) of each round
+) -> int:  # solves
     "What a plan costs: in each round only the new pairs are solved"
-    return sum(k*(r - before) for (k, r), before in zip(plan, [0] + [r for _, r in plan]))
+    return sum(k * (r - before) for (k, r), before in zip(plan, [0] + [r for _, r in plan]))
+
 
 def affordable_rounds(
-    K:int, # candidates
-    R:int, # pairs
-    budget:int, # solves at most
-)->list[tuple]: # (candidates, pairs) of each round
+    K: int,  # candidates
+    R: int,  # pairs
+    budget: int,  # solves at most
+) -> list[tuple]:  # (candidates, pairs) of each round
     "The plan with the most pairs in its first round that the budget allows"
-    plans = [plan for plan in (rounds(K, R, r) for r in range(1, R + 1)) if cost(plan) <= budget]
-    if not plans: raise OdebcError(f"a budget of {budget} solves is too small for K = {K} candidates on R = {R} pairs: at least {cost(rounds(K, R, 1))} are needed")
+    plans = [
+        plan for plan in (rounds(K, R, r) for r in range(1, R + 1)) if cost(plan) <= budget
+    ]
+    if not plans:
+        raise OdebcError(
+            f"a budget of {budget} solves is too small for K = {K} candidates on R = {R} pairs: at least {cost(rounds(K, R, 1))} are needed"
+        )
     return plans[-1]
 
 # %% ../nbs/09_search.ipynb #d519b653
 def first_pairs(
-    rho:float, # mean correlation between pairs
-)->int: # r, at most 49
+    rho: float,  # mean correlation between pairs
+) -> int:  # r, at most 49
     "Pairs on which a candidate's own worth is at least as loud as the noise"
-    return math.ceil(1/max(rho, .02) - 1 - 1e-9) or 1
+    return math.ceil(1 / max(rho, 0.02) - 1 - 1e-9) or 1
+
 
 def halve(
-    s:Scores, # of the search
-    plan:list[tuple], # (candidates, pairs) of each round
-    rows:list, # candidates to begin with
-)->int: # the winner
+    s: Scores,  # of the search
+    plan: list[tuple],  # (candidates, pairs) of each round
+    rows: list,  # candidates to begin with
+) -> int:  # the winner
     "Play the rounds"
     rows, before = list(rows), 0
     for k, r in plan:
-        if before: rows = [rows[j] for j in s.D[rows, :before].mean(1).argsort(stable=True)[:k]]
+        if before:
+            rows = [rows[j] for j in s.D[rows, :before].mean(1).argsort(stable=True)[:k]]
         s.fill(rows, range(r))
         before = r
     return rows[s.D[rows, :before].mean(1).argmin()]
 
-CORNER = 24, 12 # candidates, pairs
+
+CORNER = 24, 12  # candidates, pairs
+
 
 def measured_correlation(
-    s:Scores, # of the search
-    K:int, # candidates
-)->float: # ρ; 1 where nothing can be measured
+    s: Scores,  # of the search
+    K: int,  # candidates
+) -> float:  # ρ; 1 where nothing can be measured
     "Mean correlation between pairs, from a corner of the matrix"
     k, r = min(K, CORNER[0]), min(s.R, CORNER[1])
     s.fill(range(k), range(r))
     corner = s.D[:k, :r]
-    differ = corner.max(0).values > corner.min(0).values  # a flat picture may look the same from every start
-    return mean_correlation(corner[:, differ]) if k > 1 and differ.sum() > 1 else 1.
+    differ = (
+        corner.max(0).values > corner.min(0).values
+    )  # a flat picture may look the same from every start
+    return mean_correlation(corner[:, differ]) if k > 1 and differ.sum() > 1 else 1.0
+
 
 def halving(
-    s:Scores, # of the search
-    K:int, # candidates
-    budget:int|None=None, # solves at most; by default what the measured correlation asks for
+    s: Scores,  # of the search
+    K: int,  # candidates
+    budget: int | None = None,  # solves at most; by default as the correlation asks
 ):
     "Sequential halving on common pairs"
-    if budget is not None: plan, corner = affordable_rounds(K, s.R, budget), 0
+    if budget is not None:
+        plan, corner = affordable_rounds(K, s.R, budget), 0
     else:
         s.facts['rho'] = round(measured_correlation(s, K), 3)
-        plan = rounds(K, s.R, min(first_pairs(s.facts['rho']), max(s.R//4, 1)))
-        corner = s.D[:CORNER[0], plan[0][1]:CORNER[1]].numel()  # of its solves, those that the first round does not ask for
+        plan = rounds(K, s.R, min(first_pairs(s.facts['rho']), max(s.R // 4, 1)))
+        corner = s.D[
+            : CORNER[0], plan[0][1] : CORNER[1]
+        ].numel()  # of its solves, those that the first round does not ask for
     s.expected = cost(plan) + corner
     halve(s, plan, range(K))
 
 # %% ../nbs/09_search.ipynb #e0e5b0bb
 def a_fifth(
-    s:Scores, # of the search
-    K:int, # candidates
-    least:int, # solves on all pairs that a strategy cannot do without
-)->int: # solves
+    s: Scores,  # of the search
+    K: int,  # candidates
+    least: int,  # solves on all pairs that a strategy cannot do without
+) -> int:  # solves
     "The budget if none is given: a fifth of the exhaustive search"
-    return max(K*s.R//5, least*s.R)
+    return max(K * s.R // 5, least * s.R)
+
 
 def multifidelity(
-    s:Scores, # of the search, with `s.coarse`, those of a cheaper map
-    K:int, # candidates
-    budget:int|None=None, # solves at most, of the map that counts; K·R/5 by default
+    s: Scores,  # of the search, with `s.coarse`, those of a cheaper map
+    K: int,  # candidates
+    budget: int | None = None,  # solves at most, of the map that counts; K·R/5 by default
 ):
     "Halving with a cheaper map, then the best of it on all pairs"
     budget = a_fifth(s, K, 2) if budget is None else budget
-    s.expected, half = budget, budget//2
-    if s.coarse is None: raise OdebcError("the strategy multifidelity needs `coarse`, a cheaper solution map, such as one with fewer steps")
-    cheap, least = int(half*s.price/s.coarse.price), cost(rounds(K, s.R, 1))
-    if half < s.R or cheap < least: raise OdebcError(f"a budget of {budget} solves is too small for two maps, {K} candidates and {s.R} pairs: at least {2*max(s.R, math.ceil(least*s.coarse.price/s.price))} are needed")
+    s.expected, half = budget, budget // 2
+    if s.coarse is None:
+        raise OdebcError(
+            "the strategy multifidelity needs `coarse`, a cheaper solution map, such as one with fewer steps"
+        )
+    cheap, least = int(half * s.price / s.coarse.price), cost(rounds(K, s.R, 1))
+    if half < s.R or cheap < least:
+        raise OdebcError(
+            f"a budget of {budget} solves is too small for two maps, {K} candidates and {s.R} pairs: at least {2 * max(s.R, math.ceil(least * s.coarse.price / s.price))} are needed"
+        )
     plan = affordable_rounds(K, s.R, cheap)
     halve(s.coarse, plan, range(K))
     D = s.coarse.D
-    order = sorted(range(K), key=lambda k: (-(~D[k].isnan()).sum().item(), D[k].nanmean().item()))
-    s.fill(order[:half//s.R], range(s.R))
+    order = sorted(
+        range(K), key=lambda k: (-(~D[k].isnan()).sum().item(), D[k].nanmean().item())
+    )
+    s.fill(order[: half // s.R], range(s.R))
 
 # %% ../nbs/09_search.ipynb #0f48b87d
 def rotate(
-    x:Tensor, # (C, H, W)
-    towards:Tensor, # same shape
-    angle:float, # radians
-)->Tensor: # (C, H, W), as long as x
+    x: Tensor,  # (C, H, W)
+    towards: Tensor,  # same shape
+    angle: float,  # radians
+) -> Tensor:  # (C, H, W), as long as x
     "x, turned by an angle on the great circle through another point"
-    v = towards - (towards*x).sum()/x.square().sum()*x
-    return math.cos(angle)*x + math.sin(angle)*x.norm()/v.norm()*v if v.norm() > 0 else x
+    v = towards - (towards * x).sum() / x.square().sum() * x
+    return (
+        math.cos(angle) * x + math.sin(angle) * x.norm() / v.norm() * v if v.norm() > 0 else x
+    )
+
 
 def opening(
-    s:Scores, # of the search
-    K:int, # candidates
-    budget:int, # solves, of which half are for the opening
-)->tuple[int, int]: # row of the best candidate, known on all pairs, and the solves that are left
+    s: Scores,  # of the search
+    K: int,  # candidates
+    budget: int,  # solves, of which half are for the opening
+) -> tuple[int, int]:  # row of the best candidate, solves that are left
     "Halving with half of the budget, among fewer candidates if it does not pay for K"
-    half = budget//2
-    if half < s.R + 1: raise OdebcError(f"a budget of {budget} solves is too small to begin with halving on {s.R} pairs: at least {2*s.R + 2} are needed")
+    half = budget // 2
+    if half < s.R + 1:
+        raise OdebcError(
+            f"a budget of {budget} solves is too small to begin with halving on {s.R} pairs: at least {2 * s.R + 2} are needed"
+        )
     n = K
-    while cost(rounds(n, s.R, 1)) > half: n = n*9//10
+    while cost(rounds(n, s.R, 1)) > half:
+        n = n * 9 // 10
     plan = affordable_rounds(n, s.R, half)
     return halve(s, plan, range(n)), budget - cost(plan)
 
+
 def refinement(
-    s:Scores, # of the search
-    K:int, # candidates of the opening; the points made have the rows from K
-    budget:int|None=None, # solves at most; K·R/5 by default
-    angle:float=.5, # of the first step, radians
+    s: Scores,  # of the search
+    K: int,  # candidates of the opening; the points made have the rows from K
+    budget: int | None = None,  # solves at most; K·R/5 by default
+    angle: float = 0.5,  # of the first step, radians
 ):
     "Hill climbing on the sphere around the best candidate ((1+1)-evolution with Rechenberg's rule)"
     s.expected = budget = a_fifth(s, K, 4) if budget is None else budget
     now, left = opening(s, K, budget)
-    for row in range(K, K + left//s.R):
-        s.points.made[row] = rotate(s.points(now), candidate(row, s.points.shape, s.points.seed), angle)
+    for row in range(K, K + left // s.R):
+        s.points.made[row] = rotate(
+            s.points(now), candidate(row, s.points.shape, s.points.seed), angle
+        )
         s.fill([row], range(s.R))
-        now, angle = (row, min(1.5*angle, 1.)) if s.D[row].mean() < s.D[now].mean() else (now, .9*angle)
+        now, angle = (
+            (row, min(1.5 * angle, 1.0))
+            if s.D[row].mean() < s.D[now].mean()
+            else (now, 0.9 * angle)
+        )
 
 # %% ../nbs/09_search.ipynb #0fd4c126
 def with_blocks(
-    x:Tensor, # (C, H, W)
-    means:Tensor, # (C, g, g)
-)->Tensor: # (C, H, W)
+    x: Tensor,  # (C, H, W)
+    means: Tensor,  # (C, g, g)
+) -> Tensor:  # (C, H, W)
     "x with other block means, on a g×g grid"
     own = F.adaptive_avg_pool2d(x, means.shape[-2:])
     return x + F.interpolate((means - own)[None], x.shape[-2:])[0]
 
+
 def evolution(
-    s:Scores, # of the search
-    K:int, # sets the budget if none is given
-    budget:int|None=None, # solves at most; K·R/5 by default
-    grid:int=8, # blocks in each direction, or the next smaller number that divides the sides
-    size:int=16, # grids in a generation
-    step:float=.3, # of the way to the best quarter's mean
+    s: Scores,  # of the search
+    K: int,  # sets the budget if none is given
+    budget: int | None = None,  # solves at most; K·R/5 by default
+    grid: int = 8,  # blocks in each direction, or the next smaller number that divides the sides
+    size: int = 16,  # grids in a generation
+    step: float = 0.3,  # of the way to the best quarter's mean
 ):
     "The cross-entropy method over the low frequencies of x_T (Rubinstein, 1999)"
     s.expected = budget = a_fifth(s, K, 5 + size) if budget is None else budget
-    part, (C, H, W) = max(s.R//4, 1), s.points.shape
-    generations, grid = (budget - s.R)//(size*part), max(n for n in range(1, grid + 1) if H % n == W % n == 0)
-    if generations < 1: raise OdebcError(f"a budget of {budget} solves is too small for evolution on {s.R} pairs: at least {size*part + s.R} are needed")
-    base, unit = candidate(0, s.points.shape, s.points.seed), grid/(H*W)**.5     # standard deviation of a block mean
+    part, (C, H, W) = max(s.R // 4, 1), s.points.shape
+    generations, grid = (
+        (budget - s.R) // (size * part),
+        max(n for n in range(1, grid + 1) if H % n == W % n == 0),
+    )
+    if generations < 1:
+        raise OdebcError(
+            f"a budget of {budget} solves is too small for evolution on {s.R} pairs: at least {size * part + s.R} are needed"
+        )
+    base, unit = (
+        candidate(0, s.points.shape, s.points.seed),
+        grid / (H * W) ** 0.5,
+    )  # standard deviation of a block mean
     mean, std = torch.zeros(C, grid, grid), torch.ones(C, grid, grid)
     for n in range(generations):
-        rows = range(n*size, (n + 1)*size)
-        columns = [(n*part + j) % s.R for j in range(part)]
-        grids = torch.stack([mean + std*candidate(row, (C, grid, grid), s.points.seed) for row in rows])
-        s.points.made.update({row: partial(with_blocks, base, unit*means) for row, means in zip(rows, grids)})
+        rows = range(n * size, (n + 1) * size)
+        columns = [(n * part + j) % s.R for j in range(part)]
+        grids = torch.stack(
+            [mean + std * candidate(row, (C, grid, grid), s.points.seed) for row in rows]
+        )
+        s.points.made.update(
+            {row: partial(with_blocks, base, unit * means) for row, means in zip(rows, grids)}
+        )
         s.fill(rows, columns)
-        elite = grids[s.D[rows][:, columns].mean(1).argsort(stable=True)[:size//4]]
+        elite = grids[s.D[rows][:, columns].mean(1).argsort(stable=True)[: size // 4]]
         mean, std = torch.lerp(mean, elite.mean(0), step), torch.lerp(std, elite.std(0), step)
-    last = generations*size
-    s.points.made[last] = with_blocks(base, unit*mean)
+    last = generations * size
+    s.points.made[last] = with_blocks(base, unit * mean)
     s.fill([last], range(s.R))
 
 # %% ../nbs/09_search.ipynb #91471003
 def summed_gradient(
-    s:Scores, # whose map and distance are differentiated
-    x:Tensor, # (C, H, W)
-    columns:list, # pairs, all at once
-)->Tensor: # (C, H, W)
+    s: Scores,  # whose map and distance are differentiated
+    x: Tensor,  # (C, H, W)
+    columns: list,  # pairs, all at once
+) -> Tensor:  # (C, H, W)
     "Gradient of the summed distance"
     x, i = x.to(s.y).clone().requires_grad_(), torch.tensor(columns, device=s.y.device)
     loss = s.distance(s.h(x.expand(len(i), -1, -1, -1), s.y[i]), i).sum()
-    if not loss.requires_grad: raise OdebcError("the solution map or the distance has no gradient: choose another strategy")
+    if not loss.requires_grad:
+        raise OdebcError(
+            "the solution map or the distance has no gradient: choose another strategy"
+        )
     return torch.autograd.grad(loss, x)[0]
 
+
 def downhill(
-    s:Scores, # whose map and distance are differentiated
-    x:Tensor, # (C, H, W)
-    columns:list, # pairs
-    batch:int, # pairs at a time
-)->Tensor: # (C, H, W)
+    s: Scores,  # whose map and distance are differentiated
+    x: Tensor,  # (C, H, W)
+    columns: list,  # pairs
+    batch: int,  # pairs at a time
+) -> Tensor:  # (C, H, W)
     "Gradient of the mean distance on some pairs, a batch at a time; each process takes a part of them"
-    mine, gradient = columns[s.state.process_index::s.state.num_processes], torch.zeros(x.shape, device=s.state.device)
-    for j in range(0, len(mine), batch): gradient += summed_gradient(s, x, mine[j:j+batch]).to(gradient)
+    mine, gradient = (
+        columns[s.state.process_index :: s.state.num_processes],
+        torch.zeros(x.shape, device=s.state.device),
+    )
+    for j in range(0, len(mine), batch):
+        gradient += summed_gradient(s, x, mine[j : j + batch]).to(gradient)
     from accelerate.utils import reduce
-    gradient = reduce(gradient, 'sum').cpu()/len(columns)
-    if not gradient.isfinite().all(): raise OdebcError("the gradient holds NaN or infinite values: choose another strategy")
+
+    gradient = reduce(gradient, 'sum').cpu() / len(columns)
+    if not gradient.isfinite().all():
+        raise OdebcError("the gradient holds NaN or infinite values: choose another strategy")
     return gradient
 
+
 def gradient(
-    s:Scores, # of the search; `s.coarse`, if any, gives the gradients
-    K:int, # candidates of the opening; the result has the row K
-    budget:int|None=None, # solves at most, a gradient counted as four; K·R/5 by default
-    angle:float=.2, # of the first step, radians; falls to 0
+    s: Scores,  # of the search; `s.coarse`, if any, gives the gradients
+    K: int,  # candidates of the opening; the result has the row K
+    budget: int | None = None,  # solves at most, a gradient counted as four; K·R/5 by default
+    angle: float = 0.2,  # of the first step, radians; falls to 0
 ):
     "Descent on the sphere from the best candidate"
-    part, source = max(s.R//4, 1), s.coarse or s
-    s.expected = budget = a_fifth(s, K, 4 + math.ceil(8*part*source.price/s.price/s.R)) if budget is None else budget
+    part, source = max(s.R // 4, 1), s.coarse or s
+    s.expected = budget = (
+        a_fifth(s, K, 4 + math.ceil(8 * part * source.price / s.price / s.R))
+        if budget is None
+        else budget
+    )
     now, left = opening(s, K, budget)
-    steps = (left - s.R)*s.price//(4*part*source.price)
-    if steps < 1: raise OdebcError(f"a budget of {budget} solves is too small for a gradient on {part} pairs")
+    steps = (left - s.R) * s.price // (4 * part * source.price)
+    if steps < 1:
+        raise OdebcError(
+            f"a budget of {budget} solves is too small for a gradient on {part} pairs"
+        )
     x, done = s.kept.get('x', s.points(now)), int(s.kept.get('steps', 0))
-    if done < steps: batch = source.batch if source.y.device.type == 'cpu' else fitting_batch(lambda B: summed_gradient(source, x, [0]*B), source.batch)  # a gradient needs more memory than a score
+    if done < steps:
+        batch = (
+            source.batch
+            if source.y.device.type == 'cpu'
+            else fitting_batch(lambda B: summed_gradient(source, x, [0] * B), source.batch)
+        )  # a gradient needs more memory than a score
     for n in range(done, steps):
-        columns = [(n*part + j) % s.R for j in range(part)]
-        x = rotate(x, -downhill(source, x, columns, batch), angle*(1 - n/steps))
+        columns = [(n * part + j) % s.R for j in range(part)]
+        x = rotate(x, -downhill(source, x, columns, batch), angle * (1 - n / steps))
         s.kept |= dict(x=x, steps=torch.tensor(n + 1))
-        s.spend(0, 4*part*source.price)
+        s.spend(0, 4 * part * source.price)
     s.points.made[K] = x.clone()
     s.fill([K], range(s.R))
 
 # %% ../nbs/09_search.ipynb #a1f8f21e
-DRAWING = ('halving', 'exhaustive', 'multifidelity') # strategies whose rows are candidates
+DRAWING = ('halving', 'exhaustive', 'multifidelity')  # strategies whose rows are candidates
+
 
 def task(
-    s:Scores, # of the search
-    z:Tensor, # reference HR images
-    distance:Callable, # as given
-    strategy:str, # its name
-    K:int, # candidates
-    budget:int|None, # solves
-)->dict: # of strings, numbers and lists, as JSON knows them
+    s: Scores,  # of the search
+    z: Tensor,  # reference HR images
+    distance: Callable,  # as given
+    strategy: str,  # its name
+    K: int,  # candidates
+    budget: int | None,  # solves
+) -> dict:  # of strings, numbers and lists, as JSON knows them
     "What must be the same for a file to go on with"
-    rows = 'candidates' if strategy in DRAWING else f'{strategy} from {K} candidates, budget {budget}, {identity(s.coarse)}'
-    facts = getattr(s.h, 'meta', {}) | dict(distance=name_of(distance), pairs=pairs_digest(z, s.y), seed=s.points.seed, shape=s.points.shape, rows=rows)
+    rows = (
+        'candidates'
+        if strategy in DRAWING
+        else f'{strategy} from {K} candidates, budget {budget}, {identity(s.coarse)}'
+    )
+    facts = getattr(s.h, 'meta', {}) | dict(
+        distance=name_of(distance),
+        pairs=pairs_digest(z, s.y),
+        seed=s.points.seed,
+        shape=s.points.shape,
+        rows=rows,
+    )
     return json.loads(json.dumps(facts, default=str))
 
+
 def former_facts(
-    h:Callable, # solution map
-    z:Tensor, # reference HR images
-    y:Tensor, # their LR images
-)->dict: # fact -> what earlier versions wrote
+    h: Callable,  # solution map
+    z: Tensor,  # reference HR images
+    y: Tensor,  # their LR images
+) -> dict:  # fact -> what earlier versions wrote
     "Earlier versions made identities of computed numbers; their files stay valid where these come out the same"
     return getattr(h, 'former', {}) | dict(pairs=digest(z, y))
 
+
 def identity(
-    coarse:Scores|None, # scores of a cheaper map
-)->str:
+    coarse: Scores | None,  # scores of a cheaper map
+) -> str:
     "What tells one cheaper map from another"
-    return 'no other map' if coarse is None else 'coarse ' + json.dumps(getattr(coarse.h, 'meta', coarse.price), default=str)
+    return (
+        'no other map'
+        if coarse is None
+        else 'coarse ' + json.dumps(getattr(coarse.h, 'meta', coarse.price), default=str)
+    )
+
 
 class Run:
     "A search on its way: scores, progress bar and file"
-    def __init__(self,
-        s:Scores, # to be filled
-        task:dict, # see `task`
-        K:int|None, # rows that may win; None: all
-        path:str|Path|None=None, # of the file
-        watch:Callable=lambda found: None, # called with the best so far after each batch
-        former:dict|None=None, # fact of the task -> what earlier versions wrote for the same
-        accept:list[str]=(), # facts of the file that may differ, knowingly
+
+    def __init__(
+        self,
+        s: Scores,  # to be filled
+        task: dict,  # see `task`
+        K: int | None,  # rows that may win; None: all
+        path: str | Path | None = None,  # of the file
+        watch: Callable = lambda found: None,  # called with the best so far after each batch
+        former: dict | None = None,  # fact -> what earlier versions wrote
+        accept: list[str] = (),  # facts of the file that may differ, knowingly
     ):
-        self.s, self.task, self.K, self.path, self.watch, self.start = s, task, K, path, watch, time.monotonic()
+        self.s, self.task, self.K, self.path, self.watch, self.start = (
+            s,
+            task,
+            K,
+            path,
+            watch,
+            time.monotonic(),
+        )
         self.old = stored(path, task, former, accept)
         known = self.old.meta if self.old else {}
-        accepted = known.get('accepted', []) + differing(known, known | task, former) if known else []
-        if accepted: self.task = task | dict(accepted=accepted)
+        accepted = (
+            known.get('accepted', []) + differing(known, known | task, former) if known else []
+        )
+        if accepted:
+            self.task = task | dict(accepted=accepted)
         s.facts, s.expected, s.kept = {}, None, dict(self.old.kept) if self.old else {}
-        if s.coarse: s.coarse.D, s.coarse.after = s.kept.get(identity(s.coarse), s.coarse.D), self.after
-        if self.old: s.points.made[self.old.index] = self.old.x_T  # until the strategy has made it again
-        if self.old: s.D, s.solves, s.nfe, self.start = self.old.scores.clone(), self.old.solves, self.old.nfe, self.start - self.old.seconds
+        if s.coarse:
+            s.coarse.D, s.coarse.after = s.kept.get(identity(s.coarse), s.coarse.D), self.after
+        if self.old:
+            s.points.made[self.old.index] = (
+                self.old.x_T
+            )  # until the strategy has made it again
+        if self.old:
+            s.D, s.solves, s.nfe, self.start = (
+                self.old.scores.clone(),
+                self.old.solves,
+                self.old.nfe,
+                self.start - self.old.seconds,
+            )
         s.after = self.after
         self.bar = Bar(desc='search', unit='solve', initial=self.spent(), **quiet())
 
-    def nfe(self)->int: return self.s.nfe + (self.s.coarse.nfe if self.s.coarse else 0)
+    def nfe(self) -> int:
+        return self.s.nfe + (self.s.coarse.nfe if self.s.coarse else 0)
 
-    def spent(self)->int: return round(self.nfe()/self.s.price)
+    def spent(self) -> int:
+        return round(self.nfe() / self.s.price)
 
-    def found(self)->BoundaryCondition|None:
+    def found(self) -> BoundaryCondition | None:
         "The best so far: by the scores that count, or by those of the cheaper map if there are no others yet"
         s = self.s
-        known = [scores.D[:self.K] for scores in (s, s.coarse) if scores and not scores.D[:self.K].isnan().all()]
-        if not known: return None
-        index, kept = best(known[0]), s.kept | ({identity(s.coarse): s.coarse.D.clone()} if s.coarse else {})
+        known = [
+            scores.D[: self.K]
+            for scores in (s, s.coarse)
+            if scores and not scores.D[: self.K].isnan().all()
+        ]
+        if not known:
+            return None
+        index, kept = (
+            best(known[0]),
+            s.kept | ({identity(s.coarse): s.coarse.D.clone()} if s.coarse else {}),
+        )
         s.enlarge(index + 1)
-        return BoundaryCondition(s.points(index), s.points.seed, index, s.D.clone(), s.solves, self.nfe(), time.monotonic() - self.start, self.task | s.facts, kept=kept)
+        return BoundaryCondition(
+            s.points(index),
+            s.points.seed,
+            index,
+            s.D.clone(),
+            s.solves,
+            self.nfe(),
+            time.monotonic() - self.start,
+            self.task | s.facts,
+            kept=kept,
+        )
 
     def after(self):
         "Keep and show what a batch has brought"
         found, self.bar.total = self.found(), self.s.expected
         self.keep(found)
-        self.bar.set_postfix({} if math.isnan(found.score) else dict(best=f'{found.score:.4f}'), refresh=False)
+        self.bar.set_postfix(
+            {} if math.isnan(found.score) else dict(best=f'{found.score:.4f}'), refresh=False
+        )
         self.bar.update(self.spent() - self.bar.n)
         self.watch(found)
 
     def keep(self, found):
         "Write the file"
-        if not self.path or not self.s.state.is_main_process: return
-        try: found.save(self.path)
-        except OSError as e: raise CannotWrite(f"cannot write {self.path} ({e.strerror or e}); what was finished before is still in it. Make room, or give another file, and run again") from None
+        if not self.path or not self.s.state.is_main_process:
+            return
+        try:
+            found.save(self.path)
+        except OSError as e:
+            raise CannotWrite(
+                f"cannot write {self.path} ({e.strerror or e}); what was finished before is still in it. Make room, or give another file, and run again"
+            ) from None
 
 # %% ../nbs/09_search.ipynb #5648191a
-STRATEGIES = dict(halving=halving, exhaustive=exhaustive, multifidelity=multifidelity, refinement=refinement, evolution=evolution, gradient=gradient)
+STRATEGIES = dict(
+    halving=halving,
+    exhaustive=exhaustive,
+    multifidelity=multifidelity,
+    refinement=refinement,
+    evolution=evolution,
+    gradient=gradient,
+)
+
 
 class SearchInterrupted(KeyboardInterrupt):
     "Ctrl-C during a search; `found` is the best so far, or None"
-    def __init__(self, found): super().__init__(); self.found = found
+
+    def __init__(self, found):
+        super().__init__()
+        self.found = found
+
 
 def search(
-    h:Callable, # any solution map, h(x_T, y) -> x_0; may carry `h.nfe` and `h.meta`
-    z:Tensor, # (R, 3, H, W) reference HR images in [-1, 1]
-    y:Tensor, # (R, 3, h, w) their LR images
-    K:int=200, # candidates
-    distance:Callable|None=None, # distance(x_0, z) -> (B,); LPIPS by default, or LPIPS-lite where it cannot be had
-    strategy:str='halving', # a key of STRATEGIES
-    budget:int|None=None, # solves at most for what the strategy asks for; what an earlier run left in the file is not paid again; by default what the strategy finds sensible
-    seed:int=0, # of the candidates
-    shape:tuple|None=None, # of x_T; that of z[0] by default
-    path:str|Path|None=None, # file that keeps the result while it grows; an unfinished one is resumed, also with another map if `h.meta` does not tell them apart
-    unseen:tuple|None=None, # (z, y) on which the winner is scored in the end
-    coarse:Callable|None=None, # a cheaper map, for multifidelity and gradient
-    batch:int|None=None, # solves at a time; None: 16 on the CPU, on a GPU what fits
-    meta:dict|None=None, # more to be remembered, and checked when resumed
-    watch:Callable=lambda found: None, # called with the best so far after each batch
-    accept:list[str]=(), # facts of the file that may differ, such as "pairs" where another library decoded the same photographs
-)->BoundaryCondition:
+    h: Callable,  # any solution map, h(x_T, y) -> x_0; may carry `h.nfe` and `h.meta`
+    z: Tensor,  # (R, 3, H, W) reference HR images in [-1, 1]
+    y: Tensor,  # (R, 3, h, w) their LR images
+    K: int = 200,  # candidates
+    distance: Callable | None = None,  # distance(x_0, z) -> (B,); LPIPS by default
+    strategy: str = 'halving',  # a key of STRATEGIES
+    budget: int | None = None,  # solves at most; by default what the strategy finds sensible
+    seed: int = 0,  # of the candidates
+    shape: tuple | None = None,  # of x_T; that of z[0] by default
+    path: str | Path | None = None,  # of the growing result; resumed if it is there
+    unseen: tuple | None = None,  # (z, y) on which the winner is scored in the end
+    coarse: Callable | None = None,  # a cheaper map, for multifidelity and gradient
+    batch: int | None = None,  # solves at a time; None: 16 on the CPU, on a GPU what fits
+    meta: dict | None = None,  # more to be remembered, and checked when resumed
+    watch: Callable = lambda found: None,  # called with the best so far after each batch
+    accept: list[str] = (),  # facts of the file that may differ, such as "pairs"
+) -> BoundaryCondition:
     "The boundary condition that is best on the reference pairs (Eq. 20)"
     K, seed, budget = int(K), int(seed), budget if budget is None else int(budget)
-    if not 1 <= K <= 10**7: raise OdebcError(f"K must be at least 1, not {K}" if K < 1 else f"K = {K} candidates are more than a search can keep in order: draw fewer, ten million at most")
-    if strategy not in STRATEGIES: raise OdebcError(f"unknown strategy {strategy!r}, known are {', '.join(STRATEGIES)}")
-    if coarse and strategy not in ('multifidelity', 'gradient'): raise OdebcError(f"the strategy {strategy} has no use for a cheaper map; multifidelity and gradient have")
-    for pairs in filter(None, ((z, y), unseen)): check_pairs(*pairs)
-    if unseen and (unseen[0].shape[1:], unseen[0].device) != (z.shape[1:], z.device): raise OdebcError(f"the unseen images are {tuple(unseen[0].shape[1:])} on {unseen[0].device}, those of the search {tuple(z.shape[1:])} on {z.device}: x_T fits one size")
+    if not 1 <= K <= 10**7:
+        raise OdebcError(
+            f"K must be at least 1, not {K}"
+            if K < 1
+            else f"K = {K} candidates are more than a search can keep in order: draw fewer, ten million at most"
+        )
+    if strategy not in STRATEGIES:
+        raise OdebcError(f"unknown strategy {strategy!r}, known are {', '.join(STRATEGIES)}")
+    if coarse and strategy not in ('multifidelity', 'gradient'):
+        raise OdebcError(
+            f"the strategy {strategy} has no use for a cheaper map; multifidelity and gradient have"
+        )
+    for pairs in filter(None, ((z, y), unseen)):
+        check_pairs(*pairs)
+    if unseen and (unseen[0].shape[1:], unseen[0].device) != (z.shape[1:], z.device):
+        raise OdebcError(
+            f"the unseen images are {tuple(unseen[0].shape[1:])} on {unseen[0].device}, those of the search {tuple(z.shape[1:])} on {z.device}: x_T fits one size"
+        )
     if not distance:
         _, distance, why = best_distance()
-        if why: warnings.warn(f"real LPIPS is not at hand, the distance is LPIPS-lite instead: {why}")
+        if why:
+            warnings.warn(
+                f"real LPIPS is not at hand, the distance is LPIPS-lite instead: {why}"
+            )
     s = Scores(h, z, y, distance, Points(shape or z.shape[1:], seed), batch)
     s.coarse = Scores(coarse, z, y, distance, s.points, batch) if coarse else None
-    run = Run(s, task(s, z, distance, strategy, K, budget) | json.loads(json.dumps(meta or {}, default=str)), K if strategy in DRAWING else None, path, watch, former_facts(h, z, y), accept)
+    run = Run(
+        s,
+        task(s, z, distance, strategy, K, budget)
+        | json.loads(json.dumps(meta or {}, default=str)),
+        K if strategy in DRAWING else None,
+        path,
+        watch,
+        former_facts(h, z, y),
+        accept,
+    )
     try:
         STRATEGIES[strategy](s, K, budget)
         found, run.bar.total = run.found(), run.bar.n
         found.meta |= dict(strategy=strategy, K=K)
-        if unseen: found.meta, found.unseen = found.meta | dict(unseen=pairs_digest(*unseen)), unseen_scores(found, run.old, h, *unseen, distance, batch)
-        elif run.old and torch.equal(run.old.x_T, found.x_T): found.meta, found.unseen = found.meta | dict(unseen=run.old.meta.get('unseen')), run.old.unseen
-    except KeyboardInterrupt: raise SearchInterrupted(run.found()) from None
-    except Exception as e: e.found = run.found(); raise
-    finally: run.bar.close()
-    if not run.old or (run.old.nfe, run.old.meta) != (found.nfe, found.meta): run.keep(found)
+        if unseen:
+            found.meta, found.unseen = (
+                found.meta | dict(unseen=pairs_digest(*unseen)),
+                unseen_scores(found, run.old, h, *unseen, distance, batch),
+            )
+        elif run.old and torch.equal(run.old.x_T, found.x_T):
+            found.meta, found.unseen = (
+                found.meta | dict(unseen=run.old.meta.get('unseen')),
+                run.old.unseen,
+            )
+    except KeyboardInterrupt:
+        raise SearchInterrupted(run.found()) from None
+    except Exception as e:
+        e.found = run.found()
+        raise
+    finally:
+        run.bar.close()
+    if not run.old or (run.old.nfe, run.old.meta) != (found.nfe, found.meta):
+        run.keep(found)
     return found
 
+
 def unseen_scores(
-    found:BoundaryCondition, # the winner
-    old:BoundaryCondition|None, # of an earlier run
-    h:Callable, # h(x_T, y) -> x_0
-    z:Tensor, # (N, 3, H, W) unseen HR images
-    y:Tensor, # (N, 3, h, w) their LR images
-    distance:Callable, # distance(x_0, z) -> (B,)
-    batch:int|None, # solves at a time
-)->Tensor: # (N,)
+    found: BoundaryCondition,  # the winner
+    old: BoundaryCondition | None,  # of an earlier run
+    h: Callable,  # h(x_T, y) -> x_0
+    z: Tensor,  # (N, 3, H, W) unseen HR images
+    y: Tensor,  # (N, 3, h, w) their LR images
+    distance: Callable,  # distance(x_0, z) -> (B,)
+    batch: int | None,  # solves at a time
+) -> Tensor:  # (N,)
     "Scores of the winner on unseen pairs; taken from an earlier run if it had the same winner and pairs"
-    if old and old.unseen is not None and torch.equal(old.x_T, found.x_T) and old.meta['unseen'] == pairs_digest(z, y): return old.unseen
+    if (
+        old
+        and old.unseen is not None
+        and torch.equal(old.x_T, found.x_T)
+        and old.meta['unseen'] == pairs_digest(z, y)
+    ):
+        return old.unseen
     return score_matrix(h, found.x_T[None], z, y, distance, batch)[0]
 
 # %% ../nbs/09_search.ipynb #6ea46c72
 def standings(
-    result:dict, # what tools/strategies.py writes
-)->str: # Markdown
+    result: dict,  # what tools/strategies.py writes
+) -> str:  # Markdown
     "Strategies side by side: means over the seeds, and the difference to a random x_T with its standard error over the unseen images"
     random, runs = torch.tensor(result['random']), result['runs']
-    lines = ['| strategy | reference score | unseen score | unseen, against random | by seed | NFE | s |', '|---|---|---|---|---|---|---|']
+    lines = [
+        '| strategy | reference score | unseen score | unseen, against random | by seed | NFE | s |',
+        '|---|---|---|---|---|---|---|',
+    ]
     for name in dict.fromkeys(r['name'] for r in runs):
         mine = [r for r in runs if r['name'] == name]
-        score, nfe, seconds = (sum(r[key] for r in mine)/len(mine) for key in ('score', 'nfe', 'seconds'))
+        score, nfe, seconds = (
+            sum(r[key] for r in mine) / len(mine) for key in ('score', 'nfe', 'seconds')
+        )
         unseen = torch.tensor([r['unseen'] for r in mine])
-        gain, each = unseen.mean(0) - random, ', '.join(f'{v:.4f}' for v in unseen.mean(1).tolist())
-        lines.append(f'| {name} | {score:.4f} | {unseen.mean():.4f} | {gain.mean():+.4f} ± {standard_error(gain):.4f} | {each} | {nfe:,.0f} | {seconds:.0f} |')
+        gain, each = (
+            unseen.mean(0) - random,
+            ', '.join(f'{v:.4f}' for v in unseen.mean(1).tolist()),
+        )
+        lines.append(
+            f'| {name} | {score:.4f} | {unseen.mean():.4f} | {gain.mean():+.4f} ± {standard_error(gain):.4f} | {each} | {nfe:,.0f} | {seconds:.0f} |'
+        )
     return '\n'.join([*lines, f'| a random $x_T$ | | {random.mean():.4f} | | | 0 | 0 |'])

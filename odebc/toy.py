@@ -16,164 +16,238 @@ from .schedule import Schedule
 # %% ../nbs/01_toy.ipynb #9bd9b22c
 class Gaussian:
     "x_0 ~ N(mean, cov): exact ε, flow and density of x_t; a zero `cov` is a point mass"
-    def __init__(self,
-        mean:Tensor, # (D,), or (B, D) for one mean per row of x
-        cov:Tensor, # (D, D), positive semi-definite
-        sched:Schedule, # α and σ
+
+    def __init__(
+        self,
+        mean: Tensor,  # (D,), or (B, D) for one mean per row of x
+        cov: Tensor,  # (D, D), positive semi-definite
+        sched: Schedule,  # α and σ
     ):
-        self.mean, self.cov, self.sched = *(torch.as_tensor(v, dtype=torch.float64) for v in (mean, cov)), sched
-        if self.mean.ndim < 1 or self.cov.shape != 2*self.mean.shape[-1:]: raise OdebcError(f"need a mean (…, D) and a covariance (D, D), got {tuple(self.mean.shape)} and {tuple(self.cov.shape)}")
+        self.mean, self.cov, self.sched = (
+            *(torch.as_tensor(v, dtype=torch.float64) for v in (mean, cov)),
+            sched,
+        )
+        if self.mean.ndim < 1 or self.cov.shape != 2 * self.mean.shape[-1:]:
+            raise OdebcError(
+                f"need a mean (…, D) and a covariance (D, D), got {tuple(self.mean.shape)} and {tuple(self.cov.shape)}"
+            )
         self.eigenvalues, self.axes = torch.linalg.eigh(self.cov)
-        if self.eigenvalues[0] < -1e-9*self.eigenvalues[-1].abs(): raise OdebcError(f"a covariance has no negative eigenvalue, this one has {self.eigenvalues[0]:.3g}")
+        if self.eigenvalues[0] < -1e-9 * self.eigenvalues[-1].abs():
+            raise OdebcError(
+                f"a covariance has no negative eigenvalue, this one has {self.eigenvalues[0]:.3g}"
+            )
         self.eigenvalues = self.eigenvalues.clamp(min=0)
 
-    def variances(self,
-        t:float, # in [0, T]
-    )->Tensor: # (D,)
+    def variances(
+        self,
+        t: float,  # in [0, T]
+    ) -> Tensor:  # (D,)
         "Of x_t along the axes"
-        return (self.sched.alpha(t)**2*self.eigenvalues + self.sched.sigma(t)**2)
+        return self.sched.alpha(t) ** 2 * self.eigenvalues + self.sched.sigma(t) ** 2
 
-    def along_axes(self,
-        v:Tensor, # (B, D)
-        factors:Tensor, # (D,)
-    )->Tensor: # (B, D)
+    def along_axes(
+        self,
+        v: Tensor,  # (B, D)
+        factors: Tensor,  # (D,)
+    ) -> Tensor:  # (B, D)
         "Each coordinate of v along the axes times its factor"
-        return (v.double() @ self.axes*factors) @ self.axes.T
+        return (v.double() @ self.axes * factors) @ self.axes.T
 
-    def eps(self,
-        x:Tensor, # (B, D)
-        t:float, # in (0, T]
-    )->Tensor: # (B, D)
+    def eps(
+        self,
+        x: Tensor,  # (B, D)
+        t: float,  # in (0, T]
+    ) -> Tensor:  # (B, D)
         "E[ε | x_t = x]"
-        return self.along_axes(x - self.sched.alpha(t)*self.mean, self.sched.sigma(t)/self.variances(t)).to(x.dtype)
+        return self.along_axes(
+            x - self.sched.alpha(t) * self.mean, self.sched.sigma(t) / self.variances(t)
+        ).to(x.dtype)
 
-    def flow(self,
-        x:Tensor, # x_u, (B, D)
-        u:float, # time of x, above 0 where cov is singular
-        t:float, # time to go to
-    )->Tensor: # x_t, (B, D)
+    def flow(
+        self,
+        x: Tensor,  # x_u, (B, D)
+        u: float,  # time of x, above 0 where cov is singular
+        t: float,  # time to go to
+    ) -> Tensor:  # x_t, (B, D)
         "The exact solution of the diffusion ODE from time u to time t (Eq. 5)"
-        scale = (self.variances(t)/self.variances(u)).sqrt()
-        return (self.sched.alpha(t)*self.mean + self.along_axes(x - self.sched.alpha(u)*self.mean, scale)).to(x.dtype)
+        scale = (self.variances(t) / self.variances(u)).sqrt()
+        return (
+            self.sched.alpha(t) * self.mean
+            + self.along_axes(x - self.sched.alpha(u) * self.mean, scale)
+        ).to(x.dtype)
 
-    def log_prob(self,
-        x:Tensor, # (B, D)
-        t:float, # in [0, T]; above 0 where cov is singular
-    )->Tensor: # (B,)
+    def log_prob(
+        self,
+        x: Tensor,  # (B, D)
+        t: float,  # in [0, T]; above 0 where cov is singular
+    ) -> Tensor:  # (B,)
         "log q_t(x)"
         v = self.variances(t)
-        u = (x.double() - self.sched.alpha(t)*self.mean) @ self.axes
-        return -(u.square()/v + (2*math.pi*v).log()).sum(-1)/2
+        u = (x.double() - self.sched.alpha(t) * self.mean) @ self.axes
+        return -(u.square() / v + (2 * math.pi * v).log()).sum(-1) / 2
 
-    def sample(self,
-        n:int, # how many
-        generator:torch.Generator, # the only source of chance
-    )->Tensor: # x_0, (n, D), float64
+    def sample(
+        self,
+        n: int,  # how many
+        generator: torch.Generator,  # the only source of chance
+    ) -> Tensor:  # x_0, (n, D), float64
         "Draw x_0"
         noise = torch.randn(n, len(self.cov), generator=generator, dtype=torch.float64)
-        return self.mean + noise*self.eigenvalues.sqrt() @ self.axes.T
+        return self.mean + noise * self.eigenvalues.sqrt() @ self.axes.T
 
 # %% ../nbs/01_toy.ipynb #f8508080
 class Mixture:
     "x_0 ~ Σ w_k N(μ_k, s_k² I): exact ε and density of x_t"
-    def __init__(self,
-        weights:Tensor, # (K,), positive, sum 1
-        means:Tensor, # (K, D)
-        stds:Tensor, # (K,), not negative
-        sched:Schedule, # α and σ
-    ):
-        self.weights, self.means, self.stds = (torch.as_tensor(v, dtype=torch.float64) for v in (weights, means, stds))
-        self.sched = sched
-        if self.means.ndim != 2 or not self.weights.shape == self.stds.shape == self.means.shape[:1]: raise OdebcError("need K weights, K means (K, D) and K standard deviations")
-        if (self.weights <= 0).any() or (self.weights.sum() - 1).abs() > 1e-6 or (self.stds < 0).any(): raise OdebcError("weights must be positive with sum 1, standard deviations not negative")
 
-    def components(self,
-        x:Tensor, # (B, D)
-        t:float, # in [0, T]; above 0 where a std is 0
-    )->tuple: # three tensors
+    def __init__(
+        self,
+        weights: Tensor,  # (K,), positive, sum 1
+        means: Tensor,  # (K, D)
+        stds: Tensor,  # (K,), not negative
+        sched: Schedule,  # α and σ
+    ):
+        self.weights, self.means, self.stds = (
+            torch.as_tensor(v, dtype=torch.float64) for v in (weights, means, stds)
+        )
+        self.sched = sched
+        if (
+            self.means.ndim != 2
+            or not self.weights.shape == self.stds.shape == self.means.shape[:1]
+        ):
+            raise OdebcError("need K weights, K means (K, D) and K standard deviations")
+        if (
+            (self.weights <= 0).any()
+            or (self.weights.sum() - 1).abs() > 1e-6
+            or (self.stds < 0).any()
+        ):
+            raise OdebcError(
+                "weights must be positive with sum 1, standard deviations not negative"
+            )
+
+    def components(
+        self,
+        x: Tensor,  # (B, D)
+        t: float,  # in [0, T]; above 0 where a std is 0
+    ) -> tuple:  # three tensors
         "x − α μ_k (B, K, D), the variances v_k (K,) and log w_k N(x; α μ_k, v_k) (B, K)"
         alpha, sigma = self.sched.alpha(t), self.sched.sigma(t)
-        u, v = x.double()[:, None] - alpha*self.means, (alpha*self.stds)**2 + sigma**2
-        return u, v, self.weights.log() - (u.square().sum(-1)/v + x.shape[-1]*(2*math.pi*v).log())/2
+        u, v = x.double()[:, None] - alpha * self.means, (alpha * self.stds) ** 2 + sigma**2
+        return (
+            u,
+            v,
+            self.weights.log()
+            - (u.square().sum(-1) / v + x.shape[-1] * (2 * math.pi * v).log()) / 2,
+        )
 
-    def log_prob(self,
-        x:Tensor, # (B, D)
-        t:float, # in [0, T]; above 0 where a std is 0
-    )->Tensor: # (B,)
+    def log_prob(
+        self,
+        x: Tensor,  # (B, D)
+        t: float,  # in [0, T]; above 0 where a std is 0
+    ) -> Tensor:  # (B,)
         "log q_t(x)"
         return self.components(x, t)[2].logsumexp(-1)
 
-    def eps(self,
-        x:Tensor, # (B, D)
-        t:float, # in (0, T]
-    )->Tensor: # (B, D)
+    def eps(
+        self,
+        x: Tensor,  # (B, D)
+        t: float,  # in (0, T]
+    ) -> Tensor:  # (B, D)
         "E[ε | x_t = x]"
         u, v, log_joint = self.components(x, t)
-        return (self.sched.sigma(t)*((log_joint.softmax(-1)/v)[..., None]*u).sum(1)).to(x.dtype)
+        return (self.sched.sigma(t) * ((log_joint.softmax(-1) / v)[..., None] * u).sum(1)).to(
+            x.dtype
+        )
 
-    def sample(self,
-        n:int, # how many
-        generator:torch.Generator, # the only source of chance
-    )->Tensor: # x_0, (n, D), float64
+    def sample(
+        self,
+        n: int,  # how many
+        generator: torch.Generator,  # the only source of chance
+    ) -> Tensor:  # x_0, (n, D), float64
         "Draw x_0"
         k = torch.multinomial(self.weights, n, replacement=True, generator=generator)
-        return self.means[k] + self.stds[k, None]*torch.randn(n, self.means.shape[1], generator=generator, dtype=torch.float64)
+        return self.means[k] + self.stds[k, None] * torch.randn(
+            n, self.means.shape[1], generator=generator, dtype=torch.float64
+        )
 
 # %% ../nbs/01_toy.ipynb #cc183c51
 class ToySR:
     "x_0 ~ N(0, C) with C_ij = exp(−|i − j|/length), y = block means of x_0 plus noise: super-resolution with an exact h"
-    def __init__(self,
-        sched:Schedule, # α and σ
-        D:int=16, # pixels of x_0
-        scale:int=4, # pixels per pixel of y
-        length:float=3., # over how many pixels neighbours are alike
-        tau:float=.05, # standard deviation of the noise in y
+
+    def __init__(
+        self,
+        sched: Schedule,  # α and σ
+        D: int = 16,  # pixels of x_0
+        scale: int = 4,  # pixels per pixel of y
+        length: float = 3.0,  # over how many pixels neighbours are alike
+        tau: float = 0.05,  # standard deviation of the noise in y
     ):
-        if D % scale: raise OdebcError(f"D = {D} must be divisible by the scale {scale}")
+        if D % scale:
+            raise OdebcError(f"D = {D} must be divisible by the scale {scale}")
         i = torch.arange(D, dtype=torch.float64)
         self.sched, self.tau = sched, tau
-        self.C = (-(i[:, None] - i).abs()/length).exp()
-        self.A = torch.eye(D//scale, dtype=torch.float64).repeat_interleave(scale, 1)/scale
-        self.K = torch.linalg.solve(self.A @ self.C @ self.A.T + tau**2*torch.eye(D//scale, dtype=torch.float64), self.A @ self.C).T
+        self.C = (-(i[:, None] - i).abs() / length).exp()
+        self.A = torch.eye(D // scale, dtype=torch.float64).repeat_interleave(scale, 1) / scale
+        self.K = torch.linalg.solve(
+            self.A @ self.C @ self.A.T + tau**2 * torch.eye(D // scale, dtype=torch.float64),
+            self.A @ self.C,
+        ).T
 
-    def given(self,
-        y:Tensor|None, # LR images (B, D/scale); None: unconditional
-    )->Gaussian: # of x_0, one mean per row of y
+    def given(
+        self,
+        y: Tensor | None,  # LR images (B, D/scale); None: unconditional
+    ) -> Gaussian:  # of x_0, one mean per row of y
         "The distribution of x_0 given y"
-        if y is None: return Gaussian(torch.zeros(len(self.C)), self.C, self.sched)
+        if y is None:
+            return Gaussian(torch.zeros(len(self.C)), self.C, self.sched)
         return Gaussian(y.double() @ self.K.T, self.C - self.K @ self.A @ self.C, self.sched)
 
-    def h(self,
-        x_T:Tensor, # (B, D), or (1, D) for all rows of y
-        y:Tensor|None, # LR images (B, D/scale); None: unconditional
-    )->Tensor: # x_0, (B, D)
+    def h(
+        self,
+        x_T: Tensor,  # (B, D), or (1, D) for all rows of y
+        y: Tensor | None,  # LR images (B, D/scale); None: unconditional
+    ) -> Tensor:  # x_0, (B, D)
         "The exact solution map of the diffusion ODE (Eqs. 6 and 7)"
         return self.given(y).flow(x_T, self.sched.T, 0)
 
-    def pairs(self,
-        n:int, # how many
-        generator:torch.Generator, # the only source of chance
-    )->tuple: # z (n, D) and y (n, D/scale), float64
+    def pairs(
+        self,
+        n: int,  # how many
+        generator: torch.Generator,  # the only source of chance
+    ) -> tuple:  # z (n, D) and y (n, D/scale), float64
         "HR images and their LR images"
         z = self.given(None).sample(n, generator)
         y = z @ self.A.T
-        return z, y + self.tau*torch.randn(y.shape, generator=generator, dtype=torch.float64)
+        return z, y + self.tau * torch.randn(y.shape, generator=generator, dtype=torch.float64)
 
 # %% ../nbs/01_toy.ipynb #8724e3f8
 def reference(
-    eps_fn:Callable, # eps_fn(x, t) -> ε, (B, D), float64
-    x:Tensor, # x_u, (B, D), float64
-    u:float, # time of x
-    t:float, # time to go to, may be 0
-    sched:Schedule, # α and σ
-    tol:float=1e-12, # relative and absolute, of x/α
-)->Tensor: # x_t, (B, D)
+    eps_fn: Callable,  # eps_fn(x, t) -> ε, (B, D), float64
+    x: Tensor,  # x_u, (B, D), float64
+    u: float,  # time of x
+    t: float,  # time to go to, may be 0
+    sched: Schedule,  # α and σ
+    tol: float = 1e-12,  # relative and absolute, of x/α
+) -> Tensor:  # x_t, (B, D)
     "The diffusion ODE solved to high accuracy: d(x/α)/d(σ/α) = ε, by SciPy's DOP853"
-    ratio = lambda t: (sched.sigma(t)/sched.alpha(t)).item()
+
+    def ratio(t):
+        return (sched.sigma(t) / sched.alpha(t)).item()
+
     def slope(r, v):
         s = sched.t_of_lam(-math.log(max(r, 1e-12))).item()
-        return eps_fn(sched.alpha(s)*torch.from_numpy(v).view(x.shape), s).flatten().numpy()
+        return eps_fn(sched.alpha(s) * torch.from_numpy(v).view(x.shape), s).flatten().numpy()
+
     from scipy.integrate import solve_ivp  # slow to import: only where it is used
-    solution = solve_ivp(slope, (ratio(u), ratio(t)), (x/sched.alpha(u)).flatten().numpy(), 'DOP853', t_eval=[ratio(t)], rtol=tol, atol=tol)
-    if not solution.success: raise OdebcError(f"the reference solution failed: {solution.message}")
-    return sched.alpha(t)*torch.from_numpy(solution.y[:, -1]).view(x.shape)
+
+    solution = solve_ivp(
+        slope,
+        (ratio(u), ratio(t)),
+        (x / sched.alpha(u)).flatten().numpy(),
+        'DOP853',
+        t_eval=[ratio(t)],
+        rtol=tol,
+        atol=tol,
+    )
+    if not solution.success:
+        raise OdebcError(f"the reference solution failed: {solution.message}")
+    return sched.alpha(t) * torch.from_numpy(solution.y[:, -1]).view(x.shape)

@@ -14,7 +14,14 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from importlib.resources import files
 from pathlib import Path
-import io, json, math, os, platform, signal, threading, time
+import io
+import json
+import math
+import os
+import platform
+import signal
+import threading
+import time
 import numpy as np
 import torch
 from safetensors import SafetensorError
@@ -34,486 +41,816 @@ from .schedule import Schedule
 from .unet import UNet
 
 # %% ../nbs/08_train.ipynb #9286c5f0
-WEIGHTS, CONFIG, RECORD, CHECKPOINT = 'model.safetensors', 'config.json', 'record.json', 'checkpoint.pt'
+WEIGHTS, CONFIG, RECORD, CHECKPOINT = (
+    'model.safetensors',
+    'config.json',
+    'record.json',
+    'checkpoint.pt',
+)
+
 
 class SR3:
     "A super-resolution diffusion model: noise estimator, schedule and condition (Saharia et al., 2022)"
-    def __init__(self,
-        net:UNet, # noise estimator
-        scale:int=4, # enlargement
-        size:int=64, # side of the images it was trained on, pixels
-        record:dict|None=None, # of the training
-        precision:str='float32', # of the network: 'float32', 'bfloat16', or 'auto': what is faster here
-        bf16:bool|None=None, # the older way to say it
+
+    def __init__(
+        self,
+        net: UNet,  # noise estimator
+        scale: int = 4,  # enlargement
+        size: int = 64,  # side of the images it was trained on, pixels
+        record: dict | None = None,  # of the training
+        precision: str = 'float32',  # of the network: 'float32', 'bfloat16', or 'auto': what is faster here
+        bf16: bool | None = None,  # the older way to say it
     ):
-        self.net, self.scale, self.size, self.record, self.sched = net, scale, size, record or {}, net.sched
+        self.net, self.scale, self.size, self.record, self.sched = (
+            net,
+            scale,
+            size,
+            record or {},
+            net.sched,
+        )
         self.asked = precision_asked(precision, bf16)
 
     @cached_property
-    def choice(self)->Choice:
+    def choice(self) -> Choice:
         "What the network computes in, and why; 'auto' is found out once, at the first need, on the device of the network"
         return chosen(self.asked, self.net, self.size)
 
     @property
-    def precision(self)->str:
+    def precision(self) -> str:
         "'float32' or 'bfloat16'"
         return self.choice.precision
 
     @property
-    def bf16(self)->bool:
+    def bf16(self) -> bool:
         "The precision as records keep it"
         return self.choice.bf16
 
     @property
-    def shape(self)->tuple: return (3, self.size, self.size)
+    def shape(self) -> tuple:
+        return (3, self.size, self.size)
 
     @property
-    def device(self)->torch.device: return next(self.net.parameters()).device
+    def device(self) -> torch.device:
+        return next(self.net.parameters()).device
 
-    def to(self,
-        device, # "cuda" …
-    ): # the model itself
+    def to(
+        self,
+        device,  # "cuda" …
+    ):  # the model itself
         "Move the network; `h` takes x_T and y along"
         self.net.to(device)
         return self
 
-    def on(self,
-        schedule:str, # "linear" or "cosine"
-    ): # another SR3
+    def on(
+        self,
+        schedule: str,  # "linear" or "cosine"
+    ):  # another SR3
         "The same weights, solved on another schedule"
         net = UNet(**self.net.config | dict(schedule=schedule))
         net.take(self.net)
-        return SR3(net.eval().requires_grad_(False).to(self.device, memory_format=torch.channels_last), self.scale, self.size, self.record, self.precision)
+        return SR3(
+            net.eval()
+            .requires_grad_(False)
+            .to(self.device, memory_format=torch.channels_last),
+            self.scale,
+            self.size,
+            self.record,
+            self.precision,
+        )
 
     @property
-    def samples(self)->int:
+    def samples(self) -> int:
         "Patches that the weights have seen, with those of the models they started from"
         return total('samples', self.record)
 
     @property
-    def fingerprint(self)->str:
+    def fingerprint(self) -> str:
         "Of the weights, and of the schedule they are solved on, by its name and numbers"
         facts = self.sched.facts
-        if facts == Schedule.linear().facts: # files from before there was a choice stay valid
+        if facts == Schedule.linear().facts:  # files from before there was a choice stay valid
             return digest(*self.net.state_dict().values())
         return digest(*self.net.state_dict().values(), declared(facts))
 
     @property
-    def former(self)->dict:
+    def former(self) -> dict:
         "What earlier versions wrote where it was another identity, on a machine that rounds like this one"
         if self.sched.facts == Schedule.linear().facts:
             return {}
         return dict(weights=digest(*self.net.state_dict().values(), self.sched.table))
 
-    def eps(self,
-        y:Tensor|None, # LR images (B, 3, h, w) in [-1, 1]; None: unconditional
-    )->Callable: # eps_fn(x, t)
+    def eps(
+        self,
+        y: Tensor | None,  # LR images (B, 3, h, w) in [-1, 1]; None: unconditional
+    ) -> Callable:  # eps_fn(x, t)
         "The noise estimate ε_θ(x, y, t) with y closed over; for a gradient in x it keeps no inner values, and computes them again"
-        if y is not None and not y.abs().max() <= 1 + 1e-3: raise OdebcError(f"y must lie in [-1, 1], not in [{y.min():.3g}, {y.max():.3g}]")
+        if y is not None and not y.abs().max() <= 1 + 1e-3:
+            raise OdebcError(f"y must lie in [-1, 1], not in [{y.min():.3g}, {y.max():.3g}]")
         y_up = None if y is None else upsample(y, self.scale)
-        def eps_fn(x, t):
-            with torch.autocast(x.device.type, torch.bfloat16, enabled=self.bf16): return self.net(x, y_up, t)
-        return lambda x, t: checkpoint(eps_fn, x, t, use_reentrant=False) if x.requires_grad else eps_fn(x, t)
 
-    def h(self,
-        x_T:Tensor, # boundary condition (B, 3, H, W), or one for all, (1, 3, H, W)
-        y:Tensor|None, # LR images (B, 3, H/scale, W/scale) in [-1, 1]; None: unconditional (Eq. 7)
-        sampler:str='DDIM-50', # label, see `odebc.samplers.sampler`
-        generator:torch.Generator|None=None, # for DDPM
-    )->Tensor: # x_0, (B, 3, H, W) in [-1, 1], on the device of the network
+        def eps_fn(x, t):
+            with torch.autocast(x.device.type, torch.bfloat16, enabled=self.bf16):
+                return self.net(x, y_up, t)
+
+        return lambda x, t: (
+            checkpoint(eps_fn, x, t, use_reentrant=False) if x.requires_grad else eps_fn(x, t)
+        )
+
+    def h(
+        self,
+        x_T: Tensor,  # boundary condition (B, 3, H, W), or one for all, (1, 3, H, W)
+        y: Tensor | None,  # LR images (B, 3, h, w) in [-1, 1]; None: unconditional (Eq. 7)
+        sampler: str = 'DDIM-50',  # label, see `odebc.samplers.sampler`
+        generator: torch.Generator | None = None,  # for DDPM
+    ) -> Tensor:  # x_0, (B, 3, H, W) in [-1, 1], on the device of the network
         "The solution map of the diffusion ODE (Eq. 6); x̂_0 is kept in [-1, 1]"
         x_T, y = (v if v is None else v.to(self.device) for v in (x_T, y))
-        if y is not None and len(x_T) == 1: x_T = x_T.expand(len(y), -1, -1, -1)
+        if y is not None and len(x_T) == 1:
+            x_T = x_T.expand(len(y), -1, -1, -1)
         return named_sampler(sampler, self.sched, clip=True)(self.eps(y), x_T, generator)
 
-    def solution_map(self,
-        sampler:str='DDIM-50', # of the ODE
-    )->Callable: # h(x_T, y) with its price `h.nfe` and its origin `h.meta`
+    def solution_map(
+        self,
+        sampler: str = 'DDIM-50',  # of the ODE
+    ) -> Callable:  # h(x_T, y) with its price `h.nfe` and its origin `h.meta`
         "`h` with one sampler, as the search takes it"
-        if not is_ode(sampler): raise OdebcError(f"{sampler} draws noise in every step, its result is no function of x_T; choose one of the ODE, such as DDIM-50")
-        named_sampler(sampler, self.sched, clip=True)  # refuses an impossible one now, not at the first solve
+        if not is_ode(sampler):
+            raise OdebcError(
+                f"{sampler} draws noise in every step, its result is no function of x_T; choose one of the ODE, such as DDIM-50"
+            )
+        named_sampler(
+            sampler, self.sched, clip=True
+        )  # refuses an impossible one now, not at the first solve
         h = partial(self.h, sampler=sampler)
-        h.nfe, h.meta = nfe(sampler), dict(sampler=sampler, weights=self.fingerprint, bf16=self.bf16)
+        h.nfe, h.meta = (
+            nfe(sampler),
+            dict(sampler=sampler, weights=self.fingerprint, bf16=self.bf16),
+        )
         h.former = self.former
         return h
 
-    def upscale(self,
-        image:Tensor, # LR image of any size, (3, h, w) in [-1, 1]
-        x_T:Tensor, # (3, size, size), the same for every tile
-        sampler:str='DDIM-20', # of the ODE
-        overlap:int=4, # of neighbouring tiles, LR pixels
-        batch:int=16, # tiles at a time
-    )->Tensor: # (3, h·scale, w·scale) in [-1, 1]
+    def upscale(
+        self,
+        image: Tensor,  # LR image of any size, (3, h, w) in [-1, 1]
+        x_T: Tensor,  # (3, size, size), the same for every tile
+        sampler: str = 'DDIM-20',  # of the ODE
+        overlap: int = 4,  # of neighbouring tiles, LR pixels
+        batch: int = 16,  # tiles at a time
+    ) -> Tensor:  # (3, h·scale, w·scale) in [-1, 1]
         "Enlarge an image tile by tile, blending where tiles overlap; see `odebc.enlarge` for what does not fit into memory"
         h = self.solution_map(sampler)
-        if x_T.shape != self.shape: raise OdebcError(f"x_T must have the shape {self.shape} of this model, not {tuple(x_T.shape)}")
+        if x_T.shape != self.shape:
+            raise OdebcError(
+                f"x_T must have the shape {self.shape} of this model, not {tuple(x_T.shape)}"
+            )
         return enlarge(h, image.to(self.device), x_T, self.scale, overlap, batch)
 
-    def save_pretrained(self,
-        folder:str|Path, # made if missing
+    def save_pretrained(
+        self,
+        folder: str | Path,  # made if missing
     ):
         "Write weights (half precision), configuration and training record"
         config = dict(scale=self.scale, size=self.size, net=self.net.config)
-        write_atomically(Path(folder)/CONFIG, json.dumps(config, indent=1).encode())
-        write_atomically(Path(folder)/RECORD, json.dumps(self.record).encode())
-        write_atomically(Path(folder)/WEIGHTS, save({k: v.half().contiguous() for k, v in self.net.state_dict().items()}))
+        write_atomically(Path(folder) / CONFIG, json.dumps(config, indent=1).encode())
+        write_atomically(Path(folder) / RECORD, json.dumps(self.record).encode())
+        write_atomically(
+            Path(folder) / WEIGHTS,
+            save({k: v.half().contiguous() for k, v in self.net.state_dict().items()}),
+        )
 
     @classmethod
-    def from_pretrained(cls,
-        name_or_path:str|Path='small', # a shipped model, or a folder written by `save_pretrained`; ./small is always a folder
-        precision:str='float32', # of the network: 'float32', 'bfloat16', or 'auto': what is faster here
-        bf16:bool|None=None, # the older way to say it
+    def from_pretrained(
+        cls,
+        name_or_path: str
+        | Path = 'small',  # a shipped model, or a folder written by `save_pretrained`; ./small is always a folder
+        precision: str = 'float32',  # of the network: 'float32', 'bfloat16', or 'auto': what is faster here
+        bf16: bool | None = None,  # the older way to say it
     ):
         "Load a model, ready for use: weights in float32, without gradients, in the memory format that is faster on a CPU"
         precision = precision_asked(precision, bf16)
-        shipped = {folder.name: Path(str(folder)) for folder in files('odebc.assets').iterdir() if (folder/WEIGHTS).is_file()}
+        shipped = {
+            folder.name: Path(str(folder))
+            for folder in files('odebc.assets').iterdir()
+            if (folder / WEIGHTS).is_file()
+        }
         folder = shipped.get(name_or_path) or Path(name_or_path)
-        if not os.path.isdir(folder): raise OdebcError(f"no model {name_or_path}: there is no such folder, and the package ships {', '.join(sorted(shipped))}")
-        missing = [f for f in (CONFIG, RECORD, WEIGHTS) if not (folder/f).is_file()]
-        if missing: raise OdebcError(f"no model in {folder}: {', '.join(missing)} is missing")
+        if not os.path.isdir(folder):
+            raise OdebcError(
+                f"no model {name_or_path}: there is no such folder, and the package ships {', '.join(sorted(shipped))}"
+            )
+        missing = [f for f in (CONFIG, RECORD, WEIGHTS) if not (folder / f).is_file()]
+        if missing:
+            raise OdebcError(f"no model in {folder}: {', '.join(missing)} is missing")
         try:
-            config, record = (json.loads((folder/f).read_text(encoding='utf8')) for f in (CONFIG, RECORD))
-            net, scale, size, record = UNet(**config['net']), int(config['scale']), int(config['size']), dict(record)
-            net.load_state_dict({k: v.float() for k, v in load_file(folder/WEIGHTS).items()})
-        except (OSError, SafetensorError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError, ValueError) as e:
-            raise OdebcError(f"the checkpoint in {folder} is damaged or of another version: {' '.join(str(e).split())[:200]}") from None
-        return cls(net.eval().requires_grad_(False).to(memory_format=torch.channels_last), scale, size, record, precision)
+            config, record = (
+                json.loads((folder / f).read_text(encoding='utf8')) for f in (CONFIG, RECORD)
+            )
+            net, scale, size, record = (
+                UNet(**config['net']),
+                int(config['scale']),
+                int(config['size']),
+                dict(record),
+            )
+            net.load_state_dict({k: v.float() for k, v in load_file(folder / WEIGHTS).items()})
+        except (
+            OSError,
+            SafetensorError,
+            LookupError,
+            TypeError,
+            AttributeError,
+            ArithmeticError,
+            RuntimeError,
+            ValueError,
+        ) as e:
+            raise OdebcError(
+                f"the checkpoint in {folder} is damaged or of another version: {' '.join(str(e).split())[:200]}"
+            ) from None
+        return cls(
+            net.eval().requires_grad_(False).to(memory_format=torch.channels_last),
+            scale,
+            size,
+            record,
+            precision,
+        )
+
 
 def total(
-    name:str, # of an entry of the record, such as "samples" or "minutes"
-    record:dict|None, # of a training
-)->float: # 0 without a record
+    name: str,  # of an entry of the record, such as "samples" or "minutes"
+    record: dict | None,  # of a training
+) -> float:  # 0 without a record
     "Summed over a training and those that it started from"
     return record.get(name, 0) + total(name, record.get('start')) if record else 0
 
 # %% ../nbs/08_train.ipynb #165280eb
 def levels(
-    sched:Schedule, # α and σ
-    t:Tensor, # times, (B,)
-    x:Tensor, # images (B, 3, H, W), for type and device
-)->tuple: # α_t and σ_t, (B, 1, 1, 1) each
+    sched: Schedule,  # α and σ
+    t: Tensor,  # times, (B,)
+    x: Tensor,  # images (B, 3, H, W), for type and device
+) -> tuple:  # α_t and σ_t, (B, 1, 1, 1) each
     "α and σ of each image's own time, to multiply images with"
     return tuple(f(t).to(x).view(-1, 1, 1, 1) for f in (sched.alpha, sched.sigma))
 
+
 def sr3_error(
-    net:UNet, # noise estimator
-    z:Tensor, # HR images (B, 3, H, W) in [-1, 1]
-    y_up:Tensor, # their LR images, enlarged, same shape
-    t:Tensor, # times, (B,)
-    eps:Tensor, # noise, shape of z
-    drop:Tensor|None=None, # (B,) true where the condition is dropped
-)->Tensor: # ε_θ − ε, shape of z
+    net: UNet,  # noise estimator
+    z: Tensor,  # HR images (B, 3, H, W) in [-1, 1]
+    y_up: Tensor,  # their LR images, enlarged, same shape
+    t: Tensor,  # times, (B,)
+    eps: Tensor,  # noise, shape of z
+    drop: Tensor | None = None,  # (B,) true where the condition is dropped
+) -> Tensor:  # ε_θ − ε, shape of z
     "Error of the noise estimate on training examples"
     alpha, sigma = levels(net.sched, t, z)
-    return net(alpha*z + sigma*eps, y_up, t, drop).float() - eps
+    return net(alpha * z + sigma * eps, y_up, t, drop).float() - eps
 
-def sr3_loss(net, z, y_up, t, eps, drop=None)->Tensor: # (B,)
+
+def sr3_loss(net, z, y_up, t, eps, drop=None) -> Tensor:  # (B,)
     "Mean squared error of the noise estimate (Eq. B.1), per image; arguments as in `sr3_error`"
     return sr3_error(net, z, y_up, t, eps, drop).square().mean((1, 2, 3))
 
 # %% ../nbs/08_train.ipynb #63fd6ad8
 def training_times(
-    net:UNet, # noise estimator
-    v:Tensor, # uniform in [0, 1), (B,)
-    drop:Tensor, # (B,) true where the condition is dropped
-)->Tensor: # t, (B,)
+    net: UNet,  # noise estimator
+    v: Tensor,  # uniform in [0, 1), (B,)
+    drop: Tensor,  # (B,) true where the condition is dropped
+) -> Tensor:  # t, (B,)
     "Uniform in 1 … T for plain SR3; for the residual form λ ~ N(½ − log s, 1.2²)"
-    if net.s is None: return 1 + (v*net.sched.T).floor()
-    lam = .5 - net.std(drop.to(v)).log() + 1.2*torch.special.ndtri(v.double())
+    if net.s is None:
+        return 1 + (v * net.sched.T).floor()
+    lam = 0.5 - net.std(drop.to(v)).log() + 1.2 * torch.special.ndtri(v.double())
     return net.sched.t_of_lam(lam.clamp(net.sched.lam(net.sched.T).item(), 12)).to(v)
+
 
 class Objective(nn.Module):
     "What training makes small: Eq. B.1 in units of what is unknown of the noise, or the logarithm of this for each image; and LPIPS of x̂_0, on photographs with noise and where sampling leads"
-    def __init__(self,
-        net:UNet, # noise estimator
-        relative:bool=False, # the logarithm
-        perceptual:float=0., # weight of LPIPS, from SqueezeNet; ValueError where its weights cannot be had
-        own_path:float=0., # weight of LPIPS where sampling leads
+
+    def __init__(
+        self,
+        net: UNet,  # noise estimator
+        relative: bool = False,  # the logarithm
+        perceptual: float = 0.0,  # weight of LPIPS, from SqueezeNet; ValueError where its weights cannot be had
+        own_path: float = 0.0,  # weight of LPIPS where sampling leads
     ):
         super().__init__()
         for weight in (perceptual, own_path):
-            if not weight >= 0: raise OdebcError(f"the weight of LPIPS must not be negative, as {weight} is")
-        self.net, self.relative, self.perceptual, self.own_path = net, relative, perceptual, own_path
+            if not weight >= 0:
+                raise OdebcError(f"the weight of LPIPS must not be negative, as {weight} is")
+        self.net, self.relative, self.perceptual, self.own_path = (
+            net,
+            relative,
+            perceptual,
+            own_path,
+        )
         if perceptual or own_path:
             from odebc.metrics import lpips_model
+
             self.lpips = lpips_model('squeeze')
 
     def forward(self, z, y_up, v, eps, drop):
         t = training_times(self.net, v, drop)
         error = sr3_error(self.net, z, y_up, t, eps, drop)
-        loss = error.square().mean((1, 2, 3))/self.net.spread(t, drop.to(z)).square()
-        if self.relative: loss = loss.log()
+        loss = error.square().mean((1, 2, 3)) / self.net.spread(t, drop.to(z)).square()
+        if self.relative:
+            loss = loss.log()
         if self.perceptual:
             alpha, sigma = levels(self.net.sched, t, z)
-            loss = loss + self.perceptual*~drop*self.seen(z - sigma/alpha*error, z)
+            loss = loss + self.perceptual * ~drop * self.seen(z - sigma / alpha * error, z)
         if self.own_path:
             T = self.net.sched.T
-            t, eta = 1 + v.double()**2*(T - 1), (v*T % 1 < .5).to(z)  # the one chance that an example brings decides both
-            loss = loss + self.own_path*~drop*self.seen(self.estimate(self.on_path(eps, y_up, t, eta), y_up, t), z)
+            t, eta = (
+                1 + v.double() ** 2 * (T - 1),
+                (v * T % 1 < 0.5).to(z),
+            )  # the one chance that an example brings decides both
+            loss = loss + self.own_path * ~drop * self.seen(
+                self.estimate(self.on_path(eps, y_up, t, eta), y_up, t), z
+            )
         return loss.mean()
 
     def seen(self, x_0, z):
         "LPIPS of x̂_0, clipped as in sampling"
-        if x_0.isnan().any(): return x_0.mean((1, 2, 3))  # for `Run.step` to tell
-        with torch.autocast(z.device.type, enabled=False): return self.lpips(x_0.clamp(-1, 1), z)
+        if x_0.isnan().any():
+            return x_0.mean((1, 2, 3))  # for `Run.step` to tell
+        with torch.autocast(z.device.type, enabled=False):
+            return self.lpips(x_0.clamp(-1, 1), z)
 
     def estimate(self, x_t, y_up, t):
         "x̂_0, not clipped"
         alpha, sigma = levels(self.net.sched, t, x_t)
-        return (x_t - sigma*self.net(x_t, y_up, t).float())/alpha
+        return (x_t - sigma * self.net(x_t, y_up, t).float()) / alpha
 
     @torch.no_grad()
     def on_path(self, x_T, y_up, t, eta, steps=20):
         "x_t, where DDIM (η 0) or DDPM (η 1) lead from x_T by steps that get smaller; what they draw is x_T with its values in another order"
-        x, times = x_T, [t + (self.net.sched.T - t)*(1 - i/steps)**2 for i in range(steps + 1)]
+        x, times = (
+            x_T,
+            [t + (self.net.sched.T - t) * (1 - i / steps) ** 2 for i in range(steps + 1)],
+        )
         for i, (s, u) in enumerate(zip(times, times[1:])):
             (alpha, sigma), (alpha_u, sigma_u) = (levels(self.net.sched, w, x) for w in (s, u))
             x_0 = self.estimate(x, y_up, s).clamp(-1, 1)
-            noise = eta.view(-1, 1, 1, 1)*sigma_u/sigma*(1 - (alpha/alpha_u)**2).clamp(min=0).sqrt()
-            order = torch.randperm(x_T[0].numel(), generator=torch.Generator().manual_seed(i)).to(x.device)
-            drawn = x_T.flatten(1)[:, order].view_as(x)  # an example needs no chance of its own for every step
-            x = alpha_u*x_0 + (sigma_u**2 - noise**2).clamp(min=0).sqrt()/sigma*(x - alpha*x_0) + noise*drawn
+            noise = (
+                eta.view(-1, 1, 1, 1)
+                * sigma_u
+                / sigma
+                * (1 - (alpha / alpha_u) ** 2).clamp(min=0).sqrt()
+            )
+            order = torch.randperm(
+                x_T[0].numel(), generator=torch.Generator().manual_seed(i)
+            ).to(x.device)
+            drawn = x_T.flatten(1)[:, order].view_as(
+                x
+            )  # an example needs no chance of its own for every step
+            x = (
+                alpha_u * x_0
+                + (sigma_u**2 - noise**2).clamp(min=0).sqrt() / sigma * (x - alpha * x_0)
+                + noise * drawn
+            )
         return x
 
 # %% ../nbs/08_train.ipynb #79ac09fd
 class Examples(Dataset):
     "Training examples 0, 1, 2 …: arguments of `Objective`; number n depends on (seed, n) alone"
-    def __init__(self,
-        images:list[Tensor], # uint8, (3, H, W) each
-        size:int=64, # side of a patch, pixels
-        scale:int=4, # of the LR images
-        seed:int=0, # of all examples
+
+    def __init__(
+        self,
+        images: list[Tensor],  # uint8, (3, H, W) each
+        size: int = 64,  # side of a patch, pixels
+        scale: int = 4,  # of the LR images
+        seed: int = 0,  # of all examples
     ):
         bad = [x for x in images if x.dtype != torch.uint8 or min(x.shape[1:]) < size]
-        if bad or not images: raise OdebcError(f"need 8-bit images of at least {size}×{size} pixels, " + (f"not {bad[0].dtype} of {bad[0].shape[2]}×{bad[0].shape[1]}" if bad else "and there are none"))
-        if size % scale: raise OdebcError(f"the size {size} must be divisible by the scale {scale}")
+        if bad or not images:
+            raise OdebcError(
+                f"need 8-bit images of at least {size}×{size} pixels, "
+                + (
+                    f"not {bad[0].dtype} of {bad[0].shape[2]}×{bad[0].shape[1]}"
+                    if bad
+                    else "and there are none"
+                )
+            )
+        if size % scale:
+            raise OdebcError(f"the size {size} must be divisible by the scale {scale}")
         self.images, self.size, self.scale, self.seed = images, size, scale, seed
 
     def __getitem__(self, n):
-        g = torch.Generator().manual_seed(int(np.random.SeedSequence((self.seed, n)).generate_state(1)[0]))
+        g = torch.Generator().manual_seed(
+            int(np.random.SeedSequence((self.seed, n)).generate_state(1)[0])
+        )
         z = from_bytes(augment(crops(self.images, 1, self.size, g), g))
         y_up = upsample(degrade(z, self.scale), self.scale)
-        return z[0], y_up[0], torch.rand((), generator=g), torch.randn(z.shape[1:], generator=g), torch.rand((), generator=g) < .1
+        return (
+            z[0],
+            y_up[0],
+            torch.rand((), generator=g),
+            torch.randn(z.shape[1:], generator=g),
+            torch.rand((), generator=g) < 0.1,
+        )
+
 
 def residual_std(
-    examples:Examples, # training examples
-    n:int=1024, # how many are looked at
-)->tuple[float, float]: # s and s_no_y of `UNet`
+    examples: Examples,  # training examples
+    n: int = 1024,  # how many are looked at
+) -> tuple[float, float]:  # s and s_no_y of `UNet`
     "Standard deviation of z − y_up, and root mean square of z, over the training data"
-    squares = sum(torch.stack([(z - y_up).square().mean(), z.square().mean()]).double() for z, y_up, *_ in (examples[i] for i in range(n)))/n
+    squares = (
+        sum(
+            torch.stack([(z - y_up).square().mean(), z.square().mean()]).double()
+            for z, y_up, *_ in (examples[i] for i in range(n))
+        )
+        / n
+    )
     return tuple(round(s, 3) for s in squares.sqrt().tolist())
 
 # %% ../nbs/08_train.ipynb #cb519bc0
 @dataclass
 class Recipe:
     "What a training run does, as far as a number can say it"
-    steps:int = 10_000 # of the whole run
-    batch:int = 16 # patches per step, over all processes
-    lr:float = 5e-4 # learning rate of the plateau
-    size:int = 64 # side of a patch, pixels
-    scale:int = 4 # of the LR images
-    seed:int = 0 # of the examples
-    decay:float = .999 # of the EMA
-    relative:bool = False # the logarithm of each image's loss in place of the loss
-    perceptual:float = 0. # weight of LPIPS of x̂_0, added to the loss
-    own_path:float = 0. # the same where sampling leads
-    bf16:bool = False # bfloat16 in the network; `odebc.precision` finds out where it is faster
+
+    steps: int = 10_000  # of the whole run
+    batch: int = 16  # patches per step, over all processes
+    lr: float = 5e-4  # learning rate of the plateau
+    size: int = 64  # side of a patch, pixels
+    scale: int = 4  # of the LR images
+    seed: int = 0  # of the examples
+    decay: float = 0.999  # of the EMA
+    relative: bool = False  # the logarithm of each image's loss in place of the loss
+    perceptual: float = 0.0  # weight of LPIPS of x̂_0, added to the loss
+    own_path: float = 0.0  # the same where sampling leads
+    bf16: bool = False  # bfloat16 in the network
+
 
 def trapezoid(
-    step:int, # 0 … steps
-    steps:int, # of the whole run
-    warmup:float=.02, # share of the steps for the rise
-    cooldown:float=.25, # share of the steps for the fall
-)->float: # factor of the learning rate, 0 … 1
+    step: int,  # 0 … steps
+    steps: int,  # of the whole run
+    warmup: float = 0.02,  # share of the steps for the rise
+    cooldown: float = 0.25,  # share of the steps for the fall
+) -> float:  # factor of the learning rate, 0 … 1
     "Warm-up, plateau, cool-down"
-    return min(1, (step + 1)/max(warmup*steps, 1), (steps - step)/max(cooldown*steps, 1))
+    return min(
+        1, (step + 1) / max(warmup * steps, 1), (steps - step) / max(cooldown * steps, 1)
+    )
 
 # %% ../nbs/08_train.ipynb #8b577416
 @contextmanager
 def interrupts():
     "A list that gets an entry for every interrupt, in place of a KeyboardInterrupt amid a step"
     asked, main = [], threading.current_thread() is threading.main_thread()
-    caught = [s for s in (signal.SIGINT, signal.SIGTERM) if main and signal.getsignal(s) is signal.default_int_handler]
-    for s in caught: signal.signal(s, lambda number, frame: asked.append(number))
-    try: yield asked
+    caught = [
+        s
+        for s in (signal.SIGINT, signal.SIGTERM)
+        if main and signal.getsignal(s) is signal.default_int_handler
+    ]
+    for s in caught:
+        signal.signal(s, lambda number, frame: asked.append(number))
+    try:
+        yield asked
     finally:
-        for s in caught: signal.signal(s, signal.default_int_handler)
+        for s in caught:
+            signal.signal(s, signal.default_int_handler)
+
 
 class Run:
     "A training run that can be stopped and resumed exactly; iterating over it trains and yields the losses"
-    def __init__(self,
-        net:UNet, # trained in place
-        images:list[Tensor], # uint8, (3, H, W) each
-        recipe:Recipe=Recipe(), # steps, batch size …
-        start:dict|None=None, # record of the model whose weights the network has
+
+    def __init__(
+        self,
+        net: UNet,  # trained in place
+        images: list[Tensor],  # uint8, (3, H, W) each
+        recipe: Recipe = Recipe(),  # steps, batch size …
+        start: dict | None = None,  # record of the model whose weights the network has
     ):
-        r, self.start, self.recipe, self.net, self.examples = recipe, start, recipe, net.requires_grad_(True).to(memory_format=torch.channels_last), Examples(images, recipe.size, recipe.scale, recipe.seed)
-        from accelerate import Accelerator, DataLoaderConfiguration  # slow to import: only where it is used
-        self.accelerator = Accelerator(cpu=not torch.cuda.is_available(), dataloader_config=DataLoaderConfiguration(split_batches=True))
-        if r.batch % self.accelerator.num_processes: raise OdebcError(f"a batch of {r.batch} cannot be shared between {self.accelerator.num_processes} processes")
-        self.objective, self.optimizer = self.accelerator.prepare(Objective(net, r.relative, r.perceptual, r.own_path), torch.optim.AdamW(net.parameters(), lr=r.lr, weight_decay=1e-4))
+        r, self.start, self.recipe, self.net, self.examples = (
+            recipe,
+            start,
+            recipe,
+            net.requires_grad_(True).to(memory_format=torch.channels_last),
+            Examples(images, recipe.size, recipe.scale, recipe.seed),
+        )
+        from accelerate import (
+            Accelerator,
+            DataLoaderConfiguration,
+        )  # slow to import: only where it is used
+
+        self.accelerator = Accelerator(
+            cpu=not torch.cuda.is_available(),
+            dataloader_config=DataLoaderConfiguration(split_batches=True),
+        )
+        if r.batch % self.accelerator.num_processes:
+            raise OdebcError(
+                f"a batch of {r.batch} cannot be shared between {self.accelerator.num_processes} processes"
+            )
+        self.objective, self.optimizer = self.accelerator.prepare(
+            Objective(net, r.relative, r.perceptual, r.own_path),
+            torch.optim.AdamW(net.parameters(), lr=r.lr, weight_decay=1e-4),
+        )
         self.ema = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(r.decay))
-        self.losses, self.seconds = [], 0.
+        self.losses, self.seconds = [], 0.0
 
     def __iter__(self):
         r, device = self.recipe, self.accelerator.device
-        numbers, workers = range(len(self.losses)*r.batch, r.steps*r.batch), 0 if device.type == 'cpu' else min(os.cpu_count(), 12)
+        numbers, workers = (
+            range(len(self.losses) * r.batch, r.steps * r.batch),
+            0 if device.type == 'cpu' else min(os.cpu_count(), 12),
+        )
         start = time.monotonic()
-        for batch in self.accelerator.prepare(DataLoader(self.examples, r.batch, sampler=numbers, num_workers=workers)):
+        for batch in self.accelerator.prepare(
+            DataLoader(self.examples, r.batch, sampler=numbers, num_workers=workers)
+        ):
             self.losses.append(self.step(batch))
             self.seconds += time.monotonic() - start
             yield self.losses[-1]
             start = time.monotonic()
 
-    def step(self,
-        batch:tuple, # arguments of `Objective`
-    )->float: # loss
+    def step(
+        self,
+        batch: tuple,  # arguments of `Objective`
+    ) -> float:  # loss
         "One step of training; ValueError where loss or gradient is not finite, with the weights untouched"
-        for group in self.optimizer.param_groups: group['lr'] = self.recipe.lr*trapezoid(len(self.losses), self.recipe.steps)
-        with torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=self.recipe.bf16): loss = self.objective(*batch)
+        for group in self.optimizer.param_groups:
+            group['lr'] = self.recipe.lr * trapezoid(len(self.losses), self.recipe.steps)
+        with torch.autocast(
+            self.accelerator.device.type, torch.bfloat16, enabled=self.recipe.bf16
+        ):
+            loss = self.objective(*batch)
         self.optimizer.zero_grad()
         self.accelerator.backward(loss)
-        norm, loss = self.accelerator.clip_grad_norm_(self.net.parameters(), 1.), self.accelerator.reduce(loss.detach(), 'mean').item()
-        if not math.isfinite(loss + norm): raise OdebcError(f"loss {loss} and gradient {norm:.3g} at step {len(self.losses)}: lower the learning rate; the last checkpoint is still good")
+        norm, loss = (
+            self.accelerator.clip_grad_norm_(self.net.parameters(), 1.0),
+            self.accelerator.reduce(loss.detach(), 'mean').item(),
+        )
+        if not math.isfinite(loss + norm):
+            raise OdebcError(
+                f"loss {loss} and gradient {norm:.3g} at step {len(self.losses)}: lower the learning rate; the last checkpoint is still good"
+            )
         self.optimizer.step()
         self.ema.update_parameters(self.net)
         return loss
 
     @property
-    def task(self)->dict:
+    def task(self) -> dict:
         "What a run must have in common with the checkpoint that it resumes"
         images = self.examples.images
-        return asdict(self.recipe) | self.net.config | {'number of photographs': len(images), 'number of their pixels': sum(image[0].numel() for image in images)}
+        return (
+            asdict(self.recipe)
+            | self.net.config
+            | {
+                'number of photographs': len(images),
+                'number of their pixels': sum(image[0].numel() for image in images),
+            }
+        )
 
-    def save(self,
-        path:str|Path, # of the checkpoint
+    def save(
+        self,
+        path: str | Path,  # of the checkpoint
     ):
         "Write all that changes during the run"
-        state, buffer = dict(net=self.net.state_dict(), ema=self.ema.state_dict(), optimizer=self.optimizer.state_dict(), losses=self.losses, seconds=self.seconds, task=self.task, start=self.start), io.BytesIO()
+        state, buffer = (
+            dict(
+                net=self.net.state_dict(),
+                ema=self.ema.state_dict(),
+                optimizer=self.optimizer.state_dict(),
+                losses=self.losses,
+                seconds=self.seconds,
+                task=self.task,
+                start=self.start,
+            ),
+            io.BytesIO(),
+        )
         torch.save(state, buffer)
         write_atomically(path, buffer.getvalue())
 
-    def resume(self,
-        path:str|Path, # written by `save`
+    def resume(
+        self,
+        path: str | Path,  # written by `save`
     ):
         "Go on where the checkpoint was written; steps, learning rate and precision may differ"
         free, mine = ('steps', 'lr', 'bf16'), self.task
         try:
             state = torch.load(path, weights_only=True, map_location='cpu')
-            was = asdict(Recipe()) | state['task']  # a checkpoint may be older than the newest field
+            was = (
+                asdict(Recipe()) | state['task']
+            )  # a checkpoint may be older than the newest field
             differ = [k for k in mine if k not in free and mine[k] != was.get(k)]
-            if differ: raise OdebcError(f"the {differ[0]} was {was.get(differ[0])} and is {mine[differ[0]]}")
-            if self.start not in (None, state['start']): raise OdebcError("it began from other weights")
-            for part in ('net', 'ema', 'optimizer'): getattr(self, part).load_state_dict(state[part])
-            self.losses, self.seconds, self.start = state['losses'], state['seconds'], state['start']
-        except Exception as e: raise OdebcError(f"cannot resume from {path}, it is damaged or of another run: {' '.join(str(e).split())[:200]}") from None
+            if differ:
+                raise OdebcError(
+                    f"the {differ[0]} was {was.get(differ[0])} and is {mine[differ[0]]}"
+                )
+            if self.start not in (None, state['start']):
+                raise OdebcError("it began from other weights")
+            for part in ('net', 'ema', 'optimizer'):
+                getattr(self, part).load_state_dict(state[part])
+            self.losses, self.seconds, self.start = (
+                state['losses'],
+                state['seconds'],
+                state['start'],
+            )
+        except Exception as e:
+            raise OdebcError(
+                f"cannot resume from {path}, it is damaged or of another run: {' '.join(str(e).split())[:200]}"
+            ) from None
         return self
 
-    def model(self,
-        data:str='', # what the images were
-    )->SR3: # the averaged network with its record
+    def model(
+        self,
+        data: str = '',  # what the images were
+    ) -> SR3:  # the averaged network with its record
         "The result so far"
         r, n, device = self.recipe, len(self.losses), self.accelerator.device
-        every = max(n//200, 1)
-        curve = [[i + every, round(sum(self.losses[i:i+every])/every, 5)] for i in range(0, n - every + 1, every)]
-        hardware = torch.cuda.get_device_name(device) if device.type == 'cuda' else f'{platform.machine()} CPU, {torch.get_num_threads()} threads'
-        record = dict(data=data, images=len(self.examples.images), recipe=asdict(r), steps=n, samples=n*r.batch, minutes=round(self.seconds/60, 1),
-            hardware=hardware, processes=self.accelerator.num_processes, torch=torch.__version__, loss=curve, start=self.start)
+        every = max(n // 200, 1)
+        curve = [
+            [i + every, round(sum(self.losses[i : i + every]) / every, 5)]
+            for i in range(0, n - every + 1, every)
+        ]
+        hardware = (
+            torch.cuda.get_device_name(device)
+            if device.type == 'cuda'
+            else f'{platform.machine()} CPU, {torch.get_num_threads()} threads'
+        )
+        record = dict(
+            data=data,
+            images=len(self.examples.images),
+            recipe=asdict(r),
+            steps=n,
+            samples=n * r.batch,
+            minutes=round(self.seconds / 60, 1),
+            hardware=hardware,
+            processes=self.accelerator.num_processes,
+            torch=torch.__version__,
+            loss=curve,
+            start=self.start,
+        )
         net = UNet(**self.net.config).to(device)
         net.load_state_dict(self.ema.module.state_dict())
         return SR3(net.eval().requires_grad_(False), r.scale, r.size, record)
 
-    def keep(self,
-        folder:str|Path, # for checkpoint.pt and the model
-        data:str='', # what the images are
+    def keep(
+        self,
+        folder: str | Path,  # for checkpoint.pt and the model
+        data: str = '',  # what the images are
     ):
         "Write checkpoint and model"
-        if not self.accelerator.is_main_process: return
-        self.save(Path(folder)/CHECKPOINT)
+        if not self.accelerator.is_main_process:
+            return
+        self.save(Path(folder) / CHECKPOINT)
         self.model(data).save_pretrained(folder)
 
-    def fit(self,
-        folder:str|Path, # gets checkpoint, model and log.csv; a checkpoint in it is resumed
-        data:str='', # what the images are, for the record
-        minutes:float=5, # between checkpoints
-    )->SR3: # the trained model
+    def fit(
+        self,
+        folder: str | Path,  # of checkpoint, model and log.csv; resumed
+        data: str = '',  # what the images are, for the record
+        minutes: float = 5,  # between checkpoints
+    ) -> SR3:  # the trained model
         "Train to the last step with a progress bar; what is done is kept when interrupted"
-        folder, r, main, saved = Path(folder), self.recipe, self.accelerator.is_main_process, time.monotonic()
-        with writing(folder): folder.mkdir(parents=True, exist_ok=True)
-        if (folder/CHECKPOINT).exists(): self.resume(folder/CHECKPOINT)
-        with interrupts() as asked, Bar(total=r.steps, initial=len(self.losses), desc='train', unit='step', disable=not main) as bar:
+        folder, r, main, saved = (
+            Path(folder),
+            self.recipe,
+            self.accelerator.is_main_process,
+            time.monotonic(),
+        )
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        if (folder / CHECKPOINT).exists():
+            self.resume(folder / CHECKPOINT)
+        with (
+            interrupts() as asked,
+            Bar(
+                total=r.steps,
+                initial=len(self.losses),
+                desc='train',
+                unit='step',
+                disable=not main,
+            ) as bar,
+        ):
             for loss in self:
-                bar.set_postfix(loss=f'{loss:.4f}', refresh=False); bar.update()
-                if main and len(self.losses) % 50 == 0: self.log(folder)
-                if asked: self.accelerator.set_trigger()
-                if self.accelerator.check_trigger(): asked.append('by some process'); break
-                if time.monotonic() - saved > 60*minutes: self.keep(folder, data); saved = time.monotonic()
+                bar.set_postfix(loss=f'{loss:.4f}', refresh=False)
+                bar.update()
+                if main and len(self.losses) % 50 == 0:
+                    self.log(folder)
+                if asked:
+                    self.accelerator.set_trigger()
+                if self.accelerator.check_trigger():
+                    asked.append('by some process')
+                    break
+                if time.monotonic() - saved > 60 * minutes:
+                    self.keep(folder, data)
+                    saved = time.monotonic()
         self.keep(folder, data)
         self.accelerator.wait_for_everyone()  # when one process ends, the launcher ends the others: not while the main one writes
-        if asked: raise KeyboardInterrupt
+        if asked:
+            raise KeyboardInterrupt
         return self.model(data)
 
-    def log(self,
-        folder:Path, # of log.csv
+    def log(
+        self,
+        folder: Path,  # of log.csv
     ):
         "Add a line to the log: the last 50 steps"
-        n, path, head = len(self.losses), folder/'log.csv', 'step,samples,minutes,loss'
+        n, path, head = len(self.losses), folder / 'log.csv', 'step,samples,minutes,loss'
         rows = path.read_text(encoding='utf8').splitlines()[1:] if path.exists() else []
-        before = [row for row in rows if row.split(',')[0].isdecimal() and int(row.split(',')[0]) < n]  # what came after the checkpoint is trained anew
-        write_atomically(path, '\n'.join([head, *before, f'{n},{n*self.recipe.batch},{self.seconds/60:.2f},{sum(self.losses[-50:])/50:.5f}', '']).encode())
+        before = [
+            row for row in rows if row.split(',')[0].isdecimal() and int(row.split(',')[0]) < n
+        ]  # what came after the checkpoint is trained anew
+        write_atomically(
+            path,
+            '\n'.join(
+                [
+                    head,
+                    *before,
+                    f'{n},{n * self.recipe.batch},{self.seconds / 60:.2f},{sum(self.losses[-50:]) / 50:.5f}',
+                    '',
+                ]
+            ).encode(),
+        )
 
 # %% ../nbs/08_train.ipynb #cf255c6c
-CONFIGS = { # name -> network, made with the measured s and s_no_y, and recipe
+CONFIGS = {  # name -> network, made with the measured s and s_no_y, and recipe
     'small': (UNet.small, Recipe()),
-    'small-mid': (lambda *s: UNet(channels=32, mults=(1, 2, 4), blocks=1, attention=(2,), groups=1), Recipe(batch=4, steps=20_000, relative=True)),
+    'small-mid': (
+        lambda *s: UNet(channels=32, mults=(1, 2, 4), blocks=1, attention=(2,), groups=1),
+        Recipe(batch=4, steps=20_000, relative=True),
+    ),
     'base': (UNet.base, Recipe(batch=4, size=256)),
-    'paper': (lambda *s: UNet.paper(), Recipe(steps=3_000_000, lr=1e-4, size=256, decay=.9999, bf16=True))}
+    'paper': (
+        lambda *s: UNet.paper(),
+        Recipe(steps=3_000_000, lr=1e-4, size=256, decay=0.9999, bf16=True),
+    ),
+}
+
 
 def began_in_bf16(
-    path:str|Path, # of a checkpoint
-)->bool|None: # None: it cannot be read, and `Run.resume` says why
+    path: str | Path,  # of a checkpoint
+) -> bool | None:  # None: it cannot be read, and `Run.resume` says why
     "Whether the run that wrote a checkpoint computed in bfloat16"
     try:
-        return torch.load(path, weights_only=True, map_location='cpu', mmap=True)['task'].get('bf16', False)
+        return torch.load(path, weights_only=True, map_location='cpu', mmap=True)['task'].get(
+            'bf16', False
+        )
     except Exception:
         return None
 
+
 def configured(
-    name:str, # a key of CONFIGS
-    images:list[Tensor], # uint8, (3, H, W) each
-    start:SR3|None=None, # model to take weights from, as far as it goes
-    **changes, # of the recipe
-)->Run:
+    name: str,  # a key of CONFIGS
+    images: list[Tensor],  # uint8, (3, H, W) each
+    start: SR3 | None = None,  # model to take weights from, as far as it goes
+    **changes,  # of the recipe
+) -> Run:
     "A run by the name of its configuration"
-    if name not in CONFIGS: raise OdebcError(f"unknown configuration {name!r}, known are {', '.join(CONFIGS)}")
+    if name not in CONFIGS:
+        raise OdebcError(f"unknown configuration {name!r}, known are {', '.join(CONFIGS)}")
     make, recipe = CONFIGS[name][0], replace(CONFIGS[name][1], **changes)
     torch.manual_seed(recipe.seed)
     net = make(*residual_std(Examples(images, recipe.size, recipe.scale, recipe.seed)))
-    if start: net.take(start.net)
+    if start:
+        net.take(start.net)
     return Run(net, images, recipe, start.record if start else None)
 
 # %% ../nbs/08_train.ipynb #79df5ff7
 def watch(
-    run:Run, # trained in place
-    z:Tensor, # HR images to show, (B, 3, H, W) in [-1, 1]
-    seconds:float=20, # to train
-    every:float=4, # seconds between two pictures
+    run: Run,  # trained in place
+    z: Tensor,  # HR images to show, (B, 3, H, W) in [-1, 1]
+    seconds: float = 20,  # to train
+    every: float = 4,  # seconds between two pictures
 ):
     "Train in a notebook, with a live curve and samples (DDIM-10 with the weights of the moment, from one x_T)"
     import matplotlib.pyplot as plt
     from IPython.display import display
     from odebc.data import to_image
-    y, x_T = degrade(z, run.recipe.scale), torch.randn(1, *z.shape[1:], generator=torch.Generator().manual_seed(0))
+
+    y, x_T = (
+        degrade(z, run.recipe.scale),
+        torch.randn(1, *z.shape[1:], generator=torch.Generator().manual_seed(0)),
+    )
     fig, axes = plt.subplots(1, 2, figsize=(8, 2.6), layout='constrained', width_ratios=(1, 2))
     plt.close(fig)
-    shown, start, last = display(fig, display_id=True), time.monotonic(), 0.
+    shown, start, last = display(fig, display_id=True), time.monotonic(), 0.0
     for _ in run:
         now = time.monotonic() - start
-        if now - last < every and now < seconds: continue
-        with torch.no_grad(): x_0 = SR3(run.net, run.recipe.scale).h(x_T, y, 'DDIM-10').cpu()
-        for ax in axes: ax.clear()
-        axes[0].plot(range(1, len(run.losses) + 1), run.losses, lw=.8); axes[0].set(xlabel='step', ylabel='loss', xscale='log', yscale='linear' if run.recipe.relative else 'log')
-        axes[1].imshow(to_image(torch.cat([torch.cat([*p], -1) for p in (upsample(y, run.recipe.scale), x_0, z)], -2))); axes[1].set(xticks=[], yticks=[], title=f'bicubic, $h(x_T, y)$, $z$ after {len(run.losses)} steps')
+        if now - last < every and now < seconds:
+            continue
+        with torch.no_grad():
+            x_0 = SR3(run.net, run.recipe.scale).h(x_T, y, 'DDIM-10').cpu()
+        for ax in axes:
+            ax.clear()
+        axes[0].plot(range(1, len(run.losses) + 1), run.losses, lw=0.8)
+        axes[0].set(
+            xlabel='step',
+            ylabel='loss',
+            xscale='log',
+            yscale='linear' if run.recipe.relative else 'log',
+        )
+        axes[1].imshow(
+            to_image(
+                torch.cat(
+                    [torch.cat([*p], -1) for p in (upsample(y, run.recipe.scale), x_0, z)], -2
+                )
+            )
+        )
+        axes[1].set(
+            xticks=[],
+            yticks=[],
+            title=f'bicubic, $h(x_T, y)$, $z$ after {len(run.losses)} steps',
+        )
         shown.update(fig)
         last = now
-        if now > seconds: break
+        if now > seconds:
+            break

@@ -15,204 +15,331 @@ from .schedule import Schedule
 
 # %% ../nbs/07_unet.ipynb #b4fa1ed9
 def time_embedding(
-    t:Tensor, # times, (B,)
-    dim:int, # length of the embedding, even
-    max_period:float=10_000., # the frequencies fall from 1 towards its inverse
-)->Tensor: # (B, dim)
+    t: Tensor,  # times, (B,)
+    dim: int,  # length of the embedding, even
+    max_period: float = 10_000.0,  # the frequencies fall from 1 towards its inverse
+) -> Tensor:  # (B, dim)
     "Sinusoidal embedding of time (Vaswani et al., 2017)"
-    if dim % 2: raise OdebcError(f"the embedding has a cosine and a sine for each wave: its length must be even, not {dim}")
-    freqs = torch.exp(-math.log(max_period)*torch.arange(dim//2, device=t.device)/(dim//2))
-    angles = t[:, None].float()*freqs
+    if dim % 2:
+        raise OdebcError(
+            f"the embedding has a cosine and a sine for each wave: its length must be even, not {dim}"
+        )
+    freqs = torch.exp(
+        -math.log(max_period) * torch.arange(dim // 2, device=t.device) / (dim // 2)
+    )
+    angles = t[:, None].float() * freqs
     return torch.cat([angles.cos(), angles.sin()], -1)
 
 # %% ../nbs/07_unet.ipynb #359f37b5
-def zero(module:nn.Module)->nn.Module:
+def zero(module: nn.Module) -> nn.Module:
     "The module with all its parameters set to zero"
-    for p in module.parameters(): nn.init.zeros_(p)
+    for p in module.parameters():
+        nn.init.zeros_(p)
     return module
+
 
 class ResBlock(nn.Module):
     "Residual block with scale-shift time embedding; `resize` makes it BigGAN's up or down block"
-    def __init__(self,
-        c_in:int, # channels of the input
-        c_out:int, # channels of the output
-        emb:int, # length of the time embedding
-        groups:int=32, # of the normalisation
-        resize:nn.Module|None=None, # nn.AvgPool2d(2), nn.Upsample(scale_factor=2) or nothing
+
+    def __init__(
+        self,
+        c_in: int,  # channels of the input
+        c_out: int,  # channels of the output
+        emb: int,  # length of the time embedding
+        groups: int = 32,  # of the normalisation
+        resize: nn.Module | None = None,  # AvgPool2d, Upsample or nothing
     ):
         super().__init__()
-        self.norm1, self.conv1 = nn.GroupNorm(groups, c_in), nn.Conv2d(c_in, c_out, 3, padding=1)
-        self.norm2, self.conv2 = nn.GroupNorm(groups, c_out), zero(nn.Conv2d(c_out, c_out, 3, padding=1))
-        self.scale_shift = nn.Linear(emb, 2*c_out)
+        self.norm1, self.conv1 = (
+            nn.GroupNorm(groups, c_in),
+            nn.Conv2d(c_in, c_out, 3, padding=1),
+        )
+        self.norm2, self.conv2 = (
+            nn.GroupNorm(groups, c_out),
+            zero(nn.Conv2d(c_out, c_out, 3, padding=1)),
+        )
+        self.scale_shift = nn.Linear(emb, 2 * c_out)
         self.shortcut = nn.Conv2d(c_in, c_out, 1) if c_in != c_out else nn.Identity()
         self.resize = resize or nn.Identity()
 
     def forward(self, x, emb):
         h = self.conv1(self.resize(F.silu(self.norm1(x))))
         scale, shift = self.scale_shift(F.silu(emb))[:, :, None, None].chunk(2, 1)
-        h = self.conv2(F.silu(self.norm2(h)*(1 + scale) + shift))
+        h = self.conv2(F.silu(self.norm2(h) * (1 + scale) + shift))
         return self.shortcut(self.resize(x)) + h
 
 # %% ../nbs/07_unet.ipynb #444ebcd0
 class Attention(nn.Module):
     "Self-attention between the places of a feature map, with a shortcut"
-    def __init__(self,
-        channels:int, # divisible by heads
-        heads:int=4, # number of heads
-        groups:int=32, # of the normalisation
+
+    def __init__(
+        self,
+        channels: int,  # divisible by heads
+        heads: int = 4,  # number of heads
+        groups: int = 32,  # of the normalisation
     ):
         super().__init__()
-        if channels % heads: raise OdebcError(f"{channels} channels are not divisible by {heads} heads")
+        if channels % heads:
+            raise OdebcError(f"{channels} channels are not divisible by {heads} heads")
         self.heads, self.norm = heads, nn.GroupNorm(groups, channels)
-        self.qkv, self.out = nn.Conv2d(channels, 3*channels, 1), zero(nn.Conv2d(channels, channels, 1))
+        self.qkv, self.out = (
+            nn.Conv2d(channels, 3 * channels, 1),
+            zero(nn.Conv2d(channels, channels, 1)),
+        )
 
     def forward(self, x, emb=None):
         b, c, h, w = x.shape
-        q, k, v = self.qkv(self.norm(x)).reshape(b, 3, self.heads, c//self.heads, h*w).transpose(-1, -2).unbind(1)  # each (b, heads, hw, c/heads)
+        q, k, v = (
+            self.qkv(self.norm(x))
+            .reshape(b, 3, self.heads, c // self.heads, h * w)
+            .transpose(-1, -2)
+            .unbind(1)
+        )  # each (b, heads, hw, c/heads)
         a = F.scaled_dot_product_attention(q, k, v)
         return x + self.out(a.transpose(-1, -2).reshape(b, c, h, w))
 
 # %% ../nbs/07_unet.ipynb #fc7f484d
 class Stage(nn.Module):
     "Blocks one after the other, each given the time embedding"
+
     def __init__(self, *blocks):
         super().__init__()
         self.blocks = nn.ModuleList(blocks)
 
     def forward(self, x, emb):
-        for block in self.blocks: x = block(x, emb)
+        for block in self.blocks:
+            x = block(x, emb)
         return x
+
 
 def check_layout(channels, mults, attention, heads, groups, unshuffle):
     "Refuse what cannot be built"
-    odd = [c for c in (channels, *(m*channels for m in mults)) if c < 1 or c % groups or c % heads]
-    if odd: raise OdebcError(f"{odd[0]} channels are not divisible by {groups} groups and {heads} heads")
-    if not mults or set(attention) - set(range(len(mults))): raise OdebcError(f"attention on levels {sorted(attention)} of a network with {len(mults)} levels")
-    if unshuffle < 1: raise OdebcError(f"unshuffle must be at least 1, not {unshuffle}")
+    odd = [
+        c
+        for c in (channels, *(m * channels for m in mults))
+        if c < 1 or c % groups or c % heads
+    ]
+    if odd:
+        raise OdebcError(
+            f"{odd[0]} channels are not divisible by {groups} groups and {heads} heads"
+        )
+    if not mults or set(attention) - set(range(len(mults))):
+        raise OdebcError(
+            f"attention on levels {sorted(attention)} of a network with {len(mults)} levels"
+        )
+    if unshuffle < 1:
+        raise OdebcError(f"unshuffle must be at least 1, not {unshuffle}")
+
 
 class Backbone(nn.Module):
     "The UNet of guided-diffusion, with y stacked onto the image (Table 3)"
-    def __init__(self,
-        channels:int, # of the finest level
-        mults:list, # channel multiplier of each level, finest first
-        blocks:int=2, # residual blocks per level on the way down (one more on the way up)
-        attention:list=(), # levels with attention, 0 is the finest; the middle always has it
-        heads:int=4, # of attention
-        groups:int=32, # of the normalisation
-        unshuffle:int=1, # pixels folded into channels, per side
+
+    def __init__(
+        self,
+        channels: int,  # of the finest level
+        mults: list,  # channel multiplier of each level, finest first
+        blocks: int = 2,  # residual blocks per level on the way down (one more on the way up)
+        attention: list = (),  # levels with attention, 0 is the finest; the middle always has it
+        heads: int = 4,  # of attention
+        groups: int = 32,  # of the normalisation
+        unshuffle: int = 1,  # pixels folded into channels, per side
     ):
         super().__init__()
         check_layout(channels, mults, attention, heads, groups, unshuffle)
-        self.config = dict(channels=channels, mults=list(mults), blocks=blocks, attention=list(attention), heads=heads, groups=groups, unshuffle=unshuffle)
-        emb = 4*channels
-        res = lambda c_in, c_out, **kw: ResBlock(c_in, c_out, emb, groups, **kw)
-        level = lambda i, c_in, c_out: [res(c_in, c_out)] + ([Attention(c_out, heads, groups)] if i in attention else [])
+        self.config = dict(
+            channels=channels,
+            mults=list(mults),
+            blocks=blocks,
+            attention=list(attention),
+            heads=heads,
+            groups=groups,
+            unshuffle=unshuffle,
+        )
+        emb = 4 * channels
+
+        def res(c_in, c_out, **kw):
+            return ResBlock(c_in, c_out, emb, groups, **kw)
+
+        def level(i, c_in, c_out):
+            return [res(c_in, c_out)] + (
+                [Attention(c_out, heads, groups)] if i in attention else []
+            )
+
         self.embed = nn.Sequential(nn.Linear(channels, emb), nn.SiLU(), nn.Linear(emb, emb))
         self.no_y = nn.Parameter(torch.zeros(emb))
-        self.first = nn.Conv2d(6*unshuffle**2, channels, 3, padding=1)
+        self.first = nn.Conv2d(6 * unshuffle**2, channels, 3, padding=1)
         c, skips, down, up = channels, [channels], [], []
         for i, m in enumerate(mults):
             for _ in range(blocks):
-                down.append(Stage(*level(i, c, m*channels))); c = m*channels; skips.append(c)
-            if i < len(mults) - 1: down.append(Stage(res(c, c, resize=nn.AvgPool2d(2)))); skips.append(c)
+                down.append(Stage(*level(i, c, m * channels)))
+                c = m * channels
+                skips.append(c)
+            if i < len(mults) - 1:
+                down.append(Stage(res(c, c, resize=nn.AvgPool2d(2))))
+                skips.append(c)
         self.middle = Stage(res(c, c), Attention(c, heads, groups), res(c, c))
         for i, m in reversed(list(enumerate(mults))):
             for j in range(blocks + 1):
-                stage = level(i, c + skips.pop(), m*channels); c = m*channels
-                up.insert(0, Stage(*stage, *([res(c, c, resize=nn.Upsample(scale_factor=2))] if i and j == blocks else [])))
+                stage = level(i, c + skips.pop(), m * channels)
+                c = m * channels
+                up.insert(
+                    0,
+                    Stage(
+                        *stage,
+                        *(
+                            [res(c, c, resize=nn.Upsample(scale_factor=2))]
+                            if i and j == blocks
+                            else []
+                        ),
+                    ),
+                )
         self.down, self.up = nn.ModuleList(down), nn.ModuleList(up)
-        self.norm, self.last = nn.GroupNorm(groups, c), zero(nn.Conv2d(c, 3*unshuffle**2, 3, padding=1))
+        self.norm, self.last = (
+            nn.GroupNorm(groups, c),
+            zero(nn.Conv2d(c, 3 * unshuffle**2, 3, padding=1)),
+        )
 
-    def forward(self,
-        x:Tensor, # noisy image, (B, 3, H, W)
-        y_up:Tensor, # condition enlarged to the size of x, in [-1, 1]
-        t:Tensor, # times, (B,)
-        drop:Tensor, # (B,), 1. where the condition is dropped, 0. where not
-    )->Tensor: # (B, 3, H, W)
+    def forward(
+        self,
+        x: Tensor,  # noisy image, (B, 3, H, W)
+        y_up: Tensor,  # condition enlarged to the size of x, in [-1, 1]
+        t: Tensor,  # times, (B,)
+        drop: Tensor,  # (B,), 1. where the condition is dropped, 0. where not
+    ) -> Tensor:  # (B, 3, H, W)
         u = self.config['unshuffle']
-        emb = self.embed(time_embedding(t, self.config['channels'])) + drop[:, None]*self.no_y
+        emb = (
+            self.embed(time_embedding(t, self.config['channels'])) + drop[:, None] * self.no_y
+        )
         h = self.first(F.pixel_unshuffle(torch.cat([x, y_up], 1), u))
         hs = [h]
-        for stage in self.down: h = stage(h, emb); hs.append(h)
+        for stage in self.down:
+            h = stage(h, emb)
+            hs.append(h)
         h = self.middle(h, emb)
-        for stage in reversed(self.up): h = stage(torch.cat([h, hs.pop()], 1), emb)
+        for stage in reversed(self.up):
+            h = stage(torch.cat([h, hs.pop()], 1), emb)
         return F.pixel_shuffle(self.last(F.silu(self.norm(h))), u)
 
 # %% ../nbs/07_unet.ipynb #680048c7
 class UNet(nn.Module):
     "SR3's noise estimate ε_θ(x_t, y, t): plain, or as a correction to that of a Gaussian residual z − y_up ~ N(0, s²)"
-    def __init__(self,
-        s:float|None=None, # standard deviation of z − y_up over the training data; None: plain SR3
-        s_no_y:float=.5, # root mean square of z, in place of s where the condition is dropped
-        schedule:str='linear', # or "cosine": at what time which noise comes
-        **layout, # of the Backbone
+
+    def __init__(
+        self,
+        s: float | None = None,  # standard deviation of z − y_up; None: plain SR3
+        s_no_y: float = 0.5,  # root mean square of z, in place of s where the condition is dropped
+        schedule: str = 'linear',  # or "cosine": at what time which noise comes
+        **layout,  # of the Backbone
     ):
         super().__init__()
-        if s is not None and not s > 0: raise OdebcError(f"the standard deviation s must be positive, or None for plain SR3, not {s}")
-        if schedule not in ('linear', 'cosine'): raise OdebcError(f"the schedule must be linear or cosine, not {schedule!r}")
-        self.F, self.s, self.s_no_y, self.sched = Backbone(**layout), s, s_no_y, getattr(Schedule, schedule)()
+        if s is not None and not s > 0:
+            raise OdebcError(
+                f"the standard deviation s must be positive, or None for plain SR3, not {s}"
+            )
+        if schedule not in ('linear', 'cosine'):
+            raise OdebcError(f"the schedule must be linear or cosine, not {schedule!r}")
+        self.F, self.s, self.s_no_y, self.sched = (
+            Backbone(**layout),
+            s,
+            s_no_y,
+            getattr(Schedule, schedule)(),
+        )
         self.config = dict(s=s, s_no_y=s_no_y, schedule=schedule) | self.F.config
-        self.multiple = self.F.config['unshuffle']*2**(len(self.F.config['mults']) - 1)
+        self.multiple = self.F.config['unshuffle'] * 2 ** (len(self.F.config['mults']) - 1)
 
-    def forward(self,
-        x_t:Tensor, # noisy image, (B, 3, H, W), sides divisible by `multiple`
-        y_up:Tensor|None, # condition enlarged to the size of x_t, in [-1, 1]; None: unconditional
-        t, # time in [0, T], number or (B,)
-        drop:Tensor|None=None, # (B,) true where the condition is dropped (training for Eq. 7)
-    )->Tensor: # ε_θ, shape of x_t
+    def forward(
+        self,
+        x_t: Tensor,  # noisy image, (B, 3, H, W), sides divisible by `multiple`
+        y_up: Tensor | None,  # y enlarged, in [-1, 1]; None: unconditional
+        t,  # time in [0, T], number or (B,)
+        drop: Tensor | None = None,  # (B,) true where y is dropped (Eq. 7)
+    ) -> Tensor:  # ε_θ, shape of x_t
         "The estimate of the noise in x_t"
         self.check(x_t, y_up)
         t = torch.as_tensor(t, device=x_t.device)
-        if t.shape not in ((), (1,), (len(x_t),)): raise OdebcError(f"t must be one time or one for each of the {len(x_t)} images, not of shape {tuple(t.shape)}")
+        if t.shape not in ((), (1,), (len(x_t),)):
+            raise OdebcError(
+                f"t must be one time or one for each of the {len(x_t)} images, not of shape {tuple(t.shape)}"
+            )
         self.sched.alpha(t)  # complains of a time outside [0, T]
         t = t.expand(len(x_t))
-        if y_up is None: y_up, drop = torch.zeros_like(x_t), torch.ones(len(x_t), device=x_t.device)
+        if y_up is None:
+            y_up, drop = torch.zeros_like(x_t), torch.ones(len(x_t), device=x_t.device)
         drop = torch.zeros_like(t, dtype=x_t.dtype) if drop is None else drop.to(x_t)
-        y_up = y_up*(1 - drop).view(-1, 1, 1, 1)
-        return self.F(x_t, y_up, self.clock(t), drop) if self.s is None else self.corrected(x_t, y_up, t, drop)
+        y_up = y_up * (1 - drop).view(-1, 1, 1, 1)
+        return (
+            self.F(x_t, y_up, self.clock(t), drop)
+            if self.s is None
+            else self.corrected(x_t, y_up, t, drop)
+        )
 
     def corrected(self, x_t, y_up, t, drop):
         "The exact estimate of a Gaussian residual, corrected by F"
-        alpha, sigma, spread, s = (v.to(x_t).view(-1, 1, 1, 1) for v in (self.sched.alpha(t), self.sched.sigma(t), self.spread(t, drop), self.std(drop)))
-        u, d = x_t - alpha*y_up, (alpha*s)**2 + sigma**2
-        return sigma/d*u + spread*self.F(u/d.sqrt(), y_up, self.clock(t), drop)
+        alpha, sigma, spread, s = (
+            v.to(x_t).view(-1, 1, 1, 1)
+            for v in (
+                self.sched.alpha(t),
+                self.sched.sigma(t),
+                self.spread(t, drop),
+                self.std(drop),
+            )
+        )
+        u, d = x_t - alpha * y_up, (alpha * s) ** 2 + sigma**2
+        return sigma / d * u + spread * self.F(u / d.sqrt(), y_up, self.clock(t), drop)
 
-    def clock(self,
-        t:Tensor, # times of the network's own schedule, (B,)
-    )->Tensor: # (B,)
+    def clock(
+        self,
+        t: Tensor,  # times of the network's own schedule, (B,)
+    ) -> Tensor:  # (B,)
         "The times at which the linear schedule has the same λ: how F is told how noisy x_t is, whatever the schedule"
-        if self.sched.name == 'linear': return t
+        if self.sched.name == 'linear':
+            return t
         linear = Schedule.linear()
         return linear.t_of_lam(self.sched.lam(t).clamp(min=linear.lam(linear.T).item()))
 
-    def std(self,
-        drop:Tensor, # (B,), 1. where the condition is dropped, 0. where not
-    )->Tensor: # (B,)
+    def std(
+        self,
+        drop: Tensor,  # (B,), 1. where the condition is dropped, 0. where not
+    ) -> Tensor:  # (B,)
         "The standard deviation s of the residual, or s_no_y where there is no condition"
-        return self.s + drop*(self.s_no_y - self.s)
+        return self.s + drop * (self.s_no_y - self.s)
 
-    def spread(self,
-        t:Tensor, # times, (B,)
-        drop:Tensor, # (B,), 1. where the condition is dropped, 0. where not
-    )->Tensor: # (B,), 1 for plain SR3
+    def spread(
+        self,
+        t: Tensor,  # times, (B,)
+        drop: Tensor,  # (B,), 1. where the condition is dropped, 0. where not
+    ) -> Tensor:  # (B,), 1 for plain SR3
         "What is unknown of the noise: its standard deviation given x_t, α s/√d"
-        if self.s is None: return torch.ones_like(drop)
-        signal, sigma = self.sched.alpha(t).to(drop)*self.std(drop), self.sched.sigma(t).to(drop)
-        return signal/(signal**2 + sigma**2).sqrt()
+        if self.s is None:
+            return torch.ones_like(drop)
+        signal, sigma = (
+            self.sched.alpha(t).to(drop) * self.std(drop),
+            self.sched.sigma(t).to(drop),
+        )
+        return signal / (signal**2 + sigma**2).sqrt()
 
     def check(self, x_t, y_up):
         "Refuse shapes that the levels do not divide or that do not match"
         if x_t.ndim != 4 or x_t.shape[1] != 3 or any(n % self.multiple for n in x_t.shape[2:]):
-            raise OdebcError(f"x_t must be (B, 3, H, W) with sides divisible by {self.multiple}, not {tuple(x_t.shape)}")
-        if y_up is not None and y_up.shape != x_t.shape: raise OdebcError(f"y_up must have the shape of x_t, {tuple(x_t.shape)}, not {tuple(y_up.shape)}")
+            raise OdebcError(
+                f"x_t must be (B, 3, H, W) with sides divisible by {self.multiple}, not {tuple(x_t.shape)}"
+            )
+        if y_up is not None and y_up.shape != x_t.shape:
+            raise OdebcError(
+                f"y_up must have the shape of x_t, {tuple(x_t.shape)}, not {tuple(y_up.shape)}"
+            )
 
-    def take(self,
-        other, # UNet whose levels are the finest ones of this
+    def take(
+        self,
+        other,  # UNet whose levels are the finest ones of this
     ):
         "Start from the weights of another network"
         own, given = self.state_dict(), other.state_dict()
         misfit = [k for k in given if k not in own or own[k].shape != given[k].shape]
-        if misfit: raise OdebcError(f"cannot start from that network: {len(misfit)} of its {len(given)} tensors do not fit, {misfit[0]} first")
+        if misfit:
+            raise OdebcError(
+                f"cannot start from that network: {len(misfit)} of its {len(given)} tensors do not fit, {misfit[0]} first"
+            )
         self.load_state_dict(given, strict=False)
 
     @classmethod
@@ -221,17 +348,38 @@ class UNet(nn.Module):
         return cls(channels=96, mults=(1, 1, 2, 2, 3), attention=(3, 4))
 
     @classmethod
-    def small(cls,
-        s:float|None=.13, # standard deviation of z − y_up, None: plain SR3
-        s_no_y:float=.5, # root mean square of z
+    def small(
+        cls,
+        s: float | None = 0.13,  # standard deviation of z − y_up, None: plain SR3
+        s_no_y: float = 0.5,  # root mean square of z
     ):
         "For 16 → 64 on a laptop: 3.9 M parameters, on squares of 2×2 pixels"
-        return cls(s, s_no_y, channels=64, mults=(1, 1, 2), blocks=1, attention=(2,), groups=8, unshuffle=2)
+        return cls(
+            s,
+            s_no_y,
+            channels=64,
+            mults=(1, 1, 2),
+            blocks=1,
+            attention=(2,),
+            groups=8,
+            unshuffle=2,
+        )
 
     @classmethod
-    def base(cls,
-        s:float|None=.13, # standard deviation of z − y_up, None: plain SR3
-        s_no_y:float=.5, # root mean square of z
+    def base(
+        cls,
+        s: float | None = 0.13,  # standard deviation of z − y_up, None: plain SR3
+        s_no_y: float = 0.5,  # root mean square of z
     ):
         "For 64 → 256: `small` with one more level, 6.3 M parameters; attention at 32 and 16, as in Table 3; the cosine schedule"
-        return cls(s, s_no_y, 'cosine', channels=64, mults=(1, 1, 2, 2), blocks=1, attention=(2, 3), groups=8, unshuffle=2)
+        return cls(
+            s,
+            s_no_y,
+            'cosine',
+            channels=64,
+            mults=(1, 1, 2, 2),
+            blocks=1,
+            attention=(2, 3),
+            groups=8,
+            unshuffle=2,
+        )

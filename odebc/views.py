@@ -15,14 +15,24 @@ from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import NamedTuple
-import io, math, threading
+import io
+import math
+import threading
 import numpy as np
 import torch
 from PIL import Image
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from .boundary import winner
-from .data import blur, digest, gaussian_kernel, photographs, to_image, to_tensor, upsample
+from odebc.data import (
+    blur,
+    digest,
+    gaussian_kernel,
+    photographs,
+    to_image,
+    to_tensor,
+    upsample,
+)
 from .errors import OdebcError
 from .identity import pairs_digest
 from .metrics import best_distance, dssim, psnr
@@ -39,84 +49,120 @@ from .train import SR3, tile_starts
 @dataclass
 class Cache:
     "Scores of many candidates on R reference pairs (Eq. 20) and on unseen ones (Eq. 21)"
-    sampler:str # label
-    scores:dict # distance -> (K, R + U) float64, the reference pairs first
-    R:int # reference pairs
-    seed:int # of pairs and candidates
-    weights:str # digest of the network
-    pairs:str # digest of the pairs
+
+    sampler: str  # label
+    scores: dict  # distance -> (K, R + U) float64, the reference pairs first
+    R: int  # reference pairs
+    seed: int  # of pairs and candidates
+    weights: str  # digest of the network
+    pairs: str  # digest of the pairs
 
     @classmethod
-    def load(cls,
-        path:str|Path, # a .safetensors file written by tools/explore_cache.py
+    def load(
+        cls,
+        path: str | Path,  # a .safetensors file written by tools/explore_cache.py
     ):
         "Read one file"
         try:
-            with safe_open(path, 'pt') as f: scores, facts = {name: f.get_tensor(name).double() for name in ('LPIPS', 'DSSIM', 'MSE')}, f.metadata()
-            return cls(facts['sampler'], scores, int(facts['R']), int(facts['seed']), facts['weights'], facts['pairs'])
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as e: raise OdebcError(f"{path} holds no scores for the sliders: {e}") from None
+            with safe_open(path, 'pt') as f:
+                scores, facts = (
+                    {name: f.get_tensor(name).double() for name in ('LPIPS', 'DSSIM', 'MSE')},
+                    f.metadata(),
+                )
+            return cls(
+                facts['sampler'],
+                scores,
+                int(facts['R']),
+                int(facts['seed']),
+                facts['weights'],
+                facts['pairs'],
+            )
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as e:
+            raise OdebcError(f"{path} holds no scores for the sliders: {e}") from None
 
     @property
-    def K(self)->int: return len(self.scores['LPIPS'])
+    def K(self) -> int:
+        return len(self.scores['LPIPS'])
 
-    def split(self,
-        distance:str, # LPIPS, DSSIM or MSE
-    )->tuple[Tensor, Tensor]: # (K, R) and (K, U)
+    def split(
+        self,
+        distance: str,  # LPIPS, DSSIM or MSE
+    ) -> tuple[Tensor, Tensor]:  # (K, R) and (K, U)
         "Scores on reference and on unseen pairs"
-        if distance not in self.scores: raise OdebcError(f"no scores in {distance!r}, there are {', '.join(self.scores)}")
-        return self.scores[distance][:, :self.R], self.scores[distance][:, self.R:]
+        if distance not in self.scores:
+            raise OdebcError(f"no scores in {distance!r}, there are {', '.join(self.scores)}")
+        return self.scores[distance][:, : self.R], self.scores[distance][:, self.R :]
 
-    def complaint(self,
-        model:SR3, # whose pictures are shown
-    )->str: # empty if there is none
+    def complaint(
+        self,
+        model: SR3,  # whose pictures are shown
+    ) -> str:  # empty if there is none
         "Whether the scores are those of this network"
         mine = model.solution_map(self.sampler).meta['weights']
-        return '' if mine == self.weights else f"The cached scores for {self.sampler} were made with another network ({self.weights}) than the one loaded ({mine}): pictures and numbers do not belong together. Run tools/explore_cache.py to renew them."
+        return (
+            ''
+            if mine == self.weights
+            else f"The cached scores for {self.sampler} were made with another network ({self.weights}) than the one loaded ({mine}): pictures and numbers do not belong together. Run tools/explore_cache.py to renew them."
+        )
 
-    def images(self,
-        model:SR3, # for size and scale
-        accept:bool=False, # also photographs that are not the ones that were scored, pixel by pixel
-    )->tuple: # z and y of the references, z and y of the unseen pairs
+    def images(
+        self,
+        model: SR3,  # for size and scale
+        accept: bool = False,  # also photographs that are not the ones that were scored, pixel by pixel
+    ) -> tuple:  # z and y of the references, z and y of the unseen pairs
         "The pairs that were scored"
         U = self.scores['LPIPS'].shape[1] - self.R
-        pairs = reference_and_test(photographs(), self.R, U, model.size, model.scale, self.seed)
+        pairs = reference_and_test(
+            photographs(), self.R, U, model.size, model.scale, self.seed
+        )
         z, y = torch.cat(pairs[::2]), torch.cat(pairs[1::2])
         if not accept and self.pairs not in (pairs_digest(z, y), digest(z, y)):
-            raise OdebcError(f"the photographs here are not those of the cached scores for "
-                f"{self.sampler}; if only another library decoded them, say accept=True")
+            raise OdebcError(
+                f"the photographs here are not those of the cached scores for "
+                f"{self.sampler}; if only another library decoded them, say accept=True"
+            )
         return pairs
 
+
 def caches(
-    folder:str|Path|None=None, # of .safetensors files; those of the package by default
-)->dict[str, Cache]: # sampler -> scores
+    folder: str | Path | None = None,  # of .safetensors files; those of the package by default
+) -> dict[str, Cache]:  # sampler -> scores
     "All cached scores"
-    folder = Path(folder or str(files('odebc.assets')/'explore'))
+    folder = Path(folder or str(files('odebc.assets') / 'explore'))
     found = [Cache.load(path) for path in sorted(folder.glob('*.safetensors'))]
-    if not found: raise OdebcError(f"there are no cached scores in {folder}: run tools/explore_cache.py")
+    if not found:
+        raise OdebcError(f"there are no cached scores in {folder}: run tools/explore_cache.py")
     return {c.sampler: c for c in found}
 
 # %% ../nbs/11_views.ipynb #11e0a010
 def order(
-    n:int, # how many
-    seed:int, # 0: as they are
-)->Tensor: # (n,)
+    n: int,  # how many
+    seed: int,  # 0: as they are
+) -> Tensor:  # (n,)
     "0 … n − 1, shuffled"
-    return torch.randperm(n, generator=torch.Generator().manual_seed(seed)) if seed else torch.arange(n)
+    return (
+        torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+        if seed
+        else torch.arange(n)
+    )
+
 
 class Choice(NamedTuple):
     "What Eq. 20 chooses"
-    index:int # of the candidate
-    means:Tensor # (K,) of all candidates in the choice, on R reference pairs
-    score:float # of the chosen one, on the R reference pairs
-    unseen:float # of the chosen one, on all unseen pairs
+
+    index: int  # of the candidate
+    means: Tensor  # (K,) of all candidates in the choice, on R reference pairs
+    score: float  # of the chosen one, on the R reference pairs
+    unseen: float  # of the chosen one, on all unseen pairs
+
 
 def choose(
-    D:Tensor, # (≥K, ≥R) scores on reference pairs
-    D_new:Tensor, # (as many candidates, U) scores on unseen pairs
-    K:int, # candidates
-    R:int, # pairs
-    seed:int=0, # of the order
-)->Choice:
+    D: Tensor,  # (≥K, ≥R) scores on reference pairs
+    D_new: Tensor,  # (as many candidates, U) scores on unseen pairs
+    K: int,  # candidates
+    R: int,  # pairs
+    seed: int = 0,  # of the order
+) -> Choice:
     "Eq. 20 for the first K candidates and R pairs of a shuffled matrix"
     rows, columns = (order(n, seed) for n in D.shape)
     k = winner(D[rows][:, columns], K, R)
@@ -125,59 +171,68 @@ def choose(
 
 # %% ../nbs/11_views.ipynb #11e0a013
 def all_winners(
-    D:Tensor, # (n, m) scores
-    rows:Tensor, # (B, K) candidates
-    columns:Tensor, # (B, R) pairs
-)->Tensor: # (B, K, R): candidate that wins among the first k of rows[b], judged on the first r of columns[b]
+    D: Tensor,  # (n, m) scores
+    rows: Tensor,  # (B, K) candidates
+    columns: Tensor,  # (B, R) pairs
+) -> Tensor:  # (B, K, R): candidate that wins among the first k of rows[b], judged on the first r of columns[b]
     "Eq. 20 for every number of candidates and pairs"
     best = D[rows[:, :, None], columns[:, None]].cumsum(2).cummin(1).indices
     return rows[:, :, None].expand_as(best).gather(1, best)
 
+
 class Outlook(NamedTuple):
     "Mean unseen score of the winner over the resamples, and where 80 % of them lie"
-    winners:Tensor # (B, K, R)
-    mean:Tensor # (K, R)
-    low:Tensor # (K, R), of ten the one below
-    high:Tensor # (K, R), of ten the one above
+
+    winners: Tensor  # (B, K, R)
+    mean: Tensor  # (K, R)
+    low: Tensor  # (K, R), of ten the one below
+    high: Tensor  # (K, R), of ten the one above
+
 
 def outlook(
-    D:Tensor, # (K, R) scores on reference pairs
-    D_new:Tensor, # (K, U) scores on unseen pairs
-    repeats:int=100, # resamples
-)->Outlook:
+    D: Tensor,  # (K, R) scores on reference pairs
+    D_new: Tensor,  # (K, U) scores on unseen pairs
+    repeats: int = 100,  # resamples
+) -> Outlook:
     "Figure 3 for all K and R, by the bootstrap over candidates and pairs"
     g = torch.Generator().manual_seed(0)
     winners = all_winners(D, *(torch.randint(n, (repeats, n), generator=g) for n in D.shape))
     unseen = D_new.mean(1)[winners].sort(0).values
-    return Outlook(winners, unseen.mean(0), unseen[repeats//10], unseen[-1 - repeats//10])
+    return Outlook(winners, unseen.mean(0), unseen[repeats // 10], unseen[-1 - repeats // 10])
+
 
 def expected_gain(
-    D_new:Tensor, # (K, U) scores on unseen pairs
-    winners:Tensor, # (B,) of resampled searches
-)->tuple[float, float]: # and its standard error over the unseen pairs
+    D_new: Tensor,  # (K, U) scores on unseen pairs
+    winners: Tensor,  # (B,) of resampled searches
+) -> tuple[float, float]:  # and its standard error over the unseen pairs
     "How much lower the winner scores on unseen pairs than a random candidate does"
     gain = D_new.mean(0) - D_new[winners].mean(0)
     return gain.mean().item(), standard_error(gain)
 
 # %% ../nbs/11_views.ipynb #11e0a016
 BLUE, ORANGE, GREEN = '#0072B2', '#D55E00', '#009E73'
-drawing = threading.Lock() # Matplotlib is not made for two threads
+drawing = threading.Lock()  # Matplotlib is not made for two threads
+
 
 def figure(
-    size:tuple, # width and height in inches, of 100 pixels
-    **grid, # of Figure.subplots
-)->tuple['Figure', np.ndarray]: # matplotlib's figure, and axes
+    size: tuple,  # width and height in inches, of 100 pixels
+    **grid,  # of Figure.subplots
+) -> tuple['Figure', np.ndarray]:  # matplotlib's figure, and axes
     "An empty figure that no window or notebook knows"
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # slow to import: only where something is drawn
+    from matplotlib.backends.backend_agg import (
+        FigureCanvasAgg,
+    )  # slow to import: only where something is drawn
     from matplotlib.figure import Figure
+
     fig = Figure(size, dpi=100, layout='constrained')
     FigureCanvasAgg(fig)
     return fig, fig.subplots(**grid)
 
+
 def render(
-    update:Callable, # gives a figure of `figure`
-    *state, # its arguments
-)->bytes: # PNG
+    update: Callable,  # gives a figure of `figure`
+    *state,  # its arguments
+) -> bytes:  # PNG
     "Update and draw; the layout is computed the first time only"
     with drawing:
         fig = update(*state)
@@ -185,266 +240,396 @@ def render(
         fig.set_layout_engine('none')
         return image_png(Image.fromarray(np.asarray(fig.canvas.buffer_rgba())[..., :3]))
 
+
 def image_png(
-    image:Image.Image,
-)->bytes:
+    image: Image.Image,
+) -> bytes:
     "A picture as a file"
     buffer = io.BytesIO()
     image.save(buffer, 'PNG', compress_level=1)
     return buffer.getvalue()
 
+
 def log_steps(
-    n:int, # last
-    most:int=24, # steps
-)->list[int]: # 1 … n
+    n: int,  # last
+    most: int = 24,  # steps
+) -> list[int]:  # 1 … n
     "Whole numbers at about equal ratios: positions of a slider"
-    return sorted({round(n**(i/(most - 1))) for i in range(most)})
+    return sorted({round(n ** (i / (most - 1))) for i in range(most)})
+
 
 def noise_image(
-    x_T:Tensor, # (3, H, W), standard normal
-)->Image.Image:
+    x_T: Tensor,  # (3, H, W), standard normal
+) -> Image.Image:
     "Noise from −3 to 3"
-    return to_image(x_T/3)
+    return to_image(x_T / 3)
+
 
 class SearchFigure:
     "Histogram, winners for growing R and K, and the chosen x_T"
-    def __init__(self,
-        D:Tensor, # (K, R) scores on reference pairs
-        D_new:Tensor, # (K, U) scores on unseen pairs
-        name:str, # of the distance
-        shape:tuple, # of x_T
-        seed:int=0, # of the candidates
+
+    def __init__(
+        self,
+        D: Tensor,  # (K, R) scores on reference pairs
+        D_new: Tensor,  # (K, U) scores on unseen pairs
+        name: str,  # of the distance
+        shape: tuple,  # of x_T
+        seed: int = 0,  # of the candidates
     ):
         self.view, self.shape, self.seed = outlook(D, D_new), shape, seed
-        self.fig, self.axes = figure((8.8, 2.3), ncols=4, width_ratios=(1.1, 1, 1, .75))
+        self.fig, self.axes = figure((8.8, 2.3), ncols=4, width_ratios=(1.1, 1, 1, 0.75))
         histogram, *curves, noise = self.axes
-        self.bars, self.chosen = histogram.stairs([1], [0, 1], fill=True, color=BLUE, alpha=.6), histogram.axvline(0, c=ORANGE, lw=2)
+        self.bars, self.chosen = (
+            histogram.stairs([1], [0, 1], fill=True, color=BLUE, alpha=0.6),
+            histogram.axvline(0, c=ORANGE, lw=2),
+        )
         histogram.set(xlabel=f'mean {name} on $R$ pairs', ylabel='candidates', yticks=[])
-        self.curves = [self.curve(ax, symbol, n) for ax, symbol, n in zip(curves, 'RK', (D.shape[1], len(D)))]
-        self.low, self.high = (v.item() for v in torch.lerp(self.view.low.min(), self.view.high.max(), torch.tensor([-.15, 1.15]).double()))
-        for ax in curves: ax.axhline(D_new.mean(), c='k', lw=1, ls='--'); ax.set(ylim=(self.low, self.high))
-        curves[0].set_ylabel(f'{name} on unseen pairs'); curves[1].set_yticklabels([])
+        self.curves = [
+            self.curve(ax, symbol, n)
+            for ax, symbol, n in zip(curves, 'RK', (D.shape[1], len(D)))
+        ]
+        self.low, self.high = (
+            v.item()
+            for v in torch.lerp(
+                self.view.low.min(), self.view.high.max(), torch.tensor([-0.15, 1.15]).double()
+            )
+        )
+        for ax in curves:
+            ax.axhline(D_new.mean(), c='k', lw=1, ls='--')
+            ax.set(ylim=(self.low, self.high))
+        curves[0].set_ylabel(f'{name} on unseen pairs')
+        curves[1].set_yticklabels([])
         self.noise = noise.imshow(noise_image(torch.zeros(shape)))
         noise.set(xticks=[], yticks=[])
 
     def curve(self, ax, symbol, n):
         "One panel: band, line and the place of the sliders"
-        ax.set(xscale='log', xlabel=f'${symbol}$', xlim=(.9, 1.1*n)); ax.minorticks_off()
+        ax.set(xscale='log', xlabel=f'${symbol}$', xlim=(0.9, 1.1 * n))
+        ax.minorticks_off()
         ticks = [t for t in (1, 2, 4, 10, 20, 40, 100, 200, 400) if t <= n]
         ax.set_xticks(ticks, list(map(str, ticks)))
-        return ax.fill_between([1, n], 0, 1, color=BLUE, alpha=.25, lw=0), ax.plot([], [], c=BLUE)[0], ax.plot([], [], '*', c=ORANGE, ms=12, mec='w')[0]
+        return (
+            ax.fill_between([1, n], 0, 1, color=BLUE, alpha=0.25, lw=0),
+            ax.plot([], [], c=BLUE)[0],
+            ax.plot([], [], '*', c=ORANGE, ms=12, mec='w')[0],
+        )
 
-    def update(self,
-        choice:Choice, # to be shown
-        R:int, # pairs
-    )->'Figure':
+    def update(
+        self,
+        choice: Choice,  # to be shown
+        R: int,  # pairs
+    ) -> 'Figure':
         "Move what depends on the sliders"
         K = len(choice.means)
         heights, edges = np.histogram(choice.means.numpy(), 24)
         histogram = self.axes[0]
-        self.bars.set_data(heights, edges); self.chosen.set_xdata([choice.score]*2)
-        histogram.set(xlim=(edges[0] - .02*(edges[-1] - edges[0]), edges[-1]), ylim=(0, 1.05*heights.max()))
-        for (band, line, point), n, at in zip(self.curves, (R, K), ((K - 1, slice(None)), (slice(None), R - 1))):
+        self.bars.set_data(heights, edges)
+        self.chosen.set_xdata([choice.score] * 2)
+        histogram.set(
+            xlim=(edges[0] - 0.02 * (edges[-1] - edges[0]), edges[-1]),
+            ylim=(0, 1.05 * heights.max()),
+        )
+        for (band, line, point), n, at in zip(
+            self.curves, (R, K), ((K - 1, slice(None)), (slice(None), R - 1))
+        ):
             mean, low, high = (v[at].numpy() for v in self.view[1:])
             x = np.arange(1, len(mean) + 1)
-            band.set_verts([np.concatenate([np.stack([x, low], 1), np.stack([x, high], 1)[::-1]])])
-            line.set_data(x, mean); point.set_data([n], [min(max(choice.unseen, self.low), self.high)])
-        self.axes[1].set_title(f'$K$ = {K}', fontsize=9); self.axes[2].set_title(f'$R$ = {R}', fontsize=9)
+            band.set_verts(
+                [np.concatenate([np.stack([x, low], 1), np.stack([x, high], 1)[::-1]])]
+            )
+            line.set_data(x, mean)
+            point.set_data([n], [min(max(choice.unseen, self.low), self.high)])
+        self.axes[1].set_title(f'$K$ = {K}', fontsize=9)
+        self.axes[2].set_title(f'$R$ = {R}', fontsize=9)
         self.axes[3].set_title(f'candidate {choice.index}', fontsize=9)
         self.noise.set_data(noise_image(candidate(choice.index, self.shape, self.seed)))
         return self.fig
 
 # %% ../nbs/11_views.ipynb #11e0a019
-judge = cache(best_distance) # without network it takes a while to know that LPIPS cannot be had
-DISTANCES = dict(LPIPS=lambda: judge()[1], DSSIM=lambda: dssim, MSE=lambda: lambda a, b: (a - b).square().mean((1, 2, 3)))
+judge = cache(
+    best_distance
+)  # without network it takes a while to know that LPIPS cannot be had
+DISTANCES = dict(
+    LPIPS=lambda: judge()[1],
+    DSSIM=lambda: dssim,
+    MSE=lambda: lambda a, b: (a - b).square().mean((1, 2, 3)),
+)
+
 
 def telling(
-    D_new:Tensor, # (K, U) scores on unseen pairs
-    n:int=3, # how many
-)->list[int]: # numbers of pairs
+    D_new: Tensor,  # (K, U) scores on unseen pairs
+    n: int = 3,  # how many
+) -> list[int]:  # numbers of pairs
     "The pairs on which the candidates differ most"
     return D_new.std(0).topk(min(n, D_new.shape[1])).indices.sort().values.tolist()
 
+
 def captions(
-    columns:dict[str, Tensor], # title -> images (n, 3, H, W)
-    z:Tensor, # HR images (n, 3, H, W)
-)->dict[str, list[str]]: # title -> a text for each image
+    columns: dict[str, Tensor],  # title -> images (n, 3, H, W)
+    z: Tensor,  # HR images (n, 3, H, W)
+) -> dict[str, list[str]]:  # title -> a text for each image
     "LPIPS (or its stand-in) and PSNR of all but LR and HR"
     name, distance, _ = judge()
-    numbers = {title: [f'{d:.3f}, {p:.1f} dB' for d, p in zip(distance(x, z), psnr(x, z))] for title, x in columns.items() if title not in ('LR', 'HR')}
-    return numbers | {'LR': ['']*(len(z) - 1) + [f'{name}, PSNR:']}
+    numbers = {
+        title: [f'{d:.3f}, {p:.1f} dB' for d, p in zip(distance(x, z), psnr(x, z))]
+        for title, x in columns.items()
+        if title not in ('LR', 'HR')
+    }
+    return numbers | {'LR': [''] * (len(z) - 1) + [f'{name}, PSNR:']}
+
 
 def strip(
-    columns:dict[str, Tensor], # title -> images (n, 3, H, W)
-    texts:dict[str, list[str]], # of `captions`
-)->'Figure':
+    columns: dict[str, Tensor],  # title -> images (n, 3, H, W)
+    texts: dict[str, list[str]],  # of `captions`
+) -> 'Figure':
     "Images side by side"
     n = len(columns['LR'])
-    fig, axes = figure((1.12*len(columns), 1.3*n + .25), nrows=n, ncols=len(columns), squeeze=False)
+    fig, axes = figure(
+        (1.12 * len(columns), 1.3 * n + 0.25), nrows=n, ncols=len(columns), squeeze=False
+    )
     for column, (title, images) in zip(axes.T, columns.items()):
         column[0].set_title(title, fontsize=9)
-        for ax, image, text in zip(column, images, texts.get(title, ['']*n)): ax.imshow(to_image(image)); ax.set(xticks=[], yticks=[]); ax.set_xlabel(text, fontsize=7)
+        for ax, image, text in zip(column, images, texts.get(title, [''] * n)):
+            ax.imshow(to_image(image))
+            ax.set(xticks=[], yticks=[])
+            ax.set_xlabel(text, fontsize=7)
     return fig
 
 # %% ../nbs/11_views.ipynb #11e0a031
 class Step(NamedTuple):
     "A place on the way"
-    t:float # time
-    lam:float # λ_t
-    x:Tensor # x_t, (B, …)
-    x0:Tensor # x̂_0, what x_t and the noise estimate say of the result
+
+    t: float  # time
+    lam: float  # λ_t
+    x: Tensor  # x_t, (B, …)
+    x0: Tensor  # x̂_0, what x_t and the noise estimate say of the result
+
 
 def trajectory(
-    label:str, # sampler
-    eps_fn:Callable, # eps_fn(x, t)
-    x_T:Tensor, # boundary condition (B, …)
-    sched:Schedule, # of eps_fn
-    generator:torch.Generator|None=None, # for DDPM
-    clip:bool=False, # keep x̂_0 in [-1, 1]
-)->list[Step]: # one for each call of eps_fn, and the end
+    label: str,  # sampler
+    eps_fn: Callable,  # eps_fn(x, t)
+    x_T: Tensor,  # boundary condition (B, …)
+    sched: Schedule,  # of eps_fn
+    generator: torch.Generator | None = None,  # for DDPM
+    clip: bool = False,  # keep x̂_0 in [-1, 1]
+) -> list[Step]:  # one for each call of eps_fn, and the end
     "The way from x_T to x_0 (Eq. 5, or the SDE)"
     way = []
+
     def heard(x, t):
         eps = eps_fn(x, t)
         way.append(Step(t, sched.lam(t).item(), x, predict_x0(Point(t, x, eps), sched)))
         return eps
+
     x_0 = named_sampler(label, sched, clip=clip)(heard, x_T, generator)
-    return [*way, Step(0., math.inf, x_0, x_0)]
+    return [*way, Step(0.0, math.inf, x_0, x_0)]
+
 
 def toy_way(
-    label:str, # sampler
-    sched:Schedule, # α, σ, λ
-    n:int=60, # points
-)->list[Step]:
+    label: str,  # sampler
+    sched: Schedule,  # α, σ, λ
+    n: int = 60,  # points
+) -> list[Step]:
     "The same in two dimensions, with three kinds of points and the exact noise"
-    kinds = Mixture([.5, .3, .2], [[-1.2, -.6], [1., -.8], [.1, 1.2]], [.12, .12, .12], sched)
+    kinds = Mixture(
+        [0.5, 0.3, 0.2], [[-1.2, -0.6], [1.0, -0.8], [0.1, 1.2]], [0.12, 0.12, 0.12], sched
+    )
     g = torch.Generator().manual_seed(0)
-    return trajectory(label, kinds.eps, torch.randn(n, 2, generator=g, dtype=torch.float64), sched, g)
+    return trajectory(
+        label, kinds.eps, torch.randn(n, 2, generator=g, dtype=torch.float64), sched, g
+    )
 
 # %% ../nbs/11_views.ipynb #11e0a034
 class TrajectoryFigure:
     "x_t, x̂_0, the toy and λ at one step of the way"
-    def __init__(self,
-        way:list[Step], # of one image
-        toy:list[Step], # of points in the plane, same sampler
-        sched:Schedule, # α, σ, λ
+
+    def __init__(
+        self,
+        way: list[Step],  # of one image
+        toy: list[Step],  # of points in the plane, same sampler
+        sched: Schedule,  # α, σ, λ
     ):
         self.way, self.sched, self.cloud = way, sched, torch.stack([s.x for s in toy])
-        self.fig, (seen, guess, plane, curve) = figure((8.8, 2.4), ncols=4, width_ratios=(1, 1, 1.1, 1.1))
+        self.fig, (seen, guess, plane, curve) = figure(
+            (8.8, 2.4), ncols=4, width_ratios=(1, 1, 1.1, 1.1)
+        )
         self.x, self.x0 = (ax.imshow(to_image(way[0].x[0])) for ax in (seen, guess))
-        seen.set_title('$x_t$', fontsize=9); guess.set_title(r'$\hat x_0$', fontsize=9)
-        for ax in (seen, guess): ax.set(xticks=[], yticks=[])
-        self.tails, self.heads = plane.plot([], [], c=BLUE, lw=.6, alpha=.6)[0], plane.plot([], [], 'o', c=ORANGE, ms=3)[0]
-        plane.set(xlim=(-3, 3), ylim=(-3, 3), title='the toy', xlabel='$x_1$', ylabel='$x_2$', aspect='equal'); plane.title.set_fontsize(9)
+        seen.set_title('$x_t$', fontsize=9)
+        guess.set_title(r'$\hat x_0$', fontsize=9)
+        for ax in (seen, guess):
+            ax.set(xticks=[], yticks=[])
+        self.tails, self.heads = (
+            plane.plot([], [], c=BLUE, lw=0.6, alpha=0.6)[0],
+            plane.plot([], [], 'o', c=ORANGE, ms=3)[0],
+        )
+        plane.set(
+            xlim=(-3, 3),
+            ylim=(-3, 3),
+            title='the toy',
+            xlabel='$x_1$',
+            ylabel='$x_2$',
+            aspect='equal',
+        )
+        plane.title.set_fontsize(9)
         t = torch.linspace(1, sched.T, 200)
-        curve.plot(t, sched.lam(t), c=BLUE); self.at = curve.plot([], [], '*', c=ORANGE, ms=12, mec='w')[0]
-        curve.set(xlabel='$t$', ylabel=r'$\lambda_t$', xlim=(sched.T, 0)); self.title = curve.set_title('', fontsize=9)
+        curve.plot(t, sched.lam(t), c=BLUE)
+        self.at = curve.plot([], [], '*', c=ORANGE, ms=12, mec='w')[0]
+        curve.set(xlabel='$t$', ylabel=r'$\lambda_t$', xlim=(sched.T, 0))
+        self.title = curve.set_title('', fontsize=9)
 
-    def update(self,
-        i:int, # which step
-    )->'Figure':
+    def update(
+        self,
+        i: int,  # which step
+    ) -> 'Figure':
         "Go there"
         s = self.way[i]
-        self.x.set_data(to_image(s.x[0]/(self.sched.alpha(s.t) + 3*self.sched.sigma(s.t)).float())); self.x0.set_data(to_image(s.x0[0]))
-        paths = torch.cat([self.cloud[:i+1], torch.full_like(self.cloud[:1], torch.nan)]).transpose(0, 1).reshape(-1, 2)
-        self.tails.set_data(*paths.T); self.heads.set_data(*self.cloud[i].T)
-        self.at.set_data([max(s.t, 1)], [self.sched.lam(max(s.t, 1.)).item()])
+        self.x.set_data(
+            to_image(s.x[0] / (self.sched.alpha(s.t) + 3 * self.sched.sigma(s.t)).float())
+        )
+        self.x0.set_data(to_image(s.x0[0]))
+        paths = (
+            torch.cat([self.cloud[: i + 1], torch.full_like(self.cloud[:1], torch.nan)])
+            .transpose(0, 1)
+            .reshape(-1, 2)
+        )
+        self.tails.set_data(*paths.T)
+        self.heads.set_data(*self.cloud[i].T)
+        self.at.set_data([max(s.t, 1)], [self.sched.lam(max(s.t, 1.0)).item()])
         self.title.set_text(f'$t$ = {s.t:.0f}, λ = {s.lam:.2f}')
         return self.fig
 
 # %% ../nbs/11_views.ipynb #11e0a040
 def mixed(
-    a:Tensor, # (C, H, W)
-    b:Tensor, # (C, H, W)
-    share:float=0., # of the way from a to b
-    tau:float=1., # length of the result in units of √n
-    grid:int=0, # blocks on each side whose means are taken out; 1: channel means, 0: none
-)->Tensor: # (C, H, W)
+    a: Tensor,  # (C, H, W)
+    b: Tensor,  # (C, H, W)
+    share: float = 0.0,  # of the way from a to b
+    tau: float = 1.0,  # length of the result in units of √n
+    grid: int = 0,  # blocks on each side whose means are taken out; 1: channel means, 0: none
+) -> Tensor:  # (C, H, W)
     "A noise on the great circle through two others"
-    angle = torch.acos((a*b).sum()/(a.norm()*b.norm())).item()
-    x = rotate(a, b, share*angle) if share else a
-    if grid: x = without_blocks(x, grid)
-    return x*(tau*x.numel()**.5/x.norm())
+    angle = torch.acos((a * b).sum() / (a.norm() * b.norm())).item()
+    x = rotate(a, b, share * angle) if share else a
+    if grid:
+        x = without_blocks(x, grid)
+    return x * (tau * x.numel() ** 0.5 / x.norm())
 
 # %% ../nbs/11_views.ipynb #11e0a043
 def details(
-    x_0:Tensor, # results (B, 3, H, W)
-    z:Tensor, # HR images, same shape
-)->tuple[Tensor, Tensor]: # right and made-up detail, (B,) each, in units of that of z
+    x_0: Tensor,  # results (B, 3, H, W)
+    z: Tensor,  # HR images, same shape
+) -> tuple[Tensor, Tensor]:  # right and made-up detail, (B,) each, in units of that of z
     "How much of the detail goes along with that of z, and how much does not"
-    d, e = ((v - blur(v, gaussian_kernel((2., 2.), size=13))).flatten(1) for v in (x_0, z))
-    right = (d*e).sum(1)/e.square().sum(1)
-    return right, (d - right[:, None]*e).norm(dim=1)/e.norm(dim=1)
+    d, e = ((v - blur(v, gaussian_kernel((2.0, 2.0), size=13))).flatten(1) for v in (x_0, z))
+    right = (d * e).sum(1) / e.square().sum(1)
+    return right, (d - right[:, None] * e).norm(dim=1) / e.norm(dim=1)
 
 # %% ../nbs/11_views.ipynb #11e0a045
 class NoiseFigure:
     "A noise, its result, the photograph, and where all results so far lie"
-    def __init__(self,
-        z:Tensor, # HR image (3, H, W)
-        y:Tensor, # its LR image
+
+    def __init__(
+        self,
+        z: Tensor,  # HR image (3, H, W)
+        y: Tensor,  # its LR image
     ):
         self.z, self.trail = z, []
-        self.fig, (noise, result, photograph, plane) = figure((8.8, 2.6), ncols=4, width_ratios=(1, 1, 1, 1.2))
-        self.noise, self.result = noise.imshow(noise_image(torch.zeros_like(z))), result.imshow(to_image(upsample(y[None])[0]))
+        self.fig, (noise, result, photograph, plane) = figure(
+            (8.8, 2.6), ncols=4, width_ratios=(1, 1, 1, 1.2)
+        )
+        self.noise, self.result = (
+            noise.imshow(noise_image(torch.zeros_like(z))),
+            result.imshow(to_image(upsample(y[None])[0])),
+        )
         photograph.imshow(to_image(z))
-        for ax, title in ((noise, '$x_T$'), (result, '$x_0$'), (photograph, '$z$')): ax.set_title(title, fontsize=9); ax.set(xticks=[], yticks=[])
-        plane.plot(*(v.item() for v in details(upsample(y[None]), z[None])), 's', c='k', ms=5, label='bicubic'); plane.plot([1], [0], 'D', c=GREEN, ms=5, label='$z$')
-        self.past, self.here = plane.plot([], [], 'o', c=BLUE, ms=4, alpha=.6, label='before')[0], plane.plot([], [], '*', c=ORANGE, ms=12, mec='w', label='now')[0]
-        plane.set(xlim=(0, 1.1), ylim=(-.05, 1.5), xlabel='detail that is right', ylabel='detail made up'); plane.legend(fontsize=7, loc='upper right')
+        for ax, title in ((noise, '$x_T$'), (result, '$x_0$'), (photograph, '$z$')):
+            ax.set_title(title, fontsize=9)
+            ax.set(xticks=[], yticks=[])
+        plane.plot(
+            *(v.item() for v in details(upsample(y[None]), z[None])),
+            's',
+            c='k',
+            ms=5,
+            label='bicubic',
+        )
+        plane.plot([1], [0], 'D', c=GREEN, ms=5, label='$z$')
+        self.past, self.here = (
+            plane.plot([], [], 'o', c=BLUE, ms=4, alpha=0.6, label='before')[0],
+            plane.plot([], [], '*', c=ORANGE, ms=12, mec='w', label='now')[0],
+        )
+        plane.set(
+            xlim=(0, 1.1),
+            ylim=(-0.05, 1.5),
+            xlabel='detail that is right',
+            ylabel='detail made up',
+        )
+        plane.legend(fontsize=7, loc='upper right')
 
-    def update(self,
-        x_T:Tensor, # (3, H, W)
-        x_0:Tensor|None=None, # (3, H, W); None: not known yet
-    )->'Figure':
+    def update(
+        self,
+        x_T: Tensor,  # (3, H, W)
+        x_0: Tensor | None = None,  # (3, H, W); None: not known yet
+    ) -> 'Figure':
         "Show a noise, and its result if it is known"
         self.noise.set_data(noise_image(x_T))
-        self.result.set_alpha(1. if x_0 is not None else .3)
-        if x_0 is None: return self.fig
+        self.result.set_alpha(1.0 if x_0 is not None else 0.3)
+        if x_0 is None:
+            return self.fig
         self.trail.append([v.item() for v in details(x_0[None], self.z[None])])
         self.result.set_data(to_image(x_0))
-        self.past.set_data(*zip(*self.trail)); self.here.set_data(*([v] for v in self.trail[-1]))
+        self.past.set_data(*zip(*self.trail))
+        self.here.set_data(*([v] for v in self.trail[-1]))
         return self.fig
 
 # %% ../nbs/11_views.ipynb #11e0a051
 def seam_lines(
-    length:int, # of a side of the LR image, pixels
-    model:SR3, # for size and scale
-    overlap:int=4, # of neighbouring tiles, LR pixels
-)->list[int]: # HR pixels
+    length: int,  # of a side of the LR image, pixels
+    model: SR3,  # for size and scale
+    overlap: int = 4,  # of neighbouring tiles, LR pixels
+) -> list[int]:  # HR pixels
     "Where tiles begin and end inside the picture"
-    side, s = model.size//model.scale, model.scale
+    side, s = model.size // model.scale, model.scale
     starts = tile_starts(max(length, side), side, overlap)
-    return sorted({s*i for i in starts[1:]} | {s*(i + side) for i in starts[:-1]})
+    return sorted({s * i for i in starts[1:]} | {s * (i + side) for i in starts[:-1]})
+
 
 def seams(
-    x:Tensor, # (3, H, W)
-    rows:list[int], # lines that are looked at
-    columns:list[int], # the same for the other direction
-)->float: # nan without lines
+    x: Tensor,  # (3, H, W)
+    rows: list[int],  # lines that are looked at
+    columns: list[int],  # the same for the other direction
+) -> float:  # nan without lines
     "Mean step across the lines over the mean step elsewhere"
     on, off = [], []
     for dim, lines in ((1, rows), (2, columns)):
         steps = x.diff(dim=dim).abs().mean((0, 3 - dim))
         at = torch.zeros(len(steps), dtype=torch.bool)
         at[[line - 1 for line in lines]] = True
-        on.append(steps[at]); off.append(steps[~at])
-    return (torch.cat(on).mean()/torch.cat(off).mean()).item()
+        on.append(steps[at])
+        off.append(steps[~at])
+    return (torch.cat(on).mean() / torch.cat(off).mean()).item()
+
 
 def calls_for(
-    image:Tensor, # LR image (3, h, w)
-    model:SR3, # for size and scale
-    label:str, # sampler
-)->int: # evaluations of the network, counted per tile
+    image: Tensor,  # LR image (3, h, w)
+    model: SR3,  # for size and scale
+    label: str,  # sampler
+) -> int:  # evaluations of the network, counted per tile
     "What an enlargement costs"
-    side = model.size//model.scale
-    return nfe(label)*math.prod(len(tile_starts(max(n, side), side, 4)) for n in image.shape[1:])
+    side = model.size // model.scale
+    return nfe(label) * math.prod(
+        len(tile_starts(max(n, side), side, 4)) for n in image.shape[1:]
+    )
+
 
 def decoded(
-    data:bytes, # content of an image file, of at most 512² pixels
-)->Tensor: # (3, h, w) in [-1, 1]
+    data: bytes,  # content of an image file, of at most 512² pixels
+) -> Tensor:  # (3, h, w) in [-1, 1]
     "An image that somebody uploaded"
     try:
         image = Image.open(io.BytesIO(data))
-        if math.prod(image.size) <= 512**2: return to_tensor(image)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e: raise OdebcError(f"this file cannot be read as an image: {e}") from None
-    raise OdebcError(f"this image has {image.width}×{image.height} pixels, and the app takes as many as 512×512: crop it, or use `odebc upscale`")
+        if math.prod(image.size) <= 512**2:
+            return to_tensor(image)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e:
+        raise OdebcError(f"this file cannot be read as an image: {e}") from None
+    raise OdebcError(
+        f"this image has {image.width}×{image.height} pixels, and the app takes as many as 512×512: crop it, or use `odebc upscale`"
+    )

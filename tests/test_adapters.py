@@ -1,13 +1,29 @@
 "diffusers' models as solution maps: the same pictures as diffusers' own loops and pipelines, batches, precision, bad input."
+
 import json
 import sys
 from copy import deepcopy
 import pytest
 import torch
 from odebc.metrics import import_torchvision
+
 import_torchvision()  # which transformers imports
-from diffusers import (AutoencoderKL, DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler, FlowMatchEulerDiscreteScheduler, IPNDMScheduler,
-    LDMSuperResolutionPipeline, PNDMScheduler, StableDiffusionUpscalePipeline, UNet2DConditionModel, UNet2DModel, UniPCMultistepScheduler, VQModel)
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    IPNDMScheduler,
+    LDMSuperResolutionPipeline,
+    PNDMScheduler,
+    StableDiffusionUpscalePipeline,
+    UNet2DConditionModel,
+    UNet2DModel,
+    UniPCMultistepScheduler,
+    VQModel,
+)
 from diffusers.schedulers.scheduling_ddim_cogvideox import CogVideoXDDIMScheduler
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from waiting import finished
@@ -16,15 +32,39 @@ from odebc.data import upsample
 from odebc.search import candidates, search
 from odebc.schedule import Schedule
 
-pytestmark = pytest.mark.filterwarnings('ignore::FutureWarning:diffusers', 'ignore::DeprecationWarning')
-g = lambda seed=0: torch.Generator().manual_seed(seed)
-normal = lambda *shape, seed=0: torch.randn(*shape, generator=g(seed))
-lr = lambda n, side=8, seed=0: torch.rand(n, 3, side, side, generator=g(seed))*2 - 1
-gap = lambda a, b: (a - b).abs().max().item()
-mse = lambda a, b: (a - b).square().mean((1, 2, 3))
+pytestmark = pytest.mark.filterwarnings(
+    'ignore::FutureWarning:diffusers', 'ignore::DeprecationWarning'
+)
+
+
+def g(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def normal(*shape, seed=0):
+    return torch.randn(*shape, generator=g(seed))
+
+
+def lr(n, side=8, seed=0):
+    return torch.rand(n, 3, side, side, generator=g(seed)) * 2 - 1
+
+
+def gap(a, b):
+    return (a - b).abs().max().item()
+
+
+def mse(a, b):
+    return (a - b).square().mean((1, 2, 3))
+
+
 BLOCKS = dict(block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=4)
-PLAIN = dict(BLOCKS, down_block_types=2*('DownBlock2D',), up_block_types=2*('UpBlock2D',))
-CODER = dict(block_out_channels=3*(8,), down_block_types=3*('DownEncoderBlock2D',), up_block_types=3*('UpDecoderBlock2D',), norm_num_groups=4)
+PLAIN = dict(BLOCKS, down_block_types=2 * ('DownBlock2D',), up_block_types=2 * ('UpBlock2D',))
+CODER = dict(
+    block_out_channels=3 * (8,),
+    down_block_types=3 * ('DownEncoderBlock2D',),
+    up_block_types=3 * ('UpDecoderBlock2D',),
+    norm_num_groups=4,
+)
 
 
 def reloaded(model, folder, cls=None):
@@ -36,7 +76,10 @@ def reloaded(model, folder, cls=None):
 @pytest.fixture(scope='module')
 def unet(tmp_path_factory):
     torch.manual_seed(0)
-    return reloaded(UNet2DModel(sample_size=16, in_channels=6, out_channels=3, **PLAIN), tmp_path_factory.mktemp('unet'))
+    return reloaded(
+        UNet2DModel(sample_size=16, in_channels=6, out_channels=3, **PLAIN),
+        tmp_path_factory.mktemp('unet'),
+    )
 
 
 @pytest.fixture(scope='module')
@@ -48,8 +91,18 @@ def unconditional():
 @pytest.fixture(scope='module')
 def ldm(tmp_path_factory, unet):
     torch.manual_seed(0)
-    scheduler = DDIMScheduler(beta_start=.0015, beta_end=.0155, beta_schedule='scaled_linear', prediction_type='v_prediction', clip_sample=False, timestep_spacing='trailing')
-    pipe = reloaded(LDMSuperResolutionPipeline(VQModel(**CODER, num_vq_embeddings=64), unet, scheduler), tmp_path_factory.mktemp('ldm'))
+    scheduler = DDIMScheduler(
+        beta_start=0.0015,
+        beta_end=0.0155,
+        beta_schedule='scaled_linear',
+        prediction_type='v_prediction',
+        clip_sample=False,
+        timestep_spacing='trailing',
+    )
+    pipe = reloaded(
+        LDMSuperResolutionPipeline(VQModel(**CODER, num_vq_embeddings=64), unet, scheduler),
+        tmp_path_factory.mktemp('ldm'),
+    )
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
@@ -57,13 +110,47 @@ def ldm(tmp_path_factory, unet):
 @pytest.fixture(scope='module')
 def upscaler(tmp_path_factory):
     torch.manual_seed(0)
-    unet = UNet2DConditionModel(in_channels=7, out_channels=4, cross_attention_dim=8, attention_head_dim=4, num_class_embeds=1000, **BLOCKS,
-        down_block_types=('DownBlock2D', 'CrossAttnDownBlock2D'), up_block_types=('CrossAttnUpBlock2D', 'UpBlock2D'))
+    unet = UNet2DConditionModel(
+        in_channels=7,
+        out_channels=4,
+        cross_attention_dim=8,
+        attention_head_dim=4,
+        num_class_embeds=1000,
+        **BLOCKS,
+        down_block_types=('DownBlock2D', 'CrossAttnDownBlock2D'),
+        up_block_types=('CrossAttnUpBlock2D', 'UpBlock2D'),
+    )
     pipe = StableDiffusionUpscalePipeline(
-        vae=AutoencoderKL(**CODER, latent_channels=4, scaling_factor=.08333), unet=unet, low_res_scheduler=DDPMScheduler(beta_schedule='squaredcos_cap_v2'),
-        tokenizer=CLIPTokenizer(vocab={'<|startoftext|>': 0, '<|endoftext|>': 1, 'a</w>': 2, 'cat</w>': 3}, merges=[], model_max_length=8),
-        text_encoder=CLIPTextModel(CLIPTextConfig(vocab_size=4, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1, max_position_embeddings=8, bos_token_id=0, eos_token_id=1)),
-        scheduler=DDIMScheduler(beta_schedule='scaled_linear', beta_start=.00085, beta_end=.012, prediction_type='v_prediction', clip_sample=False, set_alpha_to_one=True, timestep_spacing='trailing'))
+        vae=AutoencoderKL(**CODER, latent_channels=4, scaling_factor=0.08333),
+        unet=unet,
+        low_res_scheduler=DDPMScheduler(beta_schedule='squaredcos_cap_v2'),
+        tokenizer=CLIPTokenizer(
+            vocab={'<|startoftext|>': 0, '<|endoftext|>': 1, 'a</w>': 2, 'cat</w>': 3},
+            merges=[],
+            model_max_length=8,
+        ),
+        text_encoder=CLIPTextModel(
+            CLIPTextConfig(
+                vocab_size=4,
+                hidden_size=8,
+                intermediate_size=8,
+                num_hidden_layers=1,
+                num_attention_heads=1,
+                max_position_embeddings=8,
+                bos_token_id=0,
+                eos_token_id=1,
+            )
+        ),
+        scheduler=DDIMScheduler(
+            beta_schedule='scaled_linear',
+            beta_start=0.00085,
+            beta_end=0.012,
+            prediction_type='v_prediction',
+            clip_sample=False,
+            set_alpha_to_one=True,
+            timestep_spacing='trailing',
+        ),
+    )
     pipe = reloaded(pipe, tmp_path_factory.mktemp('upscaler'))
     pipe.set_progress_bar_config(disable=True)
     return pipe
@@ -74,44 +161,84 @@ def test_the_module_needs_no_diffusers():
     assert finished([sys.executable, '-c', code], check=True).stdout.strip() == '[]'
 
 
-SCHEDULES = dict(linear={}, scaled_linear=dict(beta_start=.00085, beta_end=.012, beta_schedule='scaled_linear'), cosine=dict(beta_schedule='squaredcos_cap_v2'),
-    trained=dict(trained_betas=[.01, .2, .03, .4], num_train_timesteps=4), short=dict(num_train_timesteps=50))
+SCHEDULES = dict(
+    linear={},
+    scaled_linear=dict(beta_start=0.00085, beta_end=0.012, beta_schedule='scaled_linear'),
+    cosine=dict(beta_schedule='squaredcos_cap_v2'),
+    trained=dict(trained_betas=[0.01, 0.2, 0.03, 0.4], num_train_timesteps=4),
+    short=dict(num_train_timesteps=50),
+)
 
-@pytest.mark.parametrize('kind', [DDIMScheduler, DDPMScheduler, PNDMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler])
+
+@pytest.mark.parametrize(
+    'kind',
+    [
+        DDIMScheduler,
+        DDPMScheduler,
+        PNDMScheduler,
+        DPMSolverMultistepScheduler,
+        EulerDiscreteScheduler,
+    ],
+)
 @pytest.mark.parametrize('name', SCHEDULES)
 def test_schedules(name, kind):
     "ᾱ_t of ours is theirs at t − 1, and not at t; how the scheduler samples does not matter"
     scheduler = kind(**SCHEDULES[name])
     sched = schedule_of(scheduler)
-    alpha_bar, theirs = sched.alpha(torch.arange(1, sched.T + 1))**2, scheduler.alphas_cumprod.double()
+    alpha_bar, theirs = (
+        sched.alpha(torch.arange(1, sched.T + 1)) ** 2,
+        scheduler.alphas_cumprod.double(),
+    )
     exact = (1 - scheduler.betas.double()).cumprod(0)
-    assert gap(alpha_bar/exact, torch.ones(sched.T)) < 1e-11 and gap(alpha_bar/theirs, torch.ones(sched.T)) < 1e-4
-    assert gap(alpha_bar[1:]/theirs[:-1], torch.ones(sched.T - 1)) > 1e-2
+    assert (
+        gap(alpha_bar / exact, torch.ones(sched.T)) < 1e-11
+        and gap(alpha_bar / theirs, torch.ones(sched.T)) < 1e-4
+    )
+    assert gap(alpha_bar[1:] / theirs[:-1], torch.ones(sched.T - 1)) > 1e-2
     own = {'linear': Schedule.linear, 'cosine': Schedule.cosine}.get(name)
-    if own: assert gap(sched.table, own().table) < 1e-5
+    if own:
+        assert gap(sched.table, own().table) < 1e-5
 
 
 def test_schedules_that_are_refused():
-    for scheduler in (FlowMatchEulerDiscreteScheduler(), IPNDMScheduler(), UniPCMultistepScheduler(use_flow_sigmas=True, prediction_type='flow_prediction'), object()):
-        with pytest.raises(ValueError, match=f'{type(scheduler).__name__} does not describe'): schedule_of(scheduler)
+    for scheduler in (
+        FlowMatchEulerDiscreteScheduler(),
+        IPNDMScheduler(),
+        UniPCMultistepScheduler(use_flow_sigmas=True, prediction_type='flow_prediction'),
+        object(),
+    ):
+        with pytest.raises(ValueError, match=f'{type(scheduler).__name__} does not describe'):
+            schedule_of(scheduler)
     for kind in (DDIMScheduler, DDPMScheduler, EulerDiscreteScheduler):
-        with pytest.raises(ValueError, match='zero terminal SNR'): schedule_of(kind(rescale_betas_zero_snr=True))
-    with pytest.raises(ValueError, match='contradict'): schedule_of(CogVideoXDDIMScheduler())  # it shifts ᾱ, but not the betas
+        with pytest.raises(ValueError, match='zero terminal SNR'):
+            schedule_of(kind(rescale_betas_zero_snr=True))
+    with pytest.raises(ValueError, match='contradict'):
+        schedule_of(CogVideoXDDIMScheduler())  # it shifts ᾱ, but not the betas
 
 
 @pytest.mark.parametrize('kind', TO_EPS)
 def test_estimates_are_those_of_a_diffusers_scheduler(kind):
     "ε from output and x_t, against the ε in DDIMScheduler's step, which is read off one step from t to the clean image and back"
-    scheduler, x, out = DDIMScheduler(prediction_type=kind, clip_sample=False), normal(2, 3).double(), normal(2, 3, seed=1).double()
+    scheduler, x, out = (
+        DDIMScheduler(prediction_type=kind, clip_sample=False),
+        normal(2, 3).double(),
+        normal(2, 3, seed=1).double(),
+    )
     scheduler.alphas_cumprod = (1 - scheduler.betas.double()).cumprod(0)
     scheduler.set_timesteps(1000)
     seen = []
     for t in (1, 2, 400, 1000):
-        alpha, sigma = (f(t) for f in (schedule_of(scheduler).alpha, schedule_of(scheduler).sigma))
+        alpha, sigma = (
+            f(t) for f in (schedule_of(scheduler).alpha, schedule_of(scheduler).sigma)
+        )
         x0 = scheduler.step(out, t - 1, x).pred_original_sample
-        eps = eps_of(lambda x, i: seen.append(i) or out, schedule_of(scheduler), kind)(x, float(t))
-        assert gap(alpha*x0 + sigma*eps, x) < 1e-9
-    assert [i.item() for i in seen] == [0, 1, 399, 999] and all(i.dtype == torch.float32 for i in seen)
+        eps = eps_of(lambda x, i: seen.append(i) or out, schedule_of(scheduler), kind)(
+            x, float(t)
+        )
+        assert gap(alpha * x0 + sigma * eps, x) < 1e-9
+    assert [i.item() for i in seen] == [0, 1, 399, 999] and all(
+        i.dtype == torch.float32 for i in seen
+    )
     eps_of(lambda x, i: seen.append(i) or x, Schedule.linear())(x, 12.5)
     assert seen[-1] == 11.5
 
@@ -121,7 +248,10 @@ def test_v_is_that_of_diffusers():
     for t in (1, 500, 1000):
         i = torch.tensor([t - 1])
         v, x = scheduler.get_velocity(x0, eps, i), scheduler.add_noise(x0, eps, i)
-        assert gap(eps_of(lambda *_: v, schedule_of(scheduler), 'v_prediction')(x, float(t)), eps) < 1e-4
+        assert (
+            gap(eps_of(lambda *_: v, schedule_of(scheduler), 'v_prediction')(x, float(t)), eps)
+            < 1e-4
+        )
 
 
 def loop(network, scheduler, x, n, **how):
@@ -129,7 +259,8 @@ def loop(network, scheduler, x, n, **how):
     scheduler.alphas_cumprod = (1 - scheduler.betas.double()).cumprod(0)
     scheduler.set_timesteps(n)
     with torch.no_grad():
-        for i in scheduler.timesteps: x = scheduler.step(network(x, i), i, x, **how).prev_sample
+        for i in scheduler.timesteps:
+            x = scheduler.step(network(x, i), i, x, **how).prev_sample
     return x
 
 
@@ -137,54 +268,106 @@ def loop(network, scheduler, x, n, **how):
 @pytest.mark.parametrize('kind', TO_EPS)
 def test_pixels_are_those_of_diffusers(unet, unconditional, kind, clip):
     "From the same noise to the same picture; started below T ('leading') or ended above 0 to another"
-    how = dict(prediction_type=kind, beta_end=.002, clip_sample=clip)
+    how = dict(prediction_type=kind, beta_end=0.002, clip_sample=clip)
     y, consistent = lr(2, 4), dict(use_clipped_model_output=clip)
     for net in (unet, unconditional):
         net.double()
         c = None if net is unconditional else y
-        call = lambda x, i: net(x if c is None else torch.cat([x, upsample(y.double(), 4)], 1), i).sample
+
+        def call(x, i):
+            return net(
+                x if c is None else torch.cat([x, upsample(y.double(), 4)], 1), i
+            ).sample
+
         h = UNetMap(net, DDIMScheduler(**how), 'DDIM-20', clip=clip)
-        x_T = .3*candidates(2, h.shape(c))
-        with torch.no_grad(): x0 = h(x_T, c)
-        same = loop(call, DDIMScheduler(**how, timestep_spacing='trailing'), x_T.double(), 20, **consistent).clamp(-1, 1)
-        others = [loop(call, DDIMScheduler(**how, **other), x_T.double(), 20, **consistent).clamp(-1, 1) for other in (dict(timestep_spacing='leading'), dict(timestep_spacing='leading', steps_offset=1))]
+        x_T = 0.3 * candidates(2, h.shape(c))
+        with torch.no_grad():
+            x0 = h(x_T, c)
+        same = loop(
+            call,
+            DDIMScheduler(**how, timestep_spacing='trailing'),
+            x_T.double(),
+            20,
+            **consistent,
+        ).clamp(-1, 1)
+        others = [
+            loop(call, DDIMScheduler(**how, **other), x_T.double(), 20, **consistent).clamp(
+                -1, 1
+            )
+            for other in (
+                dict(timestep_spacing='leading'),
+                dict(timestep_spacing='leading', steps_offset=1),
+            )
+        ]
         net.float()
-        assert x0.std() > .05 and (x0.abs() == 1).float().mean() < .9
+        assert x0.std() > 0.05 and (x0.abs() == 1).float().mean() < 0.9
         assert gap(x0, same) < 1e-9 and min(gap(x0, other) for other in others) > 1e-4
 
 
 def test_a_latent_map_is_the_pipeline(ldm):
     "Their noise is drawn from a generator of known seed"
     y, h = lr(2), LatentMap(ldm, 'DDIM-10')
-    with torch.no_grad(): x0 = h(normal(2, *h.shape(y), seed=5), y)
-    expected = ldm(y, num_inference_steps=10, generator=g(5), output_type='pt').images*2 - 1
+    with torch.no_grad():
+        x0 = h(normal(2, *h.shape(y), seed=5), y)
+    expected = ldm(y, num_inference_steps=10, generator=g(5), output_type='pt').images * 2 - 1
     assert x0.shape == (2, 3, 32, 32) and gap(x0, expected) < 1e-5
     ldm.scheduler.register_to_config(timestep_spacing='leading')
-    leading = ldm(y, num_inference_steps=10, generator=g(5), output_type='pt').images*2 - 1
+    leading = ldm(y, num_inference_steps=10, generator=g(5), output_type='pt').images * 2 - 1
     ldm.scheduler.register_to_config(timestep_spacing='trailing')
     assert gap(x0, leading) > 1e-3
 
 
-@pytest.mark.parametrize('guidance', [1., 5.])
+@pytest.mark.parametrize('guidance', [1.0, 5.0])
 def test_an_upscaler_map_is_the_pipeline(upscaler, guidance):
     "For one image, where the pipeline draws the same noise on y"
     y, h = lr(3), UpscalerMap(upscaler, 'DDIM-10', 'a cat', guidance, noise_level=50, seed=3)
     x_T = candidates(3, h.shape(y))
-    with torch.no_grad(): x0 = h(x_T, y)
+    with torch.no_grad():
+        x0 = h(x_T, y)
     for k in range(3):
-        ask = lambda prompt='a cat', seed=3: upscaler(prompt, (y[k:k+1] + 1)/2, 10, guidance, 50, latents=x_T[k:k+1], generator=g(seed), output_type='pt').images*2 - 1
-        assert gap(x0[k:k+1], ask()) < 1e-5
-        assert gap(x0[k:k+1], ask(seed=4)) > 1e-4 and gap(x0[k:k+1], ask(prompt='')) > 1e-5
+
+        def ask(prompt='a cat', seed=3):
+            return (
+                upscaler(
+                    prompt,
+                    (y[k : k + 1] + 1) / 2,
+                    10,
+                    guidance,
+                    50,
+                    latents=x_T[k : k + 1],
+                    generator=g(seed),
+                    output_type='pt',
+                ).images
+                * 2
+                - 1
+            )
+
+        assert gap(x0[k : k + 1], ask()) < 1e-5
+        assert (
+            gap(x0[k : k + 1], ask(seed=4)) > 1e-4
+            and gap(x0[k : k + 1], ask(prompt='')) > 1e-5
+        )
     upscaler.scheduler.register_to_config(timestep_spacing='leading')
-    try: assert gap(x0[2:], ask()) > 1e-4
-    finally: upscaler.scheduler.register_to_config(timestep_spacing='trailing')
+    try:
+        assert gap(x0[2:], ask()) > 1e-4
+    finally:
+        upscaler.scheduler.register_to_config(timestep_spacing='trailing')
 
 
 # β_T = .004: at α_T = .006, x̂_0 = (x − σε)/α of an untrained ε magnifies rounding 160 times
-MAPS = {'pixels': lambda p, label: UNetMap(p.unet, DDIMScheduler(beta_end=.004), label, 2), 'latent': LatentMap, 'upscaler': UpscalerMap, 'guided': lambda p, label: UpscalerMap(p, label, 'a cat', 3.)}
+MAPS = {
+    'pixels': lambda p, label: UNetMap(p.unet, DDIMScheduler(beta_end=0.004), label, 2),
+    'latent': LatentMap,
+    'upscaler': UpscalerMap,
+    'guided': lambda p, label: UpscalerMap(p, label, 'a cat', 3.0),
+}
+
 
 @pytest.fixture(params=MAPS)
-def make(request, ldm, upscaler): return lambda label: MAPS[request.param](ldm if request.param in ('pixels', 'latent') else upscaler, label)
+def make(request, ldm, upscaler):
+    return lambda label: MAPS[request.param](
+        ldm if request.param in ('pixels', 'latent') else upscaler, label
+    )
 
 
 def test_rows_do_not_know_each_other(make):
@@ -192,9 +375,18 @@ def test_rows_do_not_know_each_other(make):
     h, y = make('DDIM-5'), lr(3)
     x_T = candidates(3, h.shape(y))
     state = torch.get_rng_state()
-    with torch.no_grad(): together, shared, alone = h(x_T, y), h(x_T[:1], y), torch.cat([h(x_T[k:k+1], y[k:k+1]) for k in range(3)])
+    with torch.no_grad():
+        together, shared, alone = (
+            h(x_T, y),
+            h(x_T[:1], y),
+            torch.cat([h(x_T[k : k + 1], y[k : k + 1]) for k in range(3)]),
+        )
     assert torch.equal(torch.get_rng_state(), state)
-    assert together.shape[:2] == (3, 3) and together.abs().max() <= 1 and gap(together, alone) < 1e-5
+    assert (
+        together.shape[:2] == (3, 3)
+        and together.abs().max() <= 1
+        and gap(together, alone) < 1e-5
+    )
     assert gap(shared[:1], together[:1]) < 1e-5 and gap(shared[1:], together[1:]) > 1e-4
 
 
@@ -202,7 +394,8 @@ def test_rows_do_not_know_each_other(make):
 def test_calls_are_counted(make, label):
     h, y, calls = make(label), lr(1), []
     hook = h.unet.register_forward_hook(lambda *_: calls.append(1))
-    with torch.no_grad(): x0 = h(candidates(1, h.shape(y)), y)
+    with torch.no_grad():
+        x0 = h(candidates(1, h.shape(y)), y)
     hook.remove()
     assert len(calls) == h.nfe and x0.isfinite().all()
 
@@ -210,24 +403,48 @@ def test_calls_are_counted(make, label):
 def test_a_search_file_belongs_to_one_map(make, tmp_path):
     "Another sampler is another map, and so is another network"
     h, y = make('DDIM-2'), lr(2)
-    how = lambda h: dict(z=torch.zeros_like(h(candidates(1, h.shape(y)), y)), y=y, K=2, distance=mse, strategy='exhaustive', shape=h.shape(y), path=tmp_path/'x_T.safetensors')
-    with torch.no_grad(): search(h, **how(h))
-    with torch.no_grad(), pytest.raises(ValueError, match='another sampler'): search(make('DDIM-3'), **how(h))
+
+    def how(h):
+        return dict(
+            z=torch.zeros_like(h(candidates(1, h.shape(y)), y)),
+            y=y,
+            K=2,
+            distance=mse,
+            strategy='exhaustive',
+            shape=h.shape(y),
+            path=tmp_path / 'x_T.safetensors',
+        )
+
+    with torch.no_grad():
+        search(h, **how(h))
+    with torch.no_grad(), pytest.raises(ValueError, match='another sampler'):
+        search(make('DDIM-3'), **how(h))
     other = make('DDIM-2')
     other.unet = deepcopy(other.unet)
-    with torch.no_grad(): next(other.unet.parameters()).add_(1)
-    with torch.no_grad(), pytest.raises(ValueError, match='another weights'): search(other, **how(h))
+    with torch.no_grad():
+        next(other.unet.parameters()).add_(1)
+    with torch.no_grad(), pytest.raises(ValueError, match='another weights'):
+        search(other, **how(h))
 
 
 def test_guidance_prompt_and_noise_tell_maps_apart(upscaler):
-    maps = [UpscalerMap(upscaler, 'DDIM-2', **how) for how in ({}, dict(prompt='a cat'), dict(guidance=2.), dict(noise_level=7), dict(seed=1))]
+    maps = [
+        UpscalerMap(upscaler, 'DDIM-2', **how)
+        for how in (
+            {},
+            dict(prompt='a cat'),
+            dict(guidance=2.0),
+            dict(noise_level=7),
+            dict(seed=1),
+        )
+    ]
     assert len({json.dumps(h.meta, sort_keys=True) for h in maps}) == 5
     assert UpscalerMap(upscaler, 'DDIM-2').meta == maps[0].meta
 
 
 def test_gradients_reach_x_T(make):
     h, y = make('DDIM-3'), lr(1)
-    x_T = (.3*candidates(1, h.shape(y))).requires_grad_()
+    x_T = (0.3 * candidates(1, h.shape(y))).requires_grad_()
     h(x_T, y).square().sum().backward()
     assert x_T.grad.isfinite().all() and x_T.grad.abs().max() > 1e-6
 
@@ -242,50 +459,69 @@ def test_half_precision(upscaler, ldm):
             pipe.to(torch.bfloat16)
             x0 = kind(pipe, 'DDIM-5')(x_T, y)
             pipe.to(torch.float32)
-        assert x0.dtype == torch.float32 and 0 < (x0 - exact).abs().mean() < .05*exact.std()
+        assert x0.dtype == torch.float32 and 0 < (x0 - exact).abs().mean() < 0.05 * exact.std()
 
 
 def test_a_half_precision_decoder_is_upcast(upscaler):
     try:
         upscaler.vae.half()
         assert UpscalerMap(upscaler).vae.dtype == torch.float32
-    finally: upscaler.vae.float()
+    finally:
+        upscaler.vae.float()
 
 
 def test_bad_input(make):
     h, y = make('DDIM-2'), lr(2)
     C, H, W = h.shape(y)
     for bad in ((2, C, H, W + 2), (2, C + 1, H, W), (3, C, H, W), (0, C, H, W), (C, H, W)):
-        with pytest.raises(ValueError, match='x_T must have the shape'): h(torch.zeros(bad), y)
+        with pytest.raises(ValueError, match='x_T must have the shape'):
+            h(torch.zeros(bad), y)
     for bad in (None, y[:, :1], y[0]):
-        with pytest.raises(ValueError, match='y must be LR images'): h(torch.zeros(2, C, H, W), bad)
-    with pytest.raises(ValueError, match='NaN'): h(torch.full((2, C, H, W), torch.nan), y)
+        with pytest.raises(ValueError, match='y must be LR images'):
+            h(torch.zeros(2, C, H, W), bad)
+    with pytest.raises(ValueError, match='NaN'):
+        h(torch.full((2, C, H, W), torch.nan), y)
     for label in ('DDPM-50', 'DDIM(0.5)-50'):
-        with pytest.raises(ValueError, match='choose an ODE solver'): make(label)
-    with pytest.raises(ValueError, match='unknown sampler'): make('DDMI-50')
+        with pytest.raises(ValueError, match='choose an ODE solver'):
+            make(label)
+    with pytest.raises(ValueError, match='unknown sampler'):
+        make('DDMI-50')
 
 
 def test_bad_models(unet, unconditional, ldm, upscaler):
-    with pytest.raises(ValueError, match='from 4 to 3 channels'): UNetMap(UNet2DModel(in_channels=4, out_channels=3, **PLAIN), DDIMScheduler())
-    with pytest.raises(ValueError, match="unknown prediction type 'flow'"): UNetMap(unet, DDIMScheduler(prediction_type='flow'))
-    with pytest.raises(ValueError, match='unconditional'): UNetMap(unconditional, DDIMScheduler())(candidates(1, (3, 16, 16)), lr(1, 4))
-    with pytest.raises(ValueError, match='sample_size'): UNetMap(UNet2DModel(in_channels=3, out_channels=3, **PLAIN), DDIMScheduler()).shape()
-    with pytest.raises(ValueError, match='divisible by 2'): LatentMap(ldm).shape(lr(1, 7))
+    with pytest.raises(ValueError, match='from 4 to 3 channels'):
+        UNetMap(UNet2DModel(in_channels=4, out_channels=3, **PLAIN), DDIMScheduler())
+    with pytest.raises(ValueError, match="unknown prediction type 'flow'"):
+        UNetMap(unet, DDIMScheduler(prediction_type='flow'))
+    with pytest.raises(ValueError, match='unconditional'):
+        UNetMap(unconditional, DDIMScheduler())(candidates(1, (3, 16, 16)), lr(1, 4))
+    with pytest.raises(ValueError, match='sample_size'):
+        UNetMap(UNet2DModel(in_channels=3, out_channels=3, **PLAIN), DDIMScheduler()).shape()
+    with pytest.raises(ValueError, match='divisible by 2'):
+        LatentMap(ldm).shape(lr(1, 7))
     for level in (-1, 351):
-        with pytest.raises(ValueError, match='0 … 350'): UpscalerMap(upscaler, noise_level=level)
-    with pytest.raises(ValueError, match='at least 1'): UpscalerMap(upscaler, guidance=.5)
-    with pytest.raises(ValueError, match='one prompt'): UpscalerMap(upscaler, prompt=['a', 'cat'])
+        with pytest.raises(ValueError, match='0 … 350'):
+            UpscalerMap(upscaler, noise_level=level)
+    with pytest.raises(ValueError, match='at least 1'):
+        UpscalerMap(upscaler, guidance=0.5)
+    with pytest.raises(ValueError, match='one prompt'):
+        UpscalerMap(upscaler, prompt=['a', 'cat'])
 
 
 def test_sizes_that_are_not_square(make):
-    h, y = make('DDIM-2'), torch.rand(1, 3, 8, 12, generator=g())*2 - 1
-    with torch.no_grad(): x0 = h(candidates(1, h.shape(y)), y)
-    assert x0.shape[3] == 1.5*x0.shape[2] and x0.isfinite().all()
+    h, y = make('DDIM-2'), torch.rand(1, 3, 8, 12, generator=g()) * 2 - 1
+    with torch.no_grad():
+        x0 = h(candidates(1, h.shape(y)), y)
+    assert x0.shape[3] == 1.5 * x0.shape[2] and x0.isfinite().all()
 
 
 def test_noise_on_y_belongs_to_the_map(upscaler):
     "Same seed, same map; another seed or level, another map"
     y = lr(1)
     x_T = candidates(1, UpscalerMap(upscaler).shape(y))
-    with torch.no_grad(): a, b, *others = (UpscalerMap(upscaler, 'DDIM-5', noise_level=level, seed=seed)(x_T, y) for level, seed in ((100, 1), (100, 1), (100, 2), (101, 1)))
+    with torch.no_grad():
+        a, b, *others = (
+            UpscalerMap(upscaler, 'DDIM-5', noise_level=level, seed=seed)(x_T, y)
+            for level, seed in ((100, 1), (100, 1), (100, 2), (101, 1))
+        )
     assert torch.equal(a, b) and min(gap(a, other) for other in others) > 1e-5

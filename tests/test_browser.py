@@ -1,4 +1,5 @@
 "The explorer in a real browser: JupyterLab and Voilà on this machine, Chromium at 1280×800; screenshots go to runs/screenshots."
+
 import json
 import os
 import re
@@ -20,23 +21,42 @@ from odebc.data import photographs, to_image, to_tensor, upsample
 from odebc.metrics import psnr
 
 ROOT = Path(__file__).parent.parent
-SHOTS = ROOT/'runs'/'screenshots'
+SHOTS = ROOT / 'runs' / 'screenshots'
 MINUTE = 60_000
 expect.set_options(timeout=MINUTE)
 pytestmark = pytest.mark.timeout(1800)  # a browser, two servers and a kernel
 
 
 def free_port():
-    with socket.socket() as s: s.bind(('127.0.0.1', 0)); return s.getsockname()[1]
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0))
+        return s.getsockname()[1]
 
 
 @contextmanager
 def server(folder, command, cwd, path='/'):
     "A Jupyter application with settings of its own: until it answers, and then until the end of the block"
-    port, log = free_port(), folder/'server.log'
-    private = {f'{name}_DIR': str(folder/name) for name in ('JUPYTER_CONFIG', 'JUPYTER_DATA', 'JUPYTER_RUNTIME', 'IPYTHON', 'JUPYTERLAB_SETTINGS', 'JUPYTERLAB_WORKSPACES')}
+    port, log = free_port(), folder / 'server.log'
+    private = {
+        f'{name}_DIR': str(folder / name)
+        for name in (
+            'JUPYTER_CONFIG',
+            'JUPYTER_DATA',
+            'JUPYTER_RUNTIME',
+            'IPYTHON',
+            'JUPYTERLAB_SETTINGS',
+            'JUPYTERLAB_WORKSPACES',
+        )
+    }
     private['IPYTHONDIR'] = private.pop('IPYTHON_DIR')
-    with log.open('w') as out: process = begin(command(f'--port={port} --no-browser'), os.environ | private, cwd=cwd, stdout=out, stderr=out)
+    with log.open('w') as out:
+        process = begin(
+            command(f'--port={port} --no-browser'),
+            os.environ | private,
+            cwd=cwd,
+            stdout=out,
+            stderr=out,
+        )
 
     def answers():
         assert process.poll() is None, log.read_text()
@@ -45,12 +65,14 @@ def server(folder, command, cwd, path='/'):
             return True
         except (URLError, ConnectionError):
             return False
+
     try:
         wait_until(answers, f'an answer of the server, whose log is {log}', seconds=600)
         yield f'http://127.0.0.1:{port}'
     finally:
         os.killpg(process.pid, signal.SIGTERM)
-        with suppress(TimeoutExpired): process.wait(30)
+        with suppress(TimeoutExpired):
+            process.wait(30)
         end(process)
 
 
@@ -58,14 +80,22 @@ def server(folder, command, cwd, path='/'):
 def browser():
     SHOTS.mkdir(parents=True, exist_ok=True)
     with sync_playwright() as p:
-        chromium = p.chromium.launch(executable_path=shutil.which('chromium') or shutil.which('chromium-browser') or shutil.which('google-chrome'), args=['--no-sandbox'])
+        chromium = p.chromium.launch(
+            executable_path=shutil.which('chromium')
+            or shutil.which('chromium-browser')
+            or shutil.which('google-chrome'),
+            args=['--no-sandbox'],
+        )
         yield chromium
         chromium.close()
 
 
 def opened(browser, url):
     "A page, and the errors of its scripts"
-    page, errors = browser.new_page(viewport=dict(width=1280, height=800), accept_downloads=True), []
+    page, errors = (
+        browser.new_page(viewport=dict(width=1280, height=800), accept_downloads=True),
+        [],
+    )
     page.set_default_timeout(MINUTE)
     page.on('pageerror', lambda e: errors.append(str(e)))
     page.goto(url)
@@ -76,19 +106,36 @@ def opened(browser, url):
 def lab(browser, tmp_path_factory):
     "The explorer page in JupyterLab, with all of its cells run"
     folder = tmp_path_factory.mktemp('lab')
-    shutil.copy(ROOT/'nbs'/'11_explore.ipynb', folder)
-    settings = folder/'JUPYTERLAB_SETTINGS'/'@jupyterlab'
-    for name, values in {'notebook-extension/tracker': dict(windowingMode='none'), 'apputils-extension/notification': dict(fetchNews='false', checkForUpdates=False)}.items():
-        path = settings/f'{name}.jupyterlab-settings'
-        path.parent.mkdir(parents=True); path.write_text(json.dumps(values))
-    with server(folder, lambda options: [sys.executable, '-m', 'jupyter', 'lab', *options.split(), '--ServerApp.ip=127.0.0.1', '--IdentityProvider.token=', '--allow-root'], folder) as url:
+    shutil.copy(ROOT / 'nbs' / '11_explore.ipynb', folder)
+    settings = folder / 'JUPYTERLAB_SETTINGS' / '@jupyterlab'
+    for name, values in {
+        'notebook-extension/tracker': dict(windowingMode='none'),
+        'apputils-extension/notification': dict(fetchNews='false', checkForUpdates=False),
+    }.items():
+        path = settings / f'{name}.jupyterlab-settings'
+        path.parent.mkdir(parents=True)
+        path.write_text(json.dumps(values))
+    with server(
+        folder,
+        lambda options: [
+            sys.executable,
+            '-m',
+            'jupyter',
+            'lab',
+            *options.split(),
+            '--ServerApp.ip=127.0.0.1',
+            '--IdentityProvider.token=',
+            '--allow-root',
+        ],
+        folder,
+    ) as url:
         page, errors = opened(browser, f'{url}/lab/tree/11_explore.ipynb')
         free = page.locator('.jp-Notebook-ExecutionIndicator[data-status="idle"]')
         free.wait_for()
-        page.keyboard.press('Control+b')                                  # the side bar makes room
+        page.keyboard.press('Control+b')  # the side bar makes room
         run_all(page)
         last = page.locator('.jp-CodeCell').last.locator('.jp-InputPrompt')
-        expect(last).to_have_text(re.compile(r'\[\d+\]:'), timeout=4*MINUTE)
+        expect(last).to_have_text(re.compile(r'\[\d+\]:'), timeout=4 * MINUTE)
         free.wait_for()
         yield page, free
         assert not errors, errors
@@ -102,16 +149,24 @@ def run_all(page):
         page.locator('.lm-MenuBar-itemLabel', has_text=re.compile('^Run$')).click()
         page.locator('.lm-Menu-itemLabel', has_text=re.compile('^Run All Cells$')).click()
         page.wait_for_timeout(2000)
-        if page.locator('.jp-InputPrompt', has_text=re.compile(r'\[[*\d]')).count(): return
+        if page.locator('.jp-InputPrompt', has_text=re.compile(r'\[[*\d]')).count():
+            return
     raise AssertionError('the cells do not run')
 
 
 def app(page, control):
     "The box of widgets that holds a control"
-    return page.locator('.jp-OutputArea-output .widget-vbox', has=page.locator('.widget-label', has_text=re.compile(f'^{control}$'))).first
+    return page.locator(
+        '.jp-OutputArea-output .widget-vbox',
+        has=page.locator('.widget-label', has_text=re.compile(f'^{control}$')),
+    ).first
 
 
-def slider(box, name): return box.locator('.widget-hslider', has=box.page.locator('.widget-label', has_text=re.compile(f'^{name}$')))
+def slider(box, name):
+    return box.locator(
+        '.widget-hslider',
+        has=box.page.locator('.widget-label', has_text=re.compile(f'^{name}$')),
+    )
 
 
 def drag(box, name, share):
@@ -119,7 +174,8 @@ def drag(box, name, share):
     one, mouse = slider(box, name), box.page.mouse
     grip(one, mouse)
     rail = one.locator('.noUi-base').bounding_box()
-    mouse.move(rail['x'] + share*rail['width'], rail['y'] + rail['height']/2, steps=12); mouse.up()
+    mouse.move(rail['x'] + share * rail['width'], rail['y'] + rail['height'] / 2, steps=12)
+    mouse.up()
     return float(one.locator('.widget-readout').inner_text())
 
 
@@ -127,30 +183,44 @@ def grip(one, mouse):
     "Press on the handle of a slider, again where the page scrolled away under the mouse"
     handle = one.locator('.noUi-handle')
     for _ in range(20):
-        handle.hover(); mouse.down()
-        if 'noUi-active' in handle.get_attribute('class'): return
+        handle.hover()
+        mouse.down()
+        if 'noUi-active' in handle.get_attribute('class'):
+            return
         mouse.up()
     raise AssertionError('the handle of the slider cannot be gripped')
 
 
 def shot(box, name):
     box.scroll_into_view_if_needed()
-    box.page.screenshot(path=SHOTS/f'{name}.png')
+    box.page.screenshot(path=SHOTS / f'{name}.png')
 
 
 def no_errors(page):
     "Neither in a cell nor in an app"
-    assert page.locator('.jp-OutputArea-output[data-mime-type$="stderr"], .jp-OutputArea-output[data-mime-type$="error"]').all_inner_texts() == []
+    assert (
+        page.locator(
+            '.jp-OutputArea-output[data-mime-type$="stderr"], .jp-OutputArea-output[data-mime-type$="error"]'
+        ).all_inner_texts()
+        == []
+    )
     assert page.get_by_text('javascript error').count() == 0
-    assert ''.join(page.locator('.odebc-problem, .odebc-warning').all_inner_texts()).strip() == ''
+    assert (
+        ''.join(page.locator('.odebc-problem, .odebc-warning').all_inner_texts()).strip() == ''
+    )
 
 
 def run_cell(page, source):
     "A new cell at the end, and what it prints: proof that the kernel answers"
     page.locator('.jp-Notebook').press('Escape')
-    page.locator('.jp-Cell').last.locator('.jp-Cell-inputWrapper').click(position=dict(x=20, y=8))
-    page.keyboard.press('Escape'); page.keyboard.press('b'); page.keyboard.press('Enter')
-    page.keyboard.insert_text(source); page.keyboard.press('Shift+Enter')
+    page.locator('.jp-Cell').last.locator('.jp-Cell-inputWrapper').click(
+        position=dict(x=20, y=8)
+    )
+    page.keyboard.press('Escape')
+    page.keyboard.press('b')
+    page.keyboard.press('Enter')
+    page.keyboard.insert_text(source)
+    page.keyboard.press('Shift+Enter')
     cell = page.locator('.jp-CodeCell').filter(has_text=source).last
     expect(cell.locator('.jp-OutputArea-output')).to_be_visible()
     return cell.locator('.jp-OutputArea-output').inner_text()
@@ -167,34 +237,50 @@ def test_sliders_choose_what_the_matrix_says(lab):
     box = app(page, 'R, pairs')
     sampler = box.locator('.widget-dropdown', has_text='sampler').locator('select')
     shot(box, 'search')
-    for r, k, label, distance in ((.3, .6, None, None), (.75, .25, 'DPMS-10', 'DSSIM'), (0., 1., 'DDIM-10', 'MSE'), (1., .4, None, 'LPIPS')):
-        if label: sampler.select_option(label=label)
-        if distance: box.locator('.widget-dropdown', has_text='distance').locator('select').select_option(label=distance)
+    for r, k, label, distance in (
+        (0.3, 0.6, None, None),
+        (0.75, 0.25, 'DPMS-10', 'DSSIM'),
+        (0.0, 1.0, 'DDIM-10', 'MSE'),
+        (1.0, 0.4, None, 'LPIPS'),
+    ):
+        if label:
+            sampler.select_option(label=label)
+        if distance:
+            box.locator('.widget-dropdown', has_text='distance').locator(
+                'select'
+            ).select_option(label=distance)
         R, K = int(drag(box, 'R, pairs', r)), int(drag(box, 'K, candidates', k))
-        D, unseen = scores(sampler.evaluate('s => s.selectedOptions[0].label'), distance or 'LPIPS')
+        D, unseen = scores(
+            sampler.evaluate('s => s.selectedOptions[0].label'), distance or 'LPIPS'
+        )
         means = D[:K, :R].mean(1)
         index = means.argmin().item()
         expect(box.locator('.odebc-candidate')).to_have_text(str(index))
         expect(box.locator('.odebc-score')).to_have_text(f'{means[index]:.4f}')
         expect(box.locator('.odebc-unseen')).to_have_text(f'{unseen[index].mean():.4f}')
         expect(box.locator('.odebc-random')).to_have_text(f'{unseen.mean():.4f}')
-        expect(box.locator('.odebc-numbers')).to_contain_text(re.compile(rf'of\s+{K}:.* on\s+{R}\s+reference pairs', re.DOTALL))
+        expect(box.locator('.odebc-numbers')).to_contain_text(
+            re.compile(rf'of\s+{K}:.* on\s+{R}\s+reference pairs', re.DOTALL)
+        )
     shot(box, 'search_moved')
     no_errors(page)
 
 
 def scores(label, distance):
     "The cached matrix, read without odebc"
-    for path in (ROOT/'data'/'explore').glob('*.safetensors'):
+    for path in (ROOT / 'data' / 'explore').glob('*.safetensors'):
         with safe_open(path, 'pt') as f:
-            if f.metadata()['sampler'] == label: return f.get_tensor(distance).double().tensor_split([int(f.metadata()['R'])], 1)
+            if f.metadata()['sampler'] == label:
+                return (
+                    f.get_tensor(distance).double().tensor_split([int(f.metadata()['R'])], 1)
+                )
     raise AssertionError(f'no scores for {label}')
 
 
 def test_keys_move_a_slider(lab):
     page, _ = lab
     box = app(page, 'R, pairs')
-    drag(box, 'K, candidates', .5)
+    drag(box, 'K, candidates', 0.5)
     before = slider(box, 'K, candidates').locator('.widget-readout').inner_text()
     slider(box, 'K, candidates').locator('.noUi-handle').focus()
     page.keyboard.press('ArrowRight')
@@ -206,13 +292,13 @@ def test_keys_move_a_slider(lab):
 def test_live_search_is_cancelled_and_keeps_its_best(lab):
     page, free = lab
     box = app(page, 'R, pairs')
-    drag(box, 'R, pairs', 1.), drag(box, 'K, candidates', 1.)
+    drag(box, 'R, pairs', 1.0), drag(box, 'K, candidates', 1.0)
     box.get_by_role('button', name='search live').click()
     status = box.locator('.odebc-status')
-    expect(status).to_contain_text('best so far', timeout=2*MINUTE)
+    expect(status).to_contain_text('best so far', timeout=2 * MINUTE)
     expect(box.get_by_role('button', name='search live')).to_be_disabled()
-    assert run_cell(page, 'print(6*7)').strip() == '42'                    # the page is not blocked
-    R = int(drag(box, 'R, pairs', .5))                                    # nor are its sliders
+    assert run_cell(page, 'print(6*7)').strip() == '42'  # the page is not blocked
+    R = int(drag(box, 'R, pairs', 0.5))  # nor are its sliders
     expect(box.locator('.odebc-numbers')).to_contain_text(f'on {R} reference pairs')
     expect(box.get_by_title('best noise so far')).to_be_visible()
     width = box.locator('.progress-bar').evaluate('b => parseFloat(b.style.width)')
@@ -233,15 +319,17 @@ def test_trajectory_and_noise(lab):
         box = app(page, control)
         picture = box.locator('img').first
         before = picture.get_attribute('src')
-        value = drag(box, control, .3)
+        value = drag(box, control, 0.3)
         expect(picture).not_to_have_attribute('src', before)
-        if name == 'noise': expect(box.locator('.odebc-norm')).to_have_text(f'{value:.2f}')
+        if name == 'noise':
+            expect(box.locator('.odebc-norm')).to_have_text(f'{value:.2f}')
         shot(box, name)
     no_errors(page)
 
 
 def choose_file(box, path):
-    with box.page.expect_file_chooser() as chooser: box.locator('.jupyter-button', has_text='upload').click()
+    with box.page.expect_file_chooser() as chooser:
+        box.locator('.jupyter-button', has_text='upload').click()
     chooser.value.set_files(path)
 
 
@@ -249,18 +337,21 @@ def test_upload_enlarge_download(lab, tmp_path):
     page, _ = lab
     box = app(page, 'steps')
     image = to_image(photographs()['chelsea'][:, 100:140, 100:148])
-    image.save(tmp_path/'cat.png')
-    choose_file(box, tmp_path/'cat.png')
+    image.save(tmp_path / 'cat.png')
+    choose_file(box, tmp_path / 'cat.png')
     expect(box.locator('.odebc-note')).to_contain_text('cat: 48×40 pixels')
     box.get_by_role('button', name='enlarge').click()
-    with page.expect_download(timeout=3*MINUTE) as download: box.locator('.odebc-download a').click(timeout=3*MINUTE)
-    download.value.save_as(tmp_path/'large.png')
+    with page.expect_download(timeout=3 * MINUTE) as download:
+        box.locator('.odebc-download a').click(timeout=3 * MINUTE)
+    download.value.save_as(tmp_path / 'large.png')
     shot(box, 'upscale')
-    large, y = to_tensor(Image.open(tmp_path/'large.png')), to_tensor(image)
+    large, y = to_tensor(Image.open(tmp_path / 'large.png')), to_tensor(image)
     assert download.value.suggested_filename == 'cat_x4.png' and large.shape == (3, 160, 192)
-    assert 18 < psnr(large[None], upsample(y[None], 4)) < 40              # the same picture, and not bicubic's
-    (tmp_path/'no.png').write_text('not an image')
-    choose_file(box, tmp_path/'no.png')
+    assert (
+        18 < psnr(large[None], upsample(y[None], 4)) < 40
+    )  # the same picture, and not bicubic's
+    (tmp_path / 'no.png').write_text('not an image')
+    choose_file(box, tmp_path / 'no.png')
     expect(box.locator('.odebc-problem')).to_contain_text('cannot be read as an image')
     box.locator('.widget-dropdown', has_text='image').locator('select').select_option(index=1)
     expect(box.locator('.odebc-problem')).to_have_text('')
@@ -268,11 +359,16 @@ def test_upload_enlarge_download(lab, tmp_path):
 
 
 def test_make_app_serves_the_page(browser, tmp_path):
-    with server(tmp_path, lambda options: ['make', 'app', f'OPTIONS={options}'], ROOT, path='/voila/static/voila.js') as url:
+    with server(
+        tmp_path,
+        lambda options: ['make', 'app', f'OPTIONS={options}'],
+        ROOT,
+        path='/voila/static/voila.js',
+    ) as url:
         page, errors = opened(browser, url)
         box = app(page, 'R, pairs')
-        box.wait_for(timeout=5*MINUTE)
-        R, K = int(drag(box, 'R, pairs', .5)), int(drag(box, 'K, candidates', .5))
+        box.wait_for(timeout=5 * MINUTE)
+        R, K = int(drag(box, 'R, pairs', 0.5)), int(drag(box, 'K, candidates', 0.5))
         means = scores('DDIM-10', 'LPIPS')[0][:K, :R].mean(1)
         expect(box.locator('.odebc-candidate')).to_have_text(str(means.argmin().item()))
         shot(box, 'voila')

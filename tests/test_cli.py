@@ -1,4 +1,5 @@
 "The command line as a user meets it, in processes of its own."
+
 import os
 import shutil
 import signal
@@ -32,10 +33,16 @@ def refused(*args, says, **env):
 def test_demo_on_a_folder(photo_folder, tmp_path):
     done = odebc('demo', *QUICK, '--images', photo_folder, '--out', tmp_path)
     assert done.returncode == 0, done.stderr
-    rows = (tmp_path/'table.md').read_text().splitlines()
-    assert [r.split('|')[1].strip() for r in rows[2:6]] == ['bicubic', 'DDPM-100', 'DDIM-3', 'DDIM-3 + x̃_T']
-    with safe_open(tmp_path/'x_T.safetensors', 'pt') as f: assert f.get_tensor('x_T').shape == (3, 64, 64)
-    assert Image.open(tmp_path/'picture.png').size[0] > 500
+    rows = (tmp_path / 'table.md').read_text().splitlines()
+    assert [r.split('|')[1].strip() for r in rows[2:6]] == [
+        'bicubic',
+        'DDPM-100',
+        'DDIM-3',
+        'DDIM-3 + x̃_T',
+    ]
+    with safe_open(tmp_path / 'x_T.safetensors', 'pt') as f:
+        assert f.get_tensor('x_T').shape == (3, 64, 64)
+    assert Image.open(tmp_path / 'picture.png').size[0] > 500
 
 
 def test_without_alexnet_the_demo_says_so(photo_folder, tmp_path):
@@ -43,52 +50,92 @@ def test_without_alexnet_the_demo_says_so(photo_folder, tmp_path):
     env = dict(ODEBC_LPIPS_ALEX='', TORCH_HOME=str(tmp_path), https_proxy='http://127.0.0.1:9')
     done = odebc('demo', *QUICK, '--images', photo_folder, '--out', tmp_path, **env)
     assert done.returncode == 0, done.stderr
-    assert 'NOTE: real LPIPS is not at hand' in done.stdout and 'ODEBC_LPIPS_ALEX' in done.stdout
-    assert '| LPIPS-lite ↓' in (tmp_path/'table.md').read_text()
+    assert (
+        'NOTE: real LPIPS is not at hand' in done.stdout and 'ODEBC_LPIPS_ALEX' in done.stdout
+    )
+    assert '| LPIPS-lite ↓' in (tmp_path / 'table.md').read_text()
 
 
-@pytest.mark.parametrize('args, says', [
-    (['--images', 'no/such/folder'], 'there is no folder no/such/folder'),
-    (['--k', '0'], "Invalid value for '--k'"),
-    (['--r', '0'], "Invalid value for '--r'"),
-    (['--k', '-3'], "Invalid value for '--k'"),
-    (['--k', 'many'], "Invalid value for '--k'"),
-    (['--k', '1000000000'], 'draw fewer'),
-    (['--r', '100000'], 'cannot cut 100000 patches of 64×64 without overlap'),
-    (['--tests', '100000'], 'cannot cut 100000 patches of 64×64 without overlap'),
-    (['--sampler', 'DDMI-20'], 'DDIM-20?'),
-    (['--sampler', 'DDPM-100'], 'choose one of the ODE'),
-    (['--sampler', 'DDIM-2000'], 'no more than 1000'),
-    (['--out', __file__], 'File exists'),
-    (['--model', 'smal'], 'no model smal'),
-    (['--nonsense'], '--nonsense'),
-])
-def test_bad_options(args, says): refused('demo', *args, says=says)
+@pytest.mark.parametrize(
+    'args, says',
+    [
+        (['--images', 'no/such/folder'], 'there is no folder no/such/folder'),
+        (['--k', '0'], "Invalid value for '--k'"),
+        (['--r', '0'], "Invalid value for '--r'"),
+        (['--k', '-3'], "Invalid value for '--k'"),
+        (['--k', 'many'], "Invalid value for '--k'"),
+        (['--k', '1000000000'], 'draw fewer'),
+        (['--r', '100000'], 'cannot cut 100000 patches of 64×64 without overlap'),
+        (['--tests', '100000'], 'cannot cut 100000 patches of 64×64 without overlap'),
+        (['--sampler', 'DDMI-20'], 'DDIM-20?'),
+        (['--sampler', 'DDPM-100'], 'choose one of the ODE'),
+        (['--sampler', 'DDIM-2000'], 'no more than 1000'),
+        (['--out', __file__], 'File exists'),
+        (['--model', 'smal'], 'no model smal'),
+        (['--nonsense'], '--nonsense'),
+    ],
+)
+def test_bad_options(args, says):
+    refused('demo', *args, says=says)
 
 
 @pytest.mark.parametrize('content', [None, b'nonsense'])
 def test_a_bad_alexnet_file_that_was_named_is_refused(tmp_path, content):
-    path = tmp_path/'alex.safetensors'
-    if content: path.write_bytes(content)
+    path = tmp_path / 'alex.safetensors'
+    if content:
+        path.write_bytes(content)
     refused('demo', says="LPIPS needs AlexNet's weights", ODEBC_LPIPS_ALEX=str(path))
 
 
 def test_bad_sets_and_networks_for_the_results(photo_folder, tmp_path):
-    refused('results', '--quick', '--tests', photo_folder, '--out', tmp_path/'out', says='needs one of photographs for each test set')
-    refused('results', '--quick', '--others', 'base', '--out', tmp_path/'out', says='base starts from an x_T of shape (3, 256, 256)')
-    for others in (['--others', 'small-mid', '--others', 'small-mid'], ['--others', tmp_path/'this']): refused('results', '--quick', *others, '--out', tmp_path/'out', says='the networks need different names, none of them this')
-    assert not (tmp_path/'out').exists()
+    refused(
+        'results',
+        '--quick',
+        '--tests',
+        photo_folder,
+        '--out',
+        tmp_path / 'out',
+        says='needs one of photographs for each test set',
+    )
+    refused(
+        'results',
+        '--quick',
+        '--others',
+        'base',
+        '--out',
+        tmp_path / 'out',
+        says='base starts from an x_T of shape (3, 256, 256)',
+    )
+    for others in (
+        ['--others', 'small-mid', '--others', 'small-mid'],
+        ['--others', tmp_path / 'this'],
+    ):
+        refused(
+            'results',
+            '--quick',
+            *others,
+            '--out',
+            tmp_path / 'out',
+            says='the networks need different names, none of them this',
+        )
+    assert not (tmp_path / 'out').exists()
 
 
 def test_more_processes_than_gpus_are_refused(monkeypatch):
     from odebc import cli
+
     monkeypatch.setenv('LOCAL_WORLD_SIZE', '2')
     cli.check_processes()  # without a GPU all processes share the CPU
     monkeypatch.setattr(torch.cuda, 'device_count', lambda: 1)
-    with pytest.raises(ValueError, match="2 processes need a GPU each, and there are 1: .*CUDA_VISIBLE_DEVICES=''"): cli.check_processes()
+    with pytest.raises(
+        ValueError,
+        match="2 processes need a GPU each, and there are 1: .*CUDA_VISIBLE_DEVICES=''",
+    ):
+        cli.check_processes()
 
 
-def test_empty_folder(tmp_path): refused('demo', '--images', tmp_path, says='no usable image')
+def test_empty_folder(tmp_path):
+    refused('demo', '--images', tmp_path, says='no usable image')
 
 
 def test_one_photograph_is_too_few(tmp_path, photo_folder):
@@ -97,27 +144,28 @@ def test_one_photograph_is_too_few(tmp_path, photo_folder):
 
 
 def test_unreadable_and_tiny_images(tmp_path):
-    (tmp_path/'broken.png').write_bytes(b'\x89PNG no more')
-    Image.new('RGB', (20, 20)).save(tmp_path/'tiny.png')
+    (tmp_path / 'broken.png').write_bytes(b'\x89PNG no more')
+    Image.new('RGB', (20, 20)).save(tmp_path / 'tiny.png')
     refused('demo', '--images', tmp_path, says='no usable image')
     assert 'ignored 2 of 2 files' in odebc('demo', '--images', tmp_path).stderr
 
 
 def test_grey_deep_and_transparent_images_are_converted(tmp_path, photo_folder):
     photos = [np.asarray(Image.open(p)) for p in sorted(photo_folder.iterdir())]
-    Image.fromarray(photos[0]).convert('L').save(tmp_path/'grey.png')
-    Image.fromarray(photos[1][..., 0].astype(np.uint16)*257).save(tmp_path/'deep.png')
-    Image.fromarray(photos[2]).convert('RGBA').save(tmp_path/'transparent.png')
-    done = odebc('demo', *QUICK, '--images', tmp_path, '--out', tmp_path/'out')
+    Image.fromarray(photos[0]).convert('L').save(tmp_path / 'grey.png')
+    Image.fromarray(photos[1][..., 0].astype(np.uint16) * 257).save(tmp_path / 'deep.png')
+    Image.fromarray(photos[2]).convert('RGBA').save(tmp_path / 'transparent.png')
+    done = odebc('demo', *QUICK, '--images', tmp_path, '--out', tmp_path / 'out')
     assert done.returncode == 0 and '3 photographs' in done.stdout, done.stderr
 
 
 def test_damaged_checkpoint(tmp_path):
     from odebc.train import SR3, WEIGHTS
+
     SR3.from_pretrained().save_pretrained(tmp_path)
-    data = (tmp_path/WEIGHTS).read_bytes()
+    data = (tmp_path / WEIGHTS).read_bytes()
     for bad in (data[:5000], b'', b'{}' + data[2:]):
-        (tmp_path/WEIGHTS).write_bytes(bad)
+        (tmp_path / WEIGHTS).write_bytes(bad)
         refused('demo', '--model', tmp_path, says='damaged')
 
 
@@ -126,12 +174,29 @@ def test_train_and_resume(photo_folder, tmp_path):
     assert odebc(*args, '--steps', 2).returncode == 0
     done = odebc(*args, '--steps', 4)
     assert done.returncode == 0 and '4 steps, 8 patches' in done.stdout, done.stderr
-    refused('train', '--images', photo_folder, '--config', 'huge', says='unknown configuration')
+    refused(
+        'train', '--images', photo_folder, '--config', 'huge', says='unknown configuration'
+    )
 
 
 def test_small_mid_is_plain_sr3(photo_folder, tmp_path):
     from odebc.train import SR3
-    done = odebc('train', '--config', 'small-mid', '--images', photo_folder, '--out', tmp_path, '--batch', 2, '--size', 32, '--steps', 1)
+
+    done = odebc(
+        'train',
+        '--config',
+        'small-mid',
+        '--images',
+        photo_folder,
+        '--out',
+        tmp_path,
+        '--batch',
+        2,
+        '--size',
+        32,
+        '--steps',
+        1,
+    )
     assert done.returncode == 0, done.stderr
     assert SR3.from_pretrained(tmp_path).net.s is None
 
@@ -148,7 +213,13 @@ def interrupt(process, with_signal):
 
 def start(*args, until, **env):
     "A running command that has written something to its errors"
-    process = begin([ODEBC, *args], os.environ | env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0)
+    process = begin(
+        [ODEBC, *args],
+        os.environ | env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        bufsize=0,
+    )
     written(process, until)
     return process
 
@@ -156,21 +227,36 @@ def start(*args, until, **env):
 @pytest.mark.parametrize('with_signal', [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_search_keeps_the_best_so_far(tmp_path, with_signal):
     out = interrupt(start('demo', '--k', 400, '--out', tmp_path, until=b'best='), with_signal)
-    assert b'interrupted; the best x_T so far' in out and b'found candidate' not in out     # at once, not when it was through
-    with safe_open(tmp_path/'x_T.safetensors', 'pt') as f: assert f.get_tensor('x_T').shape == (3, 64, 64)
+    assert (
+        b'interrupted; the best x_T so far' in out and b'found candidate' not in out
+    )  # at once, not when it was through
+    with safe_open(tmp_path / 'x_T.safetensors', 'pt') as f:
+        assert f.get_tensor('x_T').shape == (3, 64, 64)
 
 
 @pytest.mark.parametrize('loaded', ['numpy', 'torch'])
 def test_ctrl_c_while_modules_are_loaded(loaded, tmp_path):
     "When Python has told that one of the large modules is there, and others are not"
-    demo = start('demo', '--out', tmp_path, until=f' {loaded}\n'.encode(), PYTHONPROFILEIMPORTTIME='1')
+    demo = start(
+        'demo', '--out', tmp_path, until=f' {loaded}\n'.encode(), PYTHONPROFILEIMPORTTIME='1'
+    )
     assert b'photographs' not in interrupt(demo, signal.SIGINT)
 
 
 def test_ctrl_c_during_the_comparison(photo_folder, tmp_path):
-    demo = start('demo', *QUICK, '--tests', 6, '--images', photo_folder, '--out', tmp_path, until=b'compare: ')
+    demo = start(
+        'demo',
+        *QUICK,
+        '--tests',
+        6,
+        '--images',
+        photo_folder,
+        '--out',
+        tmp_path,
+        until=b'compare: ',
+    )
     assert b'wrote' not in interrupt(demo, signal.SIGINT)
-    assert (tmp_path/'x_T.safetensors').exists()
+    assert (tmp_path / 'x_T.safetensors').exists()
 
 
 def test_interrupted_training_goes_on(photo_folder, tmp_path):
@@ -187,40 +273,95 @@ SEARCH = '--k 12 --r 4 --unseen 2 --sampler DDIM-3'.split()
 
 def test_a_search_that_was_killed_goes_on(tmp_path):
     from odebc.scores import BoundaryCondition
+
     args = ['search', *SEARCH, '--k', 40, '--strategy', 'exhaustive']
-    end(start(*args, '--out', tmp_path/'killed', until=b'best='))
-    before = BoundaryCondition.load(tmp_path/'killed')
+    end(start(*args, '--out', tmp_path / 'killed', until=b'best='))
+    before = BoundaryCondition.load(tmp_path / 'killed')
     assert 0 < before.solves < 160
     for name in ('killed', 'whole'):
-        done = odebc(*args, '--out', tmp_path/name)
-        assert done.returncode == 0 and '160 solves, 480 network evaluations' in done.stdout, done.stderr
-    killed, whole = (BoundaryCondition.load(tmp_path/name) for name in ('killed', 'whole'))
+        done = odebc(*args, '--out', tmp_path / name)
+        assert done.returncode == 0 and '160 solves, 480 network evaluations' in done.stdout, (
+            done.stderr
+        )
+    killed, whole = (BoundaryCondition.load(tmp_path / name) for name in ('killed', 'whole'))
     assert (killed.scores - whole.scores).abs().max() < 1e-6 and killed.index == whole.index
-    refused(*args, '--out', tmp_path/'whole', '--seed', '1', says='holds a search with another')
+    refused(
+        *args, '--out', tmp_path / 'whole', '--seed', '1', says='holds a search with another'
+    )
 
 
-@pytest.mark.parametrize('args, says', [
-    (['--strategy', 'magic'], 'known are halving'), (['--strategy', 'multifidelity'], 'needs `coarse`'), (['--budget', '3'], 'budget of 3 solves is too small'), (['--sampler', 'DDPM-100'], 'draws noise in every step'),
-    (['--coarse', 'DDIM'], 'unknown sampler'), (['--distance', 'LPIP'], 'known are best'), (['--r', '100000'], 'cannot cut'), (['--images', 'no/such/folder'], 'there is no folder')])
+@pytest.mark.parametrize(
+    'args, says',
+    [
+        (['--strategy', 'magic'], 'known are halving'),
+        (['--strategy', 'multifidelity'], 'needs `coarse`'),
+        (['--budget', '3'], 'budget of 3 solves is too small'),
+        (['--sampler', 'DDPM-100'], 'draws noise in every step'),
+        (['--coarse', 'DDIM'], 'unknown sampler'),
+        (['--distance', 'LPIP'], 'known are best'),
+        (['--r', '100000'], 'cannot cut'),
+        (['--images', 'no/such/folder'], 'there is no folder'),
+    ],
+)
 def test_bad_options_of_search(args, says, tmp_path):
-    refused('search', *SEARCH, *args, '--out', tmp_path/'x_T', says=says)
-    assert not (tmp_path/'x_T').exists()
+    refused('search', *SEARCH, *args, '--out', tmp_path / 'x_T', says=says)
+    assert not (tmp_path / 'x_T').exists()
 
 
 def test_upscale(tmp_path):
     from odebc.scores import BoundaryCondition, candidate
     from odebc.train import SR3
-    x_T, meta = tmp_path/'x_T', SR3.from_pretrained().solution_map('DDIM-2').meta
-    found = BoundaryCondition(candidate(0, (3, 64, 64)), 0, 0, torch.zeros(1, 1), 1, 2, 0., meta)
+
+    x_T, meta = tmp_path / 'x_T', SR3.from_pretrained().solution_map('DDIM-2').meta
+    found = BoundaryCondition(
+        candidate(0, (3, 64, 64)), 0, 0, torch.zeros(1, 1), 1, 2, 0.0, meta
+    )
     found.save(x_T)
     sizes = dict(wide=(41, 19), tiny=(5, 3))
-    for name, size in sizes.items(): Image.fromarray(np.random.default_rng(0).integers(0, 255, (*size[::-1], 3), dtype=np.uint8)).save(tmp_path/f'{name}.png')
-    done = odebc('upscale', '--x-t', x_T, '--out', tmp_path/'out', *(tmp_path/f'{name}.png' for name in sizes))
+    for name, size in sizes.items():
+        Image.fromarray(
+            np.random.default_rng(0).integers(0, 255, (*size[::-1], 3), dtype=np.uint8)
+        ).save(tmp_path / f'{name}.png')
+    done = odebc(
+        'upscale',
+        '--x-t',
+        x_T,
+        '--out',
+        tmp_path / 'out',
+        *(tmp_path / f'{name}.png' for name in sizes),
+    )
     assert done.returncode == 0 and 'another model' not in done.stderr, done.stderr
-    for name, (w, h) in sizes.items(): assert Image.open(tmp_path/'out'/f'{name}_x4.png').size == (4*w, 4*h)
+    for name, (w, h) in sizes.items():
+        assert Image.open(tmp_path / 'out' / f'{name}_x4.png').size == (4 * w, 4 * h)
     found.meta['weights'] = 'else'
     found.save(x_T)
-    assert 'was found with another model' in odebc('upscale', '--x-t', x_T, '--out', tmp_path/'out', tmp_path/'tiny.png').stderr
-    for args, says in [(['--x-t', tmp_path/'none', tmp_path/'tiny.png'], 'there is no boundary condition'), (['--x-t', tmp_path/'tiny.png', tmp_path/'tiny.png'], 'is not a boundary condition'),
-                       (['--x-t', x_T, x_T], 'as an image'), (['--x-t', x_T, tmp_path/'none.png'], 'there is no image file'), (['--x-t', x_T, tmp_path/'tiny.png', tmp_path/'tiny.png', '--sampler', 'DDPM-9'], 'draws noise')]:
+    assert (
+        'was found with another model'
+        in odebc(
+            'upscale', '--x-t', x_T, '--out', tmp_path / 'out', tmp_path / 'tiny.png'
+        ).stderr
+    )
+    for args, says in [
+        (
+            ['--x-t', tmp_path / 'none', tmp_path / 'tiny.png'],
+            'there is no boundary condition',
+        ),
+        (
+            ['--x-t', tmp_path / 'tiny.png', tmp_path / 'tiny.png'],
+            'is not a boundary condition',
+        ),
+        (['--x-t', x_T, x_T], 'as an image'),
+        (['--x-t', x_T, tmp_path / 'none.png'], 'there is no image file'),
+        (
+            [
+                '--x-t',
+                x_T,
+                tmp_path / 'tiny.png',
+                tmp_path / 'tiny.png',
+                '--sampler',
+                'DDPM-9',
+            ],
+            'draws noise',
+        ),
+    ]:
         refused('upscale', *args, says=says)

@@ -1,4 +1,5 @@
 "Downloads against a local server, properties of patches, resizing against torchvision and Pillow, broken files."
+
 import hashlib
 import io
 import math
@@ -14,25 +15,64 @@ import torch
 from hypothesis import example, given, settings, strategies as st
 from PIL import ExifTags, Image, ImageOps
 from odebc import data
-from odebc.data import Dataset, augment, blur, byte_folder, crops, degrade, download, gaussian_kernel, gaussian_noise, history, image_folder, jpeg, load_image, photographs, poisson_noise, realistic, resize, sinc_kernel, split, tiles, to_bytes, to_image, to_tensor, upsample
+from odebc.data import (
+    Dataset,
+    augment,
+    blur,
+    byte_folder,
+    crops,
+    degrade,
+    download,
+    gaussian_kernel,
+    gaussian_noise,
+    history,
+    image_folder,
+    jpeg,
+    load_image,
+    photographs,
+    poisson_noise,
+    realistic,
+    resize,
+    sinc_kernel,
+    split,
+    tiles,
+    to_bytes,
+    to_image,
+    to_tensor,
+    upsample,
+)
 from odebc.metrics import import_torchvision
 
-seeded = lambda seed=0: torch.Generator().manual_seed(seed)
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
 
 
 class Server:
     "Serves one archive, even to other machines' names for it; the first `broken` answers close in the middle"
+
     def __init__(self, content):
         self.requests, self.broken, self.announced, server = 0, 0, True, self
+
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self):
                 server.requests += 1
-                if 'missing' in self.path: self.send_error(404); return
+                if 'missing' in self.path:
+                    self.send_error(404)
+                    return
                 self.send_response(200)
-                if server.announced: self.send_header('Content-Length', str(len(content)))
+                if server.announced:
+                    self.send_header('Content-Length', str(len(content)))
                 self.end_headers()
-                self.wfile.write(content[:len(content)//2] if server.requests <= server.broken else content)
-            def log_message(self, *args): pass
+                self.wfile.write(
+                    content[: len(content) // 2]
+                    if server.requests <= server.broken
+                    else content
+                )
+
+            def log_message(self, *args):
+                pass
+
         self.http = HTTPServer(('127.0.0.1', 0), Handler)
         self.url = f'http://127.0.0.1:{self.http.server_port}'
         threading.Thread(target=self.http.serve_forever, daemon=True).start()
@@ -44,17 +84,27 @@ def archive():
     with zipfile.ZipFile(buffer, 'w') as z:
         for folder in ('HR', 'LR'):
             for name, x in list(photographs().items())[:2]:
-                picture = io.BytesIO(); to_image(x[:, :90, :80]).save(picture, 'PNG'); z.writestr(f'Set/{folder}/{name}.png', picture.getvalue())
+                picture = io.BytesIO()
+                to_image(x[:, :90, :80]).save(picture, 'PNG')
+                z.writestr(f'Set/{folder}/{name}.png', picture.getvalue())
     return buffer.getvalue()
 
 
 @pytest.fixture
 def server(archive, monkeypatch):
     server = Server(archive)
-    right, zeros = 'sha256:' + hashlib.sha256(archive).hexdigest(), 'md5:' + 32*'0'
+    right, zeros = 'sha256:' + hashlib.sha256(archive).hexdigest(), 'md5:' + 32 * '0'
     monkeypatch.setattr('time.sleep', lambda seconds: None)
-    monkeypatch.setattr(data, 'DATASETS', {'Right': Dataset(f'{server.url}/set.zip', right, ['Set/HR'], 2), 'Wrong': Dataset(f'{server.url}/other.zip', zeros, ['Set/HR'], 2),
-        'Few': Dataset(f'{server.url}/few.zip', right, ['Set/HR'], 3), 'Gone': Dataset(f'{server.url}/missing.zip', right, ['Set/HR'], 2)})
+    monkeypatch.setattr(
+        data,
+        'DATASETS',
+        {
+            'Right': Dataset(f'{server.url}/set.zip', right, ['Set/HR'], 2),
+            'Wrong': Dataset(f'{server.url}/other.zip', zeros, ['Set/HR'], 2),
+            'Few': Dataset(f'{server.url}/few.zip', right, ['Set/HR'], 3),
+            'Gone': Dataset(f'{server.url}/missing.zip', right, ['Set/HR'], 2),
+        },
+    )
     yield server
     server.http.shutdown()
     server.http.server_close()
@@ -72,47 +122,83 @@ def test_a_set_is_downloaded_once(server, tmp_path):
 
 def test_sets_of_one_archive_share_its_download(server, tmp_path, monkeypatch):
     known = data.DATASETS['Right']
-    monkeypatch.setattr(data, 'DATASETS', {'A': known, 'B': known._replace(folders=['Set/LR'])})
-    download('A', tmp_path); download('B', tmp_path)
+    monkeypatch.setattr(
+        data, 'DATASETS', {'A': known, 'B': known._replace(folders=['Set/LR'])}
+    )
+    download('A', tmp_path)
+    download('B', tmp_path)
     assert server.requests == 1
     assert sorted(p.name for p in tmp_path.iterdir()) == ['A', 'B']
 
 
 def test_a_damaged_archive_in_the_cache_is_fetched_again(server, tmp_path):
-    (tmp_path/'set.zip').write_bytes(b'half')
+    (tmp_path / 'set.zip').write_bytes(b'half')
     assert len(image_folder(download('Right', tmp_path))) == 2
 
 
 def test_tar_archives(archive, tmp_path, monkeypatch):
     buffer = io.BytesIO()
-    with zipfile.ZipFile(io.BytesIO(archive)) as z, tarfile.open(fileobj=buffer, mode='w:gz') as tar:
-        for name in [*z.namelist(), 'Set/HR/._astronaut.png', 'Set/HR/../../../evil.png']:   # what macOS adds, and what an attacker might
-            info = tarfile.TarInfo(f'./{name}'); content = z.read(name) if name in z.namelist() else b'?'
-            info.size = len(content); tar.addfile(info, io.BytesIO(content))
+    with (
+        zipfile.ZipFile(io.BytesIO(archive)) as z,
+        tarfile.open(fileobj=buffer, mode='w:gz') as tar,
+    ):
+        for name in [
+            *z.namelist(),
+            'Set/HR/._astronaut.png',
+            'Set/HR/../../../evil.png',
+        ]:  # what macOS adds, and what an attacker might
+            info = tarfile.TarInfo(f'./{name}')
+            content = z.read(name) if name in z.namelist() else b'?'
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
     server = Server(buffer.getvalue())
-    monkeypatch.setattr(data, 'DATASETS', {'Tar': Dataset(f'{server.url}/set.tgz', 'md5:' + hashlib.md5(buffer.getvalue()).hexdigest(), ['Set/HR'], 2)})
-    assert list(image_folder(download('Tar', tmp_path/'sub'))) == [f'{name}.png' for name in list(photographs())[:2]]
+    monkeypatch.setattr(
+        data,
+        'DATASETS',
+        {
+            'Tar': Dataset(
+                f'{server.url}/set.tgz',
+                'md5:' + hashlib.md5(buffer.getvalue()).hexdigest(),
+                ['Set/HR'],
+                2,
+            )
+        },
+    )
+    assert list(image_folder(download('Tar', tmp_path / 'sub'))) == [
+        f'{name}.png' for name in list(photographs())[:2]
+    ]
     assert [p.name for p in tmp_path.iterdir()] == ['sub']
-    server.http.shutdown(); server.http.server_close()
+    server.http.shutdown()
+    server.http.server_close()
 
 
 def test_the_real_table():
     for known in data.DATASETS.values():
         kind, digits = known.sum.split(':')
-        assert known.url.startswith('https://') and len(bytes.fromhex(digits)) == hashlib.new(kind).digest_size and known.count > 0
-    assert not set(data.DATASETS['BSDS500'].folders) & set(data.DATASETS['BSD100'].folders) and data.DATASETS['BSDS500'].without == ('302003',)
+        assert (
+            known.url.startswith('https://')
+            and len(bytes.fromhex(digits)) == hashlib.new(kind).digest_size
+            and known.count > 0
+        )
+    assert not set(data.DATASETS['BSDS500'].folders) & set(
+        data.DATASETS['BSD100'].folders
+    ) and data.DATASETS['BSDS500'].without == ('302003',)
 
 
 def test_an_address_that_is_gone(server, tmp_path):
-    with pytest.raises(ValueError, match='cannot get Gone.*404.*fill the folder'): download('Gone', tmp_path)
+    with pytest.raises(ValueError, match='cannot get Gone.*404.*fill the folder'):
+        download('Gone', tmp_path)
 
 
 def test_a_wrong_sum_is_refused_and_nothing_is_left(server, tmp_path):
-    with pytest.raises(ValueError, match='cannot get Wrong.*hash.*You can fill the folder'): download('Wrong', tmp_path)
+    with pytest.raises(ValueError, match='cannot get Wrong.*hash.*You can fill the folder'):
+        download('Wrong', tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize('announced', [True, False], ids=['length announced', 'length unknown'])
+@pytest.mark.parametrize(
+    'announced', [True, False], ids=['length announced', 'length unknown']
+)
 def test_a_broken_connection_is_tried_again(server, tmp_path, announced):
     server.announced = announced
     server.broken = 1
@@ -122,7 +208,8 @@ def test_a_broken_connection_is_tried_again(server, tmp_path, announced):
 
 def test_an_ever_broken_connection_leaves_nothing(server, tmp_path):
     server.broken = 99
-    with pytest.raises(ValueError, match='cannot get Right'): download('Right', tmp_path)
+    with pytest.raises(ValueError, match='cannot get Right'):
+        download('Right', tmp_path)
     assert list(tmp_path.iterdir()) == []
     server.broken = 0
     assert len(image_folder(download('Right', tmp_path))) == 2
@@ -130,119 +217,191 @@ def test_an_ever_broken_connection_leaves_nothing(server, tmp_path):
 
 def test_unpacking_that_is_interrupted_leaves_no_half_folder(server, tmp_path, monkeypatch):
     real, seen = data.archived, []
+
     def stops(path):
         for item in real(path):
             seen.append(item[0])
-            if len(seen) == 2: raise KeyboardInterrupt
+            if len(seen) == 2:
+                raise KeyboardInterrupt
             yield item
+
     with monkeypatch.context() as m:
         m.setattr(data, 'archived', stops)
-        with pytest.raises(KeyboardInterrupt): download('Right', tmp_path)
-    assert not (tmp_path/'Right').exists()
+        with pytest.raises(KeyboardInterrupt):
+            download('Right', tmp_path)
+    assert not (tmp_path / 'Right').exists()
     assert len(image_folder(download('Right', tmp_path))) == 2
 
 
 def test_another_process_may_be_faster(server, tmp_path, monkeypatch):
     real = data.unpack
+
     def overtaken(*args):
         real(*args)
-        real(*args)                                                      # the second cannot replace a folder that is in use
+        real(*args)  # the second cannot replace a folder that is in use
+
     monkeypatch.setattr(data, 'unpack', overtaken)
     assert len(image_folder(download('Right', tmp_path))) == 2
     assert [p.name for p in tmp_path.iterdir()] == ['Right']
 
 
 def test_a_tilde_is_the_home_folder(server, tmp_path, monkeypatch):
-    monkeypatch.setenv('HOME', str(tmp_path)); monkeypatch.setenv('ODEBC_DATA', '~/sets')
-    assert download('Right') == tmp_path/'sets'/'Right'
+    monkeypatch.setenv('HOME', str(tmp_path))
+    monkeypatch.setenv('ODEBC_DATA', '~/sets')
+    assert download('Right') == tmp_path / 'sets' / 'Right'
 
 
 def test_images_of_other_sets_are_left_out(server, tmp_path, monkeypatch):
     "The woman of Set5 is a photograph of BSDS500"
-    monkeypatch.setitem(data.DATASETS, 'Right', data.DATASETS['Right']._replace(count=1, without=('astronaut',)))
+    monkeypatch.setitem(
+        data.DATASETS,
+        'Right',
+        data.DATASETS['Right']._replace(count=1, without=('astronaut',)),
+    )
     assert list(image_folder(download('Right', tmp_path))) == [f'{list(photographs())[1]}.png']
 
 
-@pytest.mark.parametrize('mode, value', [('F', .5), ('I', 70_000), ('I', -1)])
+@pytest.mark.parametrize('mode, value', [('F', 0.5), ('I', 70_000), ('I', -1)])
 def test_pictures_without_an_agreed_white_are_refused(mode, value, tmp_path):
-    Image.new(mode, (8, 8), value).save(tmp_path/'x.tif')
-    with pytest.raises(ValueError, match='x.tif as an image.*no agreed white'): load_image(tmp_path/'x.tif')
+    Image.new(mode, (8, 8), value).save(tmp_path / 'x.tif')
+    with pytest.raises(ValueError, match='x.tif as an image.*no agreed white'):
+        load_image(tmp_path / 'x.tif')
 
 
 def test_an_archive_without_all_images_is_refused(server, tmp_path):
-    with pytest.raises(ValueError, match='few.zip holds 2 images in Set/HR, not 3'): download('Few', tmp_path)
+    with pytest.raises(ValueError, match='few.zip holds 2 images in Set/HR, not 3'):
+        download('Few', tmp_path)
     assert [p for p in tmp_path.iterdir() if p.is_dir()] == []
 
 
-def test_without_network_the_message_names_the_folder_and_filling_it_works(tmp_path, monkeypatch):
+def test_without_network_the_message_names_the_folder_and_filling_it_works(
+    tmp_path, monkeypatch
+):
     monkeypatch.setattr('time.sleep', lambda seconds: None)
-    monkeypatch.setattr(data, 'DATASETS', {'Set5': Dataset('http://127.0.0.1:9/set.zip', 'md5:' + 32*'0', ['HR'], 5)})
+    monkeypatch.setattr(
+        data,
+        'DATASETS',
+        {'Set5': Dataset('http://127.0.0.1:9/set.zip', 'md5:' + 32 * '0', ['HR'], 5)},
+    )
     monkeypatch.setenv('ODEBC_DATA', str(tmp_path))
-    (tmp_path/'Set5').mkdir()
-    (tmp_path/'Set5/.hidden.png').write_bytes(b'')                       # does not make it a folder of images
-    with pytest.raises(ValueError, match=f'fill the folder {tmp_path}/Set5'): download('Set5')
-    to_image(photographs()['coffee']).save(tmp_path/'Set5/mine.png')
-    (tmp_path/'Set5/.hidden.png').unlink()
-    assert list(image_folder(download('Set5'))) == ['mine.png']          # and there is still no network
-    with pytest.raises(ValueError, match='known are Set5'): download('Set6')
+    (tmp_path / 'Set5').mkdir()
+    (tmp_path / 'Set5/.hidden.png').write_bytes(b'')  # does not make it a folder of images
+    with pytest.raises(ValueError, match=f'fill the folder {tmp_path}/Set5'):
+        download('Set5')
+    to_image(photographs()['coffee']).save(tmp_path / 'Set5/mine.png')
+    (tmp_path / 'Set5/.hidden.png').unlink()
+    assert list(image_folder(download('Set5'))) == [
+        'mine.png'
+    ]  # and there is still no network
+    with pytest.raises(ValueError, match='known are Set5'):
+        download('Set6')
 
 
 @given(n=st.integers(1, 4), size=st.integers(1, 12), seed=st.integers(0, 99))
 @example(n=4, size=12, seed=0)
 @settings(max_examples=30, deadline=None)
 def test_every_crop_is_a_part_of_its_image(n, size, seed):
-    images = [torch.arange(3*12*17).view(3, 12, 17) + 10_000*i for i in range(3)]
+    images = [torch.arange(3 * 12 * 17).view(3, 12, 17) + 10_000 * i for i in range(3)]
     for patch in crops(images, n, size, seeded(seed)):
-        i, (row, column) = int(patch[0, 0, 0])//10_000, divmod(int(patch[0, 0, 0]) % 10_000, 17)
-        assert torch.equal(patch, images[i][:, row:row + size, column:column + size])
+        i, (row, column) = (
+            int(patch[0, 0, 0]) // 10_000,
+            divmod(int(patch[0, 0, 0]) % 10_000, 17),
+        )
+        assert torch.equal(patch, images[i][:, row : row + size, column : column + size])
 
 
 @given(size=st.integers(2, 9), seed=st.integers(0, 99), data=st.data())
 @settings(max_examples=30, deadline=None)
 def test_tiles_never_overlap(size, seed, data):
-    images = [torch.arange(3*20*27.).view(3, 20, 27) + 10_000*i for i in range(2)]
-    room = 2*(20//size)*(27//size)
+    images = [torch.arange(3 * 20 * 27.0).view(3, 20, 27) + 10_000 * i for i in range(2)]
+    room = 2 * (20 // size) * (27 // size)
     n = data.draw(st.integers(1, room))
     pixels = tiles(images, n, size, seeded(seed))[:, 0].flatten()
-    assert len(pixels.unique()) == n*size*size
-    with pytest.raises(ValueError, match=f'the images hold {room}'): tiles(images, room + 1, size, seeded(seed))
+    assert len(pixels.unique()) == n * size * size
+    with pytest.raises(ValueError, match=f'the images hold {room}'):
+        tiles(images, room + 1, size, seeded(seed))
 
 
 def test_a_split_tells_shapes_apart():
-    assert [len(side) for side in split({'wide': torch.zeros(3, 4, 6), 'high': torch.zeros(3, 6, 4)})] == [1, 1]
+    assert [
+        len(side)
+        for side in split({'wide': torch.zeros(3, 4, 6), 'high': torch.zeros(3, 6, 4)})
+    ] == [1, 1]
 
 
 @given(share=st.floats(0, 1), seed=st.integers(0, 99), copies=st.integers(0, 3))
 @settings(max_examples=30, deadline=None)
 def test_a_split_never_shares_an_image(share, seed, copies):
-    images = {f'{i}': torch.full((3, 4, 4), float(i)) for i in range(5)} | {f'copy {i}': torch.full((3, 4, 4), float(i)) for i in range(copies)}
+    images = {f'{i}': torch.full((3, 4, 4), float(i)) for i in range(5)} | {
+        f'copy {i}': torch.full((3, 4, 4), float(i)) for i in range(copies)
+    }
     left, right = split(images, share, seed)
     assert left and right and set(left) | set(right) == set(images)
-    assert not {x.mean().item() for x in left.values()} & {x.mean().item() for x in right.values()}
+    assert not {x.mean().item() for x in left.values()} & {
+        x.mean().item() for x in right.values()
+    }
 
 
 @pytest.mark.parametrize('scale', [2, 4])
 def test_degrade_is_torchvisions_and_pillows(scale):
     import_torchvision()
     from torchvision.transforms.v2.functional import InterpolationMode, resize
+
     z = crops(list(photographs().values()), 200, 64, seeded(1))
-    theirs = resize(z, [64//scale]*2, interpolation=InterpolationMode.BICUBIC, antialias=True).clamp(-1, 1)
-    assert (degrade(z, scale) - theirs).abs().max() <= .5/127.5 + 1e-5
-    pillow = torch.stack([torch.from_numpy(np.array(to_image(x).resize((64//scale,)*2, Image.BICUBIC))).permute(2, 0, 1)/127.5 - 1 for x in z])
-    across = to_bytes(torch.nn.functional.interpolate(z, size=(64, 64//scale), mode='bicubic', antialias=True)).float()/127.5 - 1
-    down = to_bytes(torch.nn.functional.interpolate(across, size=(64//scale,)*2, mode='bicubic', antialias=True)).float()/127.5 - 1
-    assert (down - pillow).abs().max() <= 1.01/127.5                     # Pillow rounds and clips between its two passes
-    assert ((degrade(z, scale) - pillow).abs() > 1.01/127.5).float().mean() < .001
+    theirs = resize(
+        z, [64 // scale] * 2, interpolation=InterpolationMode.BICUBIC, antialias=True
+    ).clamp(-1, 1)
+    assert (degrade(z, scale) - theirs).abs().max() <= 0.5 / 127.5 + 1e-5
+    pillow = torch.stack(
+        [
+            torch.from_numpy(
+                np.array(to_image(x).resize((64 // scale,) * 2, Image.BICUBIC))
+            ).permute(2, 0, 1)
+            / 127.5
+            - 1
+            for x in z
+        ]
+    )
+    across = (
+        to_bytes(
+            torch.nn.functional.interpolate(
+                z, size=(64, 64 // scale), mode='bicubic', antialias=True
+            )
+        ).float()
+        / 127.5
+        - 1
+    )
+    down = (
+        to_bytes(
+            torch.nn.functional.interpolate(
+                across, size=(64 // scale,) * 2, mode='bicubic', antialias=True
+            )
+        ).float()
+        / 127.5
+        - 1
+    )
+    assert (
+        down - pillow
+    ).abs().max() <= 1.01 / 127.5  # Pillow rounds and clips between its two passes
+    assert ((degrade(z, scale) - pillow).abs() > 1.01 / 127.5).float().mean() < 0.001
 
 
 def test_every_history_is_a_picture():
     z = crops(list(photographs().values()), 24, 64, seeded(1))
     for scale in (2, 4):
         y = realistic(z, scale, seeded(2))
-        assert y.shape == (24, 3, 64//scale, 64//scale) and y.isfinite().all() and y.abs().max() <= 1
-        assert torch.equal(y, realistic(z, scale, seeded(2))) and not torch.equal(y, realistic(z, scale, seeded(3)))
-    with pytest.raises(ValueError, match='divisible'): realistic(z[..., :62], 4, seeded())
-    with pytest.raises(ValueError, match='divisible'): realistic(z, 0, seeded())
+        assert (
+            y.shape == (24, 3, 64 // scale, 64 // scale)
+            and y.isfinite().all()
+            and y.abs().max() <= 1
+        )
+        assert torch.equal(y, realistic(z, scale, seeded(2))) and not torch.equal(
+            y, realistic(z, scale, seeded(3))
+        )
+    with pytest.raises(ValueError, match='divisible'):
+        realistic(z[..., :62], 4, seeded())
+    with pytest.raises(ValueError, match='divisible'):
+        realistic(z, 0, seeded())
 
 
 def test_both_ends_of_a_history_occur():
@@ -255,23 +414,38 @@ def test_jpeg_is_pillows():
     z = crops(list(photographs().values()), 4, 64, seeded(1))
     for quality in (5, 50, 95):
         for x, mine in zip(z, jpeg(z, quality)):
-            buffer = io.BytesIO(); to_image(x).save(buffer, format='JPEG', quality=quality)
-            assert torch.equal(((mine + 1)*127.5).round().byte(), torch.from_numpy(np.array(Image.open(buffer))).permute(2, 0, 1))
+            buffer = io.BytesIO()
+            to_image(x).save(buffer, format='JPEG', quality=quality)
+            assert torch.equal(
+                ((mine + 1) * 127.5).round().byte(),
+                torch.from_numpy(np.array(Image.open(buffer))).permute(2, 0, 1),
+            )
 
 
-@given(sigma=st.tuples(st.floats(.8, 3), st.floats(.8, 3)), angle=st.floats(0, 3.14))
+@given(sigma=st.tuples(st.floats(0.8, 3), st.floats(0.8, 3)), angle=st.floats(0, 3.14))
 @settings(max_examples=30, deadline=None)
 def test_moments_of_the_gaussian(sigma, angle):
-    k, r = gaussian_kernel(sigma, angle, 31).double(), torch.arange(31.).double() - 15
+    k, r = gaussian_kernel(sigma, angle, 31).double(), torch.arange(31.0).double() - 15
     x, y = r.expand(31, 31), r[:, None].expand(31, 31)
-    moments = torch.tensor([[(k*x*x).sum(), (k*x*y).sum()], [(k*x*y).sum(), (k*y*y).sum()]])
+    moments = torch.tensor(
+        [[(k * x * x).sum(), (k * x * y).sum()], [(k * x * y).sum(), (k * y * y).sum()]]
+    )
     assert abs(k.sum() - 1) < 1e-5
-    assert torch.allclose(torch.linalg.eigvalsh(moments), torch.tensor(sorted(s*s for s in sigma)).double(), atol=2e-3, rtol=1e-3)
+    assert torch.allclose(
+        torch.linalg.eigvalsh(moments),
+        torch.tensor(sorted(s * s for s in sigma)).double(),
+        atol=2e-3,
+        rtol=1e-3,
+    )
 
 
 def test_blur_is_scipys():
     from scipy.ndimage import convolve
-    z, k = crops(list(photographs().values()), 2, 48, seeded(1)), gaussian_kernel((1., 2.), .4, 9)
+
+    z, k = (
+        crops(list(photographs().values()), 2, 48, seeded(1)),
+        gaussian_kernel((1.0, 2.0), 0.4, 9),
+    )
     theirs = np.stack([[convolve(c, k.numpy(), mode='mirror') for c in x] for x in z.numpy()])
     assert np.abs(blur(z, k).numpy() - theirs).max() < 1e-5
 
@@ -279,21 +453,31 @@ def test_blur_is_scipys():
 @given(seed=st.integers(0, 999))
 @settings(max_examples=30, deadline=None)
 def test_turned_patches_are_numpys(seed):
-    z = torch.arange(2*3*5*5).view(2, 3, 5, 5)
-    eight = [[np.rot90(m, k, (1, 2)) for k in range(4) for m in (x, x[..., ::-1])] for x in z.numpy()]
-    for mine, theirs in zip(augment(z, seeded(seed)).numpy(), eight): assert any((mine == t).all() for t in theirs)
+    z = torch.arange(2 * 3 * 5 * 5).view(2, 3, 5, 5)
+    eight = [
+        [np.rot90(m, k, (1, 2)) for k in range(4) for m in (x, x[..., ::-1])]
+        for x in z.numpy()
+    ]
+    for mine, theirs in zip(augment(z, seeded(seed)).numpy(), eight):
+        assert any((mine == t).all() for t in theirs)
 
 
 def test_a_folder_in_bytes_holds_one_float_image_at_a_time(photo_folder, monkeypatch):
     alive, most, real = [], [], data.load_silently
+
     def watched(*args):
         image = real(*args)
-        alive.append(weakref.ref(image)); most.append(sum(r() is not None for r in alive))
+        alive.append(weakref.ref(image))
+        most.append(sum(r() is not None for r in alive))
         return image
+
     monkeypatch.setattr(data, 'load_silently', watched)
     images = byte_folder(photo_folder)
     assert len(images) == len(most) > 1 and max(most) == 1
-    assert all(torch.equal(images[name], ((y + 1)*127.5).round().byte()) for name, y in image_folder(photo_folder).items())
+    assert all(
+        torch.equal(images[name], ((y + 1) * 127.5).round().byte())
+        for name, y in image_folder(photo_folder).items()
+    )
 
 
 PHOTO = torch.zeros(1, 3, 64, 64)
@@ -301,10 +485,16 @@ BAD = {
     'crops of nothing': (lambda: crops([PHOTO[0]], 1, 0, seeded()), '1 patches of 0×0'),
     'no crops': (lambda: crops([PHOTO[0]], 0, 8, seeded()), 'cannot cut 0 patches'),
     'crops of no images': (lambda: crops([], 1, 8, seeded()), 'from 0 images'),
-    'large crops': (lambda: crops([PHOTO[0, :, :50]], 1, 60, seeded()), 'cannot cut 60×60 from an image of 64×50'),
+    'large crops': (
+        lambda: crops([PHOTO[0, :, :50]], 1, 60, seeded()),
+        'cannot cut 60×60 from an image of 64×50',
+    ),
     'tiles of nothing': (lambda: tiles([PHOTO[0]], 1, 0, seeded()), 'at least one pixel'),
     'no tiles': (lambda: tiles([PHOTO[0]], 0, 8, seeded()), 'the images hold 64'),
-    'share above 1': (lambda: split({'a': PHOTO, 'b': PHOTO + 1}, 2), 'the share must lie in 0 … 1, not 2'),
+    'share above 1': (
+        lambda: split({'a': PHOTO, 'b': PHOTO + 1}, 2),
+        'the share must lie in 0 … 1, not 2',
+    ),
     'share not a number': (lambda: split({'a': PHOTO, 'b': PHOTO + 1}, math.nan), 'the share'),
     'nothing to split': (lambda: split({}), 'at least two images that differ'),
     'scale 0': (lambda: degrade(PHOTO, 0), 'divisible by the scale 0'),
@@ -319,11 +509,11 @@ BAD = {
     'bytes as a picture': (lambda: to_image(PHOTO[0].byte()), 'not torch.uint8'),
     'enlarge 0 times': (lambda: upsample(PHOTO, 0), 'cannot enlarge 0 times'),
     'turn a rectangle': (lambda: augment(PHOTO[..., :60], seeded()), 'only squares'),
-    'one standard deviation': (lambda: gaussian_kernel((1.,)), 'two positive'),
-    'a number for two': (lambda: gaussian_kernel(1.), 'two positive'),
-    'negative width': (lambda: gaussian_kernel((1., -1.)), 'two positive'),
-    'no width': (lambda: gaussian_kernel((1., math.nan)), 'two positive'),
-    'even kernel': (lambda: gaussian_kernel((1., 1.), size=8), 'odd size'),
+    'one standard deviation': (lambda: gaussian_kernel((1.0,)), 'two positive'),
+    'a number for two': (lambda: gaussian_kernel(1.0), 'two positive'),
+    'negative width': (lambda: gaussian_kernel((1.0, -1.0)), 'two positive'),
+    'no width': (lambda: gaussian_kernel((1.0, math.nan)), 'two positive'),
+    'even kernel': (lambda: gaussian_kernel((1.0, 1.0), size=8), 'odd size'),
     'cut-off 0': (lambda: sinc_kernel(0), 'cut-off'),
     'wide kernel': (lambda: blur(PHOTO, torch.ones(3, 5)), 'square and odd'),
     'negative noise': (lambda: gaussian_noise(PHOTO, -1, seeded()), 'standard deviation'),
@@ -338,70 +528,105 @@ BAD = {
     'realistic scale': (lambda: realistic(PHOTO, 5, seeded()), 'divisible by the scale 5'),
 }
 
+
 @pytest.mark.parametrize('call, message', BAD.values(), ids=BAD)
 def test_bad_arguments_are_told_in_a_sentence(call, message):
-    with pytest.raises(ValueError, match=message): call()
+    with pytest.raises(ValueError, match=message):
+        call()
 
 
 def test_the_eight_symmetries_are_equally_frequent_and_commute_with_degrade():
     z = crops(list(photographs().values()), 1, 64, seeded(1))
-    _, counts = augment(z.expand(2000, -1, -1, -1)[..., :2, :2], seeded()).unique(dim=0, return_counts=True)
-    assert len(counts) == 8 and counts.min() > 190 and counts.max() < 310   # 250 ± 15
+    _, counts = augment(z.expand(2000, -1, -1, -1)[..., :2, :2], seeded()).unique(
+        dim=0, return_counts=True
+    )
+    assert len(counts) == 8 and counts.min() > 190 and counts.max() < 310  # 250 ± 15
     many = z.expand(32, -1, -1, -1)
-    assert (augment(degrade(many), seeded(2)) - degrade(augment(many, seeded(2)))).abs().max() <= 1.01/127.5
-    assert torch.equal(augment(many, seeded(3)).flatten(1).sort()[0], many.flatten(1).sort()[0])
+    assert (
+        augment(degrade(many), seeded(2)) - degrade(augment(many, seeded(2)))
+    ).abs().max() <= 1.01 / 127.5
+    assert torch.equal(
+        augment(many, seeded(3)).flatten(1).sort()[0], many.flatten(1).sort()[0]
+    )
 
 
 @pytest.mark.parametrize('dtype', [torch.float64, torch.bfloat16], ids=str)
-@pytest.mark.parametrize('step', [lambda x: gaussian_noise(x, 9, seeded()), lambda x: poisson_noise(x, 50, seeded()), lambda x: jpeg(x, 40),
-    lambda x: blur(x, sinc_kernel(2.)), lambda x: resize(x, (9, 7), 'area')], ids='gaussian poisson jpeg blur resize'.split())
+@pytest.mark.parametrize(
+    'step',
+    [
+        lambda x: gaussian_noise(x, 9, seeded()),
+        lambda x: poisson_noise(x, 50, seeded()),
+        lambda x: jpeg(x, 40),
+        lambda x: blur(x, sinc_kernel(2.0)),
+        lambda x: resize(x, (9, 7), 'area'),
+    ],
+    ids='gaussian poisson jpeg blur resize'.split(),
+)
 def test_every_step_keeps_the_dtype_and_the_range(step, dtype):
-    x = crops(list(photographs().values()), 3, 32, seeded(1)).to(dtype)*1.2    # a little beyond the range, as a network's output may be
-    assert step(x).dtype == dtype and step(x).abs().max() <= 1 and torch.equal(step(x), step(x))
+    x = (
+        crops(list(photographs().values()), 3, 32, seeded(1)).to(dtype) * 1.2
+    )  # a little beyond the range, as a network's output may be
+    assert (
+        step(x).dtype == dtype and step(x).abs().max() <= 1 and torch.equal(step(x), step(x))
+    )
 
 
-@pytest.mark.filterwarnings('ignore')   # Pillow's own, of damaged TIFF
+@pytest.mark.filterwarnings('ignore')  # Pillow's own, of damaged TIFF
 @pytest.mark.parametrize('suffix', ['png', 'jpg', 'tif', 'bmp', 'webp'])
 def test_damaged_files_are_told_in_a_sentence(suffix, tmp_path):
-    path, r = tmp_path/f'x.{suffix}', np.random.default_rng(0)
+    path, r = tmp_path / f'x.{suffix}', np.random.default_rng(0)
     to_image(photographs()['coffee'][:, 150:210, 200:270]).save(path)
     content = path.read_bytes()
     for cut in range(80):
         damaged = np.frombuffer(content, np.uint8).copy()
-        damaged[r.integers(min(300, len(damaged)) if cut % 2 else len(damaged), size=5)] = r.integers(256, size=5)
-        path.write_bytes(damaged.tobytes()[:None if cut % 4 else r.integers(len(damaged))])
-        try: assert load_image(path).shape[0] == 3
-        except ValueError as e: assert str(e).startswith(f'cannot read {path}')
+        damaged[r.integers(min(300, len(damaged)) if cut % 2 else len(damaged), size=5)] = (
+            r.integers(256, size=5)
+        )
+        path.write_bytes(damaged.tobytes()[: None if cut % 4 else r.integers(len(damaged))])
+        try:
+            assert load_image(path).shape[0] == 3
+        except ValueError as e:
+            assert str(e).startswith(f'cannot read {path}')
 
 
 def exif(orientation, unit_type):
     "What a camera writes before a picture: two entries, the second, the unit of the resolution, in the right type (3) or as text (2)"
-    entries = struct.pack('>HHIHH', ExifTags.Base.Orientation, 3, 1, orientation, 0) + struct.pack('>HHIHH', ExifTags.Base.ResolutionUnit, unit_type, 1, 2, 0)
+    entries = struct.pack(
+        '>HHIHH', ExifTags.Base.Orientation, 3, 1, orientation, 0
+    ) + struct.pack('>HHIHH', ExifTags.Base.ResolutionUnit, unit_type, 1, 2, 0)
     return b'Exif\0\0MM\0*' + struct.pack('>IH', 8, 2) + entries + bytes(4)
 
 
 @pytest.mark.parametrize('orientation', range(10))
 def test_photographs_are_upright_also_where_another_tag_is_damaged(orientation, tmp_path):
     picture = to_image(photographs()['coffee'][:, :40, :60])
-    for name, unit_type in (('good', 3), ('damaged', 2)): picture.save(tmp_path/f'{name}.jpg', exif=exif(orientation, unit_type), quality=95)
-    with Image.open(tmp_path/'good.jpg') as image: right = to_tensor(ImageOps.exif_transpose(image))
-    for name in ('good', 'damaged'): assert torch.equal(load_image(tmp_path/f'{name}.jpg'), right)
+    for name, unit_type in (('good', 3), ('damaged', 2)):
+        picture.save(tmp_path / f'{name}.jpg', exif=exif(orientation, unit_type), quality=95)
+    with Image.open(tmp_path / 'good.jpg') as image:
+        right = to_tensor(ImageOps.exif_transpose(image))
+    for name in ('good', 'damaged'):
+        assert torch.equal(load_image(tmp_path / f'{name}.jpg'), right)
     if 2 <= orientation <= 8:
-        with Image.open(tmp_path/'damaged.jpg') as image, pytest.raises(struct.error): ImageOps.exif_transpose(image)
+        with Image.open(tmp_path / 'damaged.jpg') as image, pytest.raises(struct.error):
+            ImageOps.exif_transpose(image)
 
 
-@pytest.mark.filterwarnings('error')   # nor are they told as ignored
+@pytest.mark.filterwarnings('error')  # nor are they told as ignored
 def test_hidden_files_are_no_images(tmp_path):
-    to_image(photographs()['coffee']).save(tmp_path/'a.png'); (tmp_path/'._a.png').write_bytes(b'what macOS adds')
+    to_image(photographs()['coffee']).save(tmp_path / 'a.png')
+    (tmp_path / '._a.png').write_bytes(b'what macOS adds')
     assert list(image_folder(tmp_path)) == ['a.png']
 
 
 def test_files_that_end_too_early(tmp_path):
-    to_image(photographs()['coffee']).save(tmp_path/'whole.jpg')
-    content = (tmp_path/'whole.jpg').read_bytes()
-    (tmp_path/'half.jpg').write_bytes(content[:len(content)//2])
-    (tmp_path/'empty.png').write_bytes(b'')
-    with pytest.warns(UserWarning, match='ignored 2 of 3 files'): assert [x.shape for x in byte_folder(tmp_path).values()] == [(3, 400, 600)]
-    with pytest.raises(ValueError, match='cannot read'): load_image(tmp_path/'half.jpg')
-    (tmp_path/'whole.jpg').unlink()
-    with pytest.warns(UserWarning), pytest.raises(ValueError, match='no usable image'): byte_folder(tmp_path)
+    to_image(photographs()['coffee']).save(tmp_path / 'whole.jpg')
+    content = (tmp_path / 'whole.jpg').read_bytes()
+    (tmp_path / 'half.jpg').write_bytes(content[: len(content) // 2])
+    (tmp_path / 'empty.png').write_bytes(b'')
+    with pytest.warns(UserWarning, match='ignored 2 of 3 files'):
+        assert [x.shape for x in byte_folder(tmp_path).values()] == [(3, 400, 600)]
+    with pytest.raises(ValueError, match='cannot read'):
+        load_image(tmp_path / 'half.jpg')
+    (tmp_path / 'whole.jpg').unlink()
+    with pytest.warns(UserWarning), pytest.raises(ValueError, match='no usable image'):
+        byte_folder(tmp_path)

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from odebc import enlarge as module
-from odebc.data import Picture, load_picture, to_bytes, to_image, upsample
+from odebc.data import Picture, load_picture, to_bytes, to_image
 from odebc.enlarge import (
     Blend,
     Enlargement,
@@ -108,7 +108,9 @@ def before(model, image, x_T, sampler='DDIM-20', overlap=4, batch=16):
     window, total = ramp.outer(ramp), torch.zeros(4, s * y.shape[2], s * y.shape[3])
     for part in [places[n : n + batch] for n in range(0, len(places), batch)]:
         with torch.no_grad():
-            tiles = h(x_T[None], torch.cat([y[..., i : i + side, j : j + side] for i, j in part]))
+            tiles = h(
+                x_T[None], torch.cat([y[..., i : i + side, j : j + side] for i, j in part])
+            )
         for (i, j), tile in zip(part, tiles):
             total[:, s * i : s * i + model.size, s * j : s * j + model.size] += torch.cat(
                 [tile * window, window[None]]
@@ -129,7 +131,9 @@ def before(model, image, x_T, sampler='DDIM-20', overlap=4, batch=16):
         (1, 60, 4, 1),
     ],
 )
-def test_the_pixels_are_those_of_the_picture_as_a_whole(model, x_T, height, width, overlap, batch):
+def test_the_pixels_are_those_of_the_picture_as_a_whole(
+    model, x_T, height, width, overlap, batch
+):
     image = picture_of(height, width).colours
     now = model.upscale(image, x_T, 'DDIM-2', overlap, batch)
     old = before(model, image, x_T, 'DDIM-2', overlap, batch)
@@ -145,7 +149,9 @@ def test_a_shipped_network_on_a_photograph(photo_folder, tmp_path):
     assert (small.upscale(y.colours, x_T, 'DDIM-3') - old).abs().max() < 1e-6
     Enlargement(small.solution_map('DDIM-3'), y, x_T, tmp_path / 'y.png').run()
     assert (
-        np.abs(pixels(tmp_path / 'y.png').astype(int) - np.asarray(to_image(old)).astype(int)).max()
+        np.abs(
+            pixels(tmp_path / 'y.png').astype(int) - np.asarray(to_image(old)).astype(int)
+        ).max()
         <= 1
     )
 
@@ -181,7 +187,9 @@ def test_the_band_is_as_high_as_a_tile():
 )
 def test_what_cannot_be_tiled_is_refused(model, x_T, change, says):
     with pytest.raises(OdebcError, match=says):
-        enlarge(model.solution_map('DDIM-1'), **dict(image=torch.zeros(3, 9, 9), x_T=x_T) | change)
+        enlarge(
+            model.solution_map('DDIM-1'), **dict(image=torch.zeros(3, 9, 9), x_T=x_T) | change
+        )
 
 
 def test_a_map_that_breaks_is_told(x_T):
@@ -189,7 +197,9 @@ def test_a_map_that_breaks_is_told(x_T):
         enlarge(lambda x_T, y: y, torch.zeros(3, 9, 9), x_T)
     with pytest.raises(OdebcError, match='NaN or infinite values in tiles 0 … 3'):
         enlarge(
-            lambda x_T, y: x_T.expand(len(y), -1, -1, -1) * torch.nan, torch.zeros(3, 9, 9), x_T
+            lambda x_T, y: x_T.expand(len(y), -1, -1, -1) * torch.nan,
+            torch.zeros(3, 9, 9),
+            x_T,
         )
 
 
@@ -199,7 +209,12 @@ def test_a_map_that_breaks_is_told(x_T):
 @pytest.mark.parametrize('channels', [3, 4])
 @pytest.mark.parametrize(
     'height, width, cuts',
-    [(1, 1, [0, 1]), (1, 300, [0, 1]), (300, 1, [0, 1, 2, 299, 300]), (57, 83, [0, 20, 20, 57])],
+    [
+        (1, 1, [0, 1]),
+        (1, 300, [0, 1]),
+        (300, 1, [0, 1, 2, 299, 300]),
+        (57, 83, [0, 20, 20, 57]),
+    ],
 )
 def test_pillow_reads_what_is_written(tmp_path, height, width, cuts, channels):
     rng, path = np.random.default_rng(0), tmp_path / 'x.png'
@@ -234,7 +249,9 @@ def test_our_file_is_about_as_small_as_pillows(photo_folder, tmp_path):
     image = pixels(sorted(photo_folder.iterdir())[0])
     write_png(tmp_path / 'ours.png', [image], image.shape[1], image.shape[0], 3)
     Image.fromarray(image).save(tmp_path / 'theirs.png')
-    assert (tmp_path / 'ours.png').stat().st_size < 1.1 * (tmp_path / 'theirs.png').stat().st_size
+    assert (tmp_path / 'ours.png').stat().st_size < 1.1 * (
+        tmp_path / 'theirs.png'
+    ).stat().st_size
 
 
 def test_facts_of_other_files(tmp_path):
@@ -281,13 +298,16 @@ def test_alpha_in_three_kinds_of_files(model, x_T, tmp_path):
     palette.putpalette([9, 9, 9, 200, 200, 200])
     palette.save(tmp_path / 'P.png', transparency=0)
     sources = {
-        tmp_path / 'out' / f'{kind}.png': tmp_path / f'{kind}.png' for kind in ('LA', 'RGBA', 'P')
+        tmp_path / 'out' / f'{kind}.png': tmp_path / f'{kind}.png'
+        for kind in ('LA', 'RGBA', 'P')
     }
     enlarge_files(model.solution_map('DDIM-1'), sources, x_T)
     for target in sources:
         alpha = pixels(target)[..., 3]
         assert (
-            alpha.shape == (80, 80) and (alpha[:, :32] == 0).all() and (alpha[:, 48:] == 255).all()
+            alpha.shape == (80, 80)
+            and (alpha[:, :32] == 0).all()
+            and (alpha[:, 48:] == 255).all()
         )
 
 
@@ -339,7 +359,9 @@ def test_the_time_of_a_tile_is_measured(model, x_T, tmp_path):
     assert 0.0125 <= seconds < 10
 
 
-def test_too_little_memory_is_refused_before_the_first_solve(model, x_T, tmp_path, monkeypatch):
+def test_too_little_memory_is_refused_before_the_first_solve(
+    model, x_T, tmp_path, monkeypatch
+):
     h, picture = Counting(model.solution_map('DDIM-1')), picture_of(50, 60)
     source = tmp_path / 'photo.png'
     to_image(picture.colours).save(source)
@@ -359,7 +381,9 @@ def test_too_little_memory_is_refused_before_the_first_solve(model, x_T, tmp_pat
     assert h.calls == 0 and [p.name for p in tmp_path.iterdir()] == ['photo.png']
 
 
-def test_what_fits_in_strips_does_not_have_to_fit_as_a_whole(model, x_T, tmp_path, monkeypatch):
+def test_what_fits_in_strips_does_not_have_to_fit_as_a_whole(
+    model, x_T, tmp_path, monkeypatch
+):
     picture = picture_of(400, 16)
     monkeypatch.setattr(
         module,
@@ -397,7 +421,9 @@ def test_limits_of_the_process_count():
         pytest.skip('there is a limit already')
     import psutil
 
-    resource.setrlimit(resource.RLIMIT_AS, (psutil.Process().memory_info().vms + 300_000_000, hard))
+    resource.setrlimit(
+        resource.RLIMIT_AS, (psutil.Process().memory_info().vms + 300_000_000, hard)
+    )
     try:
         assert available_memory() <= 300_000_000
     finally:
@@ -409,7 +435,11 @@ def test_the_command_forecasts_long_work_and_only_that(model, x_T, tmp_path, mon
     to_image(picture_of(40, 40).colours).save(picture)
     monkeypatch.setattr(Enlargement, 'seconds_per_tile', lambda self: 0.3)
     enlarge_files(
-        model.solution_map('DDIM-1'), {tmp_path / 'a.png': picture}, x_T, batch=4, say=said.append
+        model.solution_map('DDIM-1'),
+        {tmp_path / 'a.png': picture},
+        x_T,
+        batch=4,
+        say=said.append,
     )
     assert (
         '40×40 to 160×160 pixels, 81 tiles, 21 batch(es), about 24 s' in said[0]
@@ -419,7 +449,11 @@ def test_the_command_forecasts_long_work_and_only_that(model, x_T, tmp_path, mon
     said.clear()
     monkeypatch.setattr(Enlargement, 'seconds_per_tile', lambda self: 0.1)
     enlarge_files(
-        model.solution_map('DDIM-1'), {tmp_path / 'b.png': picture}, x_T, batch=4, say=said.append
+        model.solution_map('DDIM-1'),
+        {tmp_path / 'b.png': picture},
+        x_T,
+        batch=4,
+        say=said.append,
     )
     assert said == [f"wrote {tmp_path / 'b.png'}"]
 
@@ -454,7 +488,9 @@ def test_a_network_that_fails_loses_nothing(model, x_T, tmp_path):
     )
     with pytest.raises(RuntimeError, match='out of memory'):
         Enlargement(failing, picture_of(20, 30), x_T, tmp_path / 'x.png', batch=4).run()
-    forecast = Enlargement(rest, picture_of(20, 30), x_T, tmp_path / 'x.png', batch=4).forecast()
+    forecast = Enlargement(
+        rest, picture_of(20, 30), x_T, tmp_path / 'x.png', batch=4
+    ).forecast()
     assert forecast.left == len(forecast.tiling.places) - 16
 
 
@@ -628,7 +664,8 @@ def test_half_of_another_picture_is_not_touched(model, x_T, tmp_path, name, chan
     other = Enlargement(**first | change)
     for act in (other.forecast, other.run):
         with pytest.raises(
-            OdebcError, match=f'x.png.part holds half of another enlargement, with another {name}'
+            OdebcError,
+            match=f'x.png.part holds half of another enlargement, with another {name}',
         ):
             act()
     assert kept == {path: path.read_bytes() for path in (tmp_path / 'x.png.part').iterdir()}
@@ -645,7 +682,8 @@ def test_a_damaged_half_is_begun_anew(model, x_T, tmp_path, name, data):
     with pytest.warns(UserWarning, match='begun anew'):
         Enlargement(h, picture, x_T, tmp_path / 'x.png', batch=4).run()
     assert np.array_equal(
-        pixels(tmp_path / 'x.png'), np.asarray(to_image(enlarge(h, picture.colours, x_T, batch=4)))
+        pixels(tmp_path / 'x.png'),
+        np.asarray(to_image(enlarge(h, picture.colours, x_T, batch=4))),
     )
 
 
@@ -660,7 +698,11 @@ def test_two_at_once_do_not_mix(model, x_T, tmp_path):
         refused.append(True)
 
     Enlargement(
-        Counting(model.solution_map('DDIM-1'), 2, second), picture, x_T, tmp_path / 'x.png', batch=4
+        Counting(model.solution_map('DDIM-1'), 2, second),
+        picture,
+        x_T,
+        tmp_path / 'x.png',
+        batch=4,
     ).run()
     assert refused and Image.open(tmp_path / 'x.png').size == (80, 80)
 
@@ -688,7 +730,9 @@ def test_what_is_there_is_not_made_again(model, x_T, tmp_path):
         and '1.png was begun, ' in said[1]
         and said[2:] == [f"wrote {tmp_path / f'{n}.png'}" for n in (1, 2)]
     )
-    enlarge_files(Counting(model.solution_map('DDIM-2')), sources, x_T, batch=1, say=said.append)
+    enlarge_files(
+        Counting(model.solution_map('DDIM-2')), sources, x_T, batch=1, say=said.append
+    )
     assert facts_of(tmp_path / '0.png')['sampler'] == 'DDIM-2'  # other facts: made anew
 
 
@@ -797,7 +841,8 @@ def test_the_shipped_start_is_the_default(tmp_path):
     )
     assert (
         np.abs(
-            pixels(tmp_path / 'in_x4.png').astype(int) - np.asarray(to_image(expected)).astype(int)
+            pixels(tmp_path / 'in_x4.png').astype(int)
+            - np.asarray(to_image(expected)).astype(int)
         ).max()
         <= 1
     )
@@ -861,23 +906,37 @@ def test_a_start_of_another_size_is_refused(tmp_path):
 def test_a_bad_picture_is_found_before_the_first_is_enlarged(tmp_path):
     to_image(picture_of(10, 12).colours).save(tmp_path / 'good.png')
     (tmp_path / 'bad.png').write_bytes(b'\x89PNG no more')
-    done = odebc('upscale', tmp_path / 'good.png', tmp_path / 'bad.png', '--out', tmp_path / 'out')
+    done = odebc(
+        'upscale', tmp_path / 'good.png', tmp_path / 'bad.png', '--out', tmp_path / 'out'
+    )
     assert (
-        done.returncode == 2 and 'cannot read' in done.stderr and not list(tmp_path.glob('out/*'))
+        done.returncode == 2
+        and 'cannot read' in done.stderr
+        and not list(tmp_path.glob('out/*'))
     )
 
 
 def test_the_precision_of_what_was_begun_is_kept(model, tmp_path):
     "The machine, or whoever set ODEBC_PRECISION, may have changed its mind meanwhile"
     to_image(picture_of(10, 12, seed=3).colours).save(tmp_path / 'in.png')
-    args = 'upscale', tmp_path / 'in.png', '--out', tmp_path, '--sampler', 'DDIM-1', '--seed', 0
+    args = (
+        'upscale',
+        tmp_path / 'in.png',
+        '--out',
+        tmp_path,
+        '--sampler',
+        'DDIM-1',
+        '--seed',
+        0,
+    )
     assert odebc(*args, ODEBC_PRECISION='bfloat16').stdout.startswith(
         'precision: bfloat16, as ODEBC_PRECISION says'
     )
     assert kept_facts(tmp_path / 'in_x4.png')['bf16'] is True
     done = odebc(*args, ODEBC_PRECISION='float32')
     assert (
-        done.stdout.startswith('precision: bfloat16, as in ') and 'is there already' in done.stdout
+        done.stdout.startswith('precision: bfloat16, as in ')
+        and 'is there already' in done.stdout
     )
     assert 'wrote' in odebc(*args, '--precision', 'float32').stdout
     assert kept_facts(tmp_path / 'in_x4.png')['bf16'] is False

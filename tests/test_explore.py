@@ -1,4 +1,5 @@
 "The explorer: its functions against brute force, and every app driven by its controls. An error that an app tells makes the test fail."
+
 import base64
 import io
 import itertools
@@ -27,22 +28,37 @@ from odebc.lab import reference_and_test
 from odebc.scores import BoundaryCondition, candidate
 from odebc.search import search
 from odebc.train import SR3
-from odebc.views import all_winners, caches, choose, expected_gain, log_steps, outlook
+from odebc.views import all_winners, caches, expected_gain, outlook
 
 ROOT = Path(__file__).parents[1]
 K, R, U = 12, 5, 4
 
 
 @pytest.fixture(scope='session')
-def model(): return SR3.from_pretrained()
+def model():
+    return SR3.from_pretrained()
 
 
 def scores_file(folder, model, label, **changes):
     "Scores as the tool writes them, but drawn"
     pairs = reference_and_test(photographs(), R, U, model.size, model.scale, 0)
-    facts = dict(sampler=label, seed='0', R=str(R), U=str(U), pairs=digest(torch.cat(pairs[::2]), torch.cat(pairs[1::2])), weights=model.solution_map(label).meta['weights']) | changes
+    facts = (
+        dict(
+            sampler=label,
+            seed='0',
+            R=str(R),
+            U=str(U),
+            pairs=digest(torch.cat(pairs[::2]), torch.cat(pairs[1::2])),
+            weights=model.solution_map(label).meta['weights'],
+        )
+        | changes
+    )
     g = torch.Generator().manual_seed(len(label))
-    save_file({name: torch.rand(K, R + U, generator=g) for name in ('LPIPS', 'DSSIM', 'MSE')}, folder/f'{label}.safetensors', facts)
+    save_file(
+        {name: torch.rand(K, R + U, generator=g) for name in ('LPIPS', 'DSSIM', 'MSE')},
+        folder / f'{label}.safetensors',
+        facts,
+    )
     return folder
 
 
@@ -50,7 +66,8 @@ def scores_file(folder, model, label, **changes):
 def shelf(model, tmp_path_factory):
     "Two small files of scores, for samplers that are quick"
     folder = tmp_path_factory.mktemp('shelf')
-    for label in ('DDIM-2', 'DDIM-3'): scores_file(folder, model, label)
+    for label in ('DDIM-2', 'DDIM-3'):
+        scores_file(folder, model, label)
     return folder
 
 
@@ -70,28 +87,37 @@ def found_in(text, name):
 
 # --- the functions
 
+
 def test_all_winners_are_those_of_every_single_search():
     g = torch.Generator().manual_seed(0)
-    D, rows, columns = torch.rand(9, 6, generator=g), torch.randint(9, (5, 7), generator=g), torch.randint(6, (5, 4), generator=g)
+    D, rows, columns = (
+        torch.rand(9, 6, generator=g),
+        torch.randint(9, (5, 7), generator=g),
+        torch.randint(6, (5, 4), generator=g),
+    )
     W = all_winners(D, rows, columns)
     for b, k, r in itertools.product(range(5), range(7), range(4)):
-        part = D[rows[b, :k+1]][:, columns[b, :r+1]].double()
-        assert D[W[b, k, r]][columns[b, :r+1]].mean().item() == pytest.approx(part.mean(1).min().item())
-        assert W[b, k, r] in rows[b, :k+1]
+        part = D[rows[b, : k + 1]][:, columns[b, : r + 1]].double()
+        assert D[W[b, k, r]][columns[b, : r + 1]].mean().item() == pytest.approx(
+            part.mean(1).min().item()
+        )
+        assert W[b, k, r] in rows[b, : k + 1]
 
 
 def test_the_outlook_is_a_bootstrap():
     g = torch.Generator().manual_seed(1)
-    D = torch.rand(20, 1, generator=g) + .1*torch.rand(20, 16, generator=g)
-    D_new = D[:, :1].expand(-1, 5) + .01*torch.rand(20, 5, generator=g)
+    D = torch.rand(20, 1, generator=g) + 0.1 * torch.rand(20, 16, generator=g)
+    D_new = D[:, :1].expand(-1, 5) + 0.01 * torch.rand(20, 5, generator=g)
     view = outlook(D, D_new, 400)
     singles = D_new.mean(1)
-    draws = singles[torch.randint(20, (20_000, 6), generator=g)].min(1).values   # the pairs agree: Eq. 20 finds the best of 6 draws
-    assert view.mean[5, -1].item() == pytest.approx(draws.mean().item(), abs=.03)
-    assert view.low[5, -1].item() == pytest.approx(draws.quantile(.1).item(), abs=.05)
-    assert view.mean[0, 0].item() == pytest.approx(singles.mean().item(), abs=.05)
+    draws = (
+        singles[torch.randint(20, (20_000, 6), generator=g)].min(1).values
+    )  # the pairs agree: Eq. 20 finds the best of 6 draws
+    assert view.mean[5, -1].item() == pytest.approx(draws.mean().item(), abs=0.03)
+    assert view.low[5, -1].item() == pytest.approx(draws.quantile(0.1).item(), abs=0.05)
+    assert view.mean[0, 0].item() == pytest.approx(singles.mean().item(), abs=0.05)
     gain, error = expected_gain(D_new, view.winners[:, -1, -1])
-    assert gain > 5*error > 0
+    assert gain > 5 * error > 0
     assert singles.mean().item() - gain == pytest.approx(view.mean[-1, -1].item(), abs=1e-6)
 
 
@@ -100,31 +126,46 @@ def test_what_is_cached_is_shipped_and_belongs_to_the_shipped_network(model):
     assert {'DDIM-10', 'DPMS-10'} <= set(shelf)
     for label, c in shelf.items():
         assert c.complaint(model) == ''
-        assert all(v.isfinite().all() and v.shape == c.scores['LPIPS'].shape for v in c.scores.values())
+        assert all(
+            v.isfinite().all() and v.shape == c.scores['LPIPS'].shape
+            for v in c.scores.values()
+        )
         z, y, z_new, y_new = c.images(model)
         assert len(z) == c.R and len(z) + len(z_new) == c.scores['MSE'].shape[1]
         x_0 = model.h(candidate(1, model.shape, c.seed)[None], y[:2], label)
-        assert dssim(x_0, z[:2]).tolist() == pytest.approx(c.split('DSSIM')[0][1, :2].tolist(), abs=1e-3)
-        if os.environ.get(ALEX_VARIABLE): assert lpips(x_0, z[:2]).tolist() == pytest.approx(c.split('LPIPS')[0][1, :2].tolist(), abs=1e-3)
-        assert (x_0 - z[:2]).square().mean((1, 2, 3)).tolist() == pytest.approx(c.split('MSE')[0][1, :2].tolist(), abs=1e-3)
+        assert dssim(x_0, z[:2]).tolist() == pytest.approx(
+            c.split('DSSIM')[0][1, :2].tolist(), abs=1e-3
+        )
+        if os.environ.get(ALEX_VARIABLE):
+            assert lpips(x_0, z[:2]).tolist() == pytest.approx(
+                c.split('LPIPS')[0][1, :2].tolist(), abs=1e-3
+            )
+        assert (x_0 - z[:2]).square().mean((1, 2, 3)).tolist() == pytest.approx(
+            c.split('MSE')[0][1, :2].tolist(), abs=1e-3
+        )
 
 
 def test_files_that_are_no_scores_are_refused(tmp_path, model):
-    (tmp_path/'DDIM-2.safetensors').write_bytes(b'no')
-    with pytest.raises(ValueError, match='holds no scores'): caches(tmp_path)
-    save_file({'LPIPS': torch.zeros(2, 2)}, tmp_path/'DDIM-2.safetensors')
-    with pytest.raises(ValueError, match='holds no scores'): caches(tmp_path)
-    with pytest.raises(ValueError, match='no cached scores'): caches(tmp_path/'empty')
+    (tmp_path / 'DDIM-2.safetensors').write_bytes(b'no')
+    with pytest.raises(ValueError, match='holds no scores'):
+        caches(tmp_path)
+    save_file({'LPIPS': torch.zeros(2, 2)}, tmp_path / 'DDIM-2.safetensors')
+    with pytest.raises(ValueError, match='holds no scores'):
+        caches(tmp_path)
+    with pytest.raises(ValueError, match='no cached scores'):
+        caches(tmp_path / 'empty')
 
 
 # --- jobs
 
+
 def test_a_dragged_slider_starts_one_job():
     started, problems = [], []
-    job = Job(problems.append, pause=LIMIT)     # however slowly the slider is dragged
-    for n in range(49): job.start(lambda check, n=n: started.append(n))
+    job = Job(problems.append, pause=LIMIT)  # however slowly the slider is dragged
+    for n in range(49):
+        job.start(lambda check, n=n: started.append(n))
     job.cancel()
-    job.pause = 0                               # the hand rests
+    job.pause = 0  # the hand rests
     job.start(lambda check: started.append(49))
     job.wait(LIMIT)
     assert started == [49] and not problems
@@ -133,26 +174,36 @@ def test_a_dragged_slider_starts_one_job():
 def test_two_jobs_never_run_at_once():
     running, most, problems = [], [], []
     job = Job(problems.append, pause=0)
+
     def work(check):
-        running.append(1); most.append(len(running))
+        running.append(1)
+        most.append(len(running))
         try:
-            while True: time.sleep(.005); check()
-        finally: running.pop()
+            while True:
+                time.sleep(0.005)
+                check()
+        finally:
+            running.pop()
+
     for n in range(6):
-        job.start(work)                         # while the one before runs
+        job.start(work)  # while the one before runs
         wait_until(lambda: len(most) == n + 1, 'the next job')
-    job.cancel(); job.wait(LIMIT)
-    assert most == 6*[1] and not problems
+    job.cancel()
+    job.wait(LIMIT)
+    assert most == 6 * [1] and not problems
 
 
 # --- search app
 
+
 def test_every_place_of_the_sliders_shows_what_the_file_says(shelf):
     app = healthy(search_app(folder=shelf))
     assert app.K.options == tuple(range(1, K + 1)) and app.R.options == tuple(range(1, R + 1))
-    for label, name, k, r in itertools.product(('DDIM-2', 'DDIM-3'), ('LPIPS', 'DSSIM', 'MSE'), (1, 4, K), (1, R)):
+    for label, name, k, r in itertools.product(
+        ('DDIM-2', 'DDIM-3'), ('LPIPS', 'DSSIM', 'MSE'), (1, 4, K), (1, R)
+    ):
         app.sampler.value, app.distance.value, app.K.value, app.R.value = label, name, k, r
-        D = load_file(shelf/f'{label}.safetensors')[name].astype(float)
+        D = load_file(shelf / f'{label}.safetensors')[name].astype(float)
         best = D[:k, :r].mean(1).argmin()
         assert int(found_in(app.numbers.value, 'candidate')) == best
         assert found_in(app.numbers.value, 'score') == f'{D[best, :r].mean():.4f}'
@@ -180,36 +231,47 @@ def test_resampling_chooses_among_others(shelf):
     app = healthy(search_app(folder=shelf))
     app.K.value, app.R.value = 3, 1
     chosen = set()
-    for _ in range(10): app.resample.click(); chosen.add(found_in(app.numbers.value, 'candidate'))
+    for _ in range(10):
+        app.resample.click()
+        chosen.add(found_in(app.numbers.value, 'candidate'))
     assert len(chosen) > 3
     app.K.value, app.R.value = K, R
-    assert int(found_in(healthy(app).numbers.value, 'candidate')) == winner(caches(shelf)['DDIM-2'].split('LPIPS')[0])
+    assert int(found_in(healthy(app).numbers.value, 'candidate')) == winner(
+        caches(shelf)['DDIM-2'].split('LPIPS')[0]
+    )
 
 
 def test_scores_of_another_network_are_flagged(tmp_path, model):
     app = search_app(folder=scores_file(tmp_path, model, 'DDIM-2', weights='0123456789abcdef'))
     assert 'another network (0123456789abcdef)' in app.warning.value
-    app = trajectory_app(folder=scores_file(tmp_path, model, 'DDIM-2', pairs='0123456789abcdef'))
+    app = trajectory_app(
+        folder=scores_file(tmp_path, model, 'DDIM-2', pairs='0123456789abcdef')
+    )
     app.job.wait(LIMIT)
     assert 'photographs here are not those' in app.problem.value and app.note.value == ''
 
 
 def test_an_error_in_a_callback_is_told(shelf, monkeypatch):
     app = healthy(search_app(folder=shelf))
-    monkeypatch.setattr(explore, 'choose', lambda *args: 1/0)
+    monkeypatch.setattr(explore, 'choose', lambda *args: 1 / 0)
     app.K.value = 2
     assert 'division by zero' in app.problem.value
-    with pytest.raises(AssertionError): healthy(app)
+    with pytest.raises(AssertionError):
+        healthy(app)
 
 
 def test_an_error_in_the_network_is_told(shelf, monkeypatch):
     app = healthy(search_app(folder=shelf))
-    def broken(*args, **kw): raise RuntimeError('<out of memory>')
+
+    def broken(*args, **kw):
+        raise RuntimeError('<out of memory>')
+
     monkeypatch.setattr(SR3, 'h', broken)
     app.K.value = 1
     app.job.wait(LIMIT)
     assert '&lt;out of memory&gt;' in app.problem.value
-    app.go.click(); app.live.wait(LIMIT)
+    app.go.click()
+    app.live.wait(LIMIT)
     assert 'out of memory' in app.problem.value and app.cancel.disabled and not app.go.disabled
 
 
@@ -220,38 +282,61 @@ def test_live_search_finds_what_search_finds(shelf, model):
     assert app.go.disabled and not app.cancel.disabled
     healthy(app)
     z, y, *unseen = caches(shelf)['DDIM-2'].images(model)
-    direct = search(model.solution_map('DDIM-2'), z[:4], y[:4], 6, dssim, budget=11, unseen=unseen)
+    direct = search(
+        model.solution_map('DDIM-2'), z[:4], y[:4], 6, dssim, budget=11, unseen=unseen
+    )
     assert app.found.index == direct.index == int(found_in(app.status.value, 'found'))
     assert app.found.unseen.tolist() == pytest.approx(direct.unseen.tolist(), abs=1e-5)
-    assert app.status.value.startswith('found') and app.progress.value > 0 and app.best.value and app.cancel.disabled and not app.go.disabled
+    assert (
+        app.status.value.startswith('found')
+        and app.progress.value > 0
+        and app.best.value
+        and app.cancel.disabled
+        and not app.go.disabled
+    )
 
 
 def test_live_search_is_cancelled_and_keeps_the_best(shelf, tmp_path):
     app = healthy(search_app(folder=shelf))
     cancelled = threading.Event()
+
     def eps(self, y):
-        if app.found is not None: cancelled.wait(LIMIT)     # goes no further until the button is pressed
+        if app.found is not None:
+            cancelled.wait(LIMIT)  # goes no further until the button is pressed
         return original(self, y)
+
     original, Watched.eps = Watched.eps, eps
     try:
         app.go.click()
         wait_until(lambda: app.found is not None, 'the first candidate')
         progress = app.progress.value
         app.cancel.click()
-        app.R.value = 2     # nothing is blocked meanwhile
+        app.R.value = 2  # nothing is blocked meanwhile
         cancelled.set()
         healthy(app)
-    finally: Watched.eps = original
+    finally:
+        Watched.eps = original
     assert 0 < progress < app.progress.max
-    assert app.status.value.startswith('cancelled') and app.cancel.disabled and not app.go.disabled
-    app.found.save(tmp_path/'x_T.safetensors')
-    assert BoundaryCondition.load(tmp_path/'x_T.safetensors').index == app.found.index
+    assert (
+        app.status.value.startswith('cancelled')
+        and app.cancel.disabled
+        and not app.go.disabled
+    )
+    app.found.save(tmp_path / 'x_T.safetensors')
+    assert BoundaryCondition.load(tmp_path / 'x_T.safetensors').index == app.found.index
     app.live.pause = LIMIT
-    app.go.click(); app.cancel.click(); healthy(app)
-    assert app.found is None and app.status.value == 'stopped before anything was found' and not app.go.disabled
+    app.go.click()
+    app.cancel.click()
+    healthy(app)
+    assert (
+        app.found is None
+        and app.status.value == 'stopped before anything was found'
+        and not app.go.disabled
+    )
 
 
 # --- the other apps
+
 
 def test_trajectory_goes_along_every_process(shelf):
     app = healthy(trajectory_app(folder=shelf))
@@ -264,7 +349,9 @@ def test_trajectory_goes_along_every_process(shelf):
         for t in range(0, 1001, 200):
             app.t.value = t
             pictures.add(app.picture.value)
-            assert app.view.at.get_xdata()[0] == max(1, min((s.t for s in app.view.way), key=lambda at: abs(at - t)))
+            assert app.view.at.get_xdata()[0] == max(
+                1, min((s.t for s in app.view.way), key=lambda at: abs(at - t))
+            )
         assert len(pictures) == 6
     app.start.value = app.start.options[1][1]
     assert healthy(app).picture.value not in pictures
@@ -273,22 +360,44 @@ def test_trajectory_goes_along_every_process(shelf):
 def test_noise_app_follows_every_control(shelf):
     app = healthy(noise_app(folder=shelf))
     texts = {app.numbers.value}
-    for control, value in ((app.share, .5), (app.tau, .5), (app.grid, 8), (app.a, 3), (app.b, 4), (app.pair, app.pair.options[-1][1]), (app.tau, 0.)):
+    for control, value in (
+        (app.share, 0.5),
+        (app.tau, 0.5),
+        (app.grid, 8),
+        (app.a, 3),
+        (app.b, 4),
+        (app.pair, app.pair.options[-1][1]),
+        (app.tau, 0.0),
+    ):
         control.value = value
         texts.add(healthy(app).numbers.value)
     assert len(texts) == 8 and found_in(app.numbers.value, 'norm') == '0.00'
 
 
-def upload(app, content, name='my <photo>.png'): app.upload.value = ({'name': name, 'type': 'image/png', 'size': len(content), 'content': memoryview(content), 'last_modified': datetime.now(timezone.utc)},)
+def upload(app, content, name='my <photo>.png'):
+    app.upload.value = (
+        {
+            'name': name,
+            'type': 'image/png',
+            'size': len(content),
+            'content': memoryview(content),
+            'last_modified': datetime.now(timezone.utc),
+        },
+    )
 
 
-def downloaded(app): return Image.open(io.BytesIO(base64.b64decode(re.search('base64,(.*?)"', app.download.value)[1])))
+def downloaded(app):
+    return Image.open(
+        io.BytesIO(base64.b64decode(re.search('base64,(.*?)"', app.download.value)[1]))
+    )
 
 
 def test_upscale_app_gives_what_upscale_gives(shelf, model):
     x_T = candidate(5, model.shape)
     app = healthy(upscale_app(folder=shelf, starts={'mine': x_T}))
-    photo = photographs()['astronaut'][:, 50:83, 200:221]                       # 33×21 pixels, no multiple of anything
+    photo = photographs()['astronaut'][
+        :, 50:83, 200:221
+    ]  # 33×21 pixels, no multiple of anything
     upload(app, explore.image_png(to_image(photo)))
     app.n.value = 2
     app.go.click()
@@ -296,9 +405,13 @@ def test_upscale_app_gives_what_upscale_gives(shelf, model):
     assert 'download="my &lt;photo&gt;_x4.png"' in app.download.value
     expected = to_bytes(model.upscale(to_tensor(to_image(photo)), x_T, 'DDIM-2'))
     assert downloaded(app).size == (84, 132)
-    assert np.abs(np.asarray(downloaded(app), int) - expected.permute(1, 2, 0).numpy()).max() <= 1
-    assert .5 < float(found_in(app.note.value, 'seams')) < 2
-    app.family.value = 'DPMS'; app.go.click(); healthy(app)
+    assert (
+        np.abs(np.asarray(downloaded(app), int) - expected.permute(1, 2, 0).numpy()).max() <= 1
+    )
+    assert 0.5 < float(found_in(app.note.value, 'seams')) < 2
+    app.family.value = 'DPMS'
+    app.go.click()
+    healthy(app)
 
 
 def test_a_bad_upload_is_told_and_the_next_is_fine(shelf):
@@ -310,13 +423,16 @@ def test_a_bad_upload_is_told_and_the_next_is_fine(shelf):
 
 
 def test_after_an_upload_every_image_of_the_list_can_be_chosen(shelf):
-    app, photo = healthy(upscale_app(folder=shelf)), explore.image_png(Image.new('RGB', (8, 8)))
+    app, photo = (
+        healthy(upscale_app(folder=shelf)),
+        explore.image_png(Image.new('RGB', (8, 8))),
+    )
     first, listed = app.example.value, app.note.value
     upload(app, photo)
     assert healthy(app).note.value != listed
     app.example.value = first
     assert healthy(app).note.value == listed
-    upload(app, photo)              # the same file once more
+    upload(app, photo)  # the same file once more
     assert healthy(app).note.value != listed
 
 
@@ -324,15 +440,20 @@ def test_after_an_upload_every_image_of_the_list_can_be_chosen(shelf):
 def halted():
     "The network stands still after each call until the end of the block"
     original, over = Watched.eps, threading.Event()
+
     def eps(self, y):
         eps_fn = original(self, y)
+
         def waiting(x, t):
             found = eps_fn(x, t)
             over.wait(LIMIT)
             return found
+
         return waiting
+
     Watched.eps = eps
-    try: yield
+    try:
+        yield
     finally:
         over.set()
         Watched.eps = original
@@ -346,17 +467,26 @@ def test_upscaling_is_cancelled(shelf):
     app.n.value = 50
     with halted():
         app.go.click()
-        assert app.after.value == b'' and app.download.value == ''    # not the picture of other settings
+        assert (
+            app.after.value == b'' and app.download.value == ''
+        )  # not the picture of other settings
         wait_until(lambda: app.progress.value > 0, 'the first call')
         app.cancel.click()
     healthy(app)
-    assert app.note.value == 'cancelled' and app.after.value == b'' and app.cancel.disabled and not app.go.disabled
-    app.go.click(); app.cancel.click(); healthy(app)    # before it has begun
+    assert (
+        app.note.value == 'cancelled'
+        and app.after.value == b''
+        and app.cancel.disabled
+        and not app.go.disabled
+    )
+    app.go.click()
+    app.cancel.click()
+    healthy(app)  # before it has begun
     assert app.cancel.disabled and not app.go.disabled
     with halted():
         app.go.click()
         wait_until(lambda: app.progress.value > 0, 'the first call')
-        app.example.index = 1                           # another image is chosen meanwhile
+        app.example.index = 1  # another image is chosen meanwhile
         note = app.note.value
     assert healthy(app).note.value == note and app.after.value == b'' and not app.go.disabled
 
@@ -365,27 +495,58 @@ def test_upscaling_is_cancelled(shelf):
 def test_every_control_has_a_label(shelf, app):
     def walk(widget):
         yield widget
-        for child in getattr(widget, 'children', ()): yield from walk(child)
+        for child in getattr(widget, 'children', ()):
+            yield from walk(child)
+
     made = healthy(app(folder=shelf))
-    controls = [w for w in walk(made) if hasattr(w, 'description') and not isinstance(w, (explore.widgets.HTML, explore.widgets.Image))]
+    controls = [
+        w
+        for w in walk(made)
+        if hasattr(w, 'description')
+        and not isinstance(w, (explore.widgets.HTML, explore.widgets.Image))
+    ]
     assert len(controls) >= 4 and all(w.description for w in controls)
     assert all(w.tooltip for w in walk(made) if isinstance(w, explore.widgets.Image))
 
 
 # --- the tool that makes the cache
 
+
 @pytest.mark.skipif(not os.environ.get(ALEX_VARIABLE), reason=f'needs {ALEX_VARIABLE}')
 def test_the_tool_writes_resumes_and_renews(tmp_path, model):
-    def run(*args): return finished([sys.executable, ROOT/'tools/explore_cache.py', '--out', tmp_path, '--samplers', 'DDIM-1', '--r', '2', '--u', '2', *args], check=True)
+    def run(*args):
+        return finished(
+            [
+                sys.executable,
+                ROOT / 'tools/explore_cache.py',
+                '--out',
+                tmp_path,
+                '--samplers',
+                'DDIM-1',
+                '--r',
+                '2',
+                '--u',
+                '2',
+                *args,
+            ],
+            check=True,
+        )
+
     run('--k', '2')
-    first = load_file(tmp_path/'DDIM-1.safetensors')
+    first = load_file(tmp_path / 'DDIM-1.safetensors')
     run('--k', '3')
-    second = load_file(tmp_path/'DDIM-1.safetensors')
-    assert all(len(v) == 3 and np.array_equal(v[:2], first[name]) for name, v in second.items())
+    second = load_file(tmp_path / 'DDIM-1.safetensors')
+    assert all(
+        len(v) == 3 and np.array_equal(v[:2], first[name]) for name, v in second.items()
+    )
     c = caches(tmp_path)['DDIM-1']
     assert c.complaint(model) == '' and len(c.images(model)[0]) == 2
-    assert 'made anew' in run('--k', '2', '--u', '3').stdout and len(load_file(tmp_path/'DDIM-1.old')['MSE']) == 3
-    with safe_open(tmp_path/'DDIM-1.safetensors', 'np') as f: assert f.metadata()['U'] == '3' and f.get_tensor('MSE').shape == (2, 5)
+    assert (
+        'made anew' in run('--k', '2', '--u', '3').stdout
+        and len(load_file(tmp_path / 'DDIM-1.old')['MSE']) == 3
+    )
+    with safe_open(tmp_path / 'DDIM-1.safetensors', 'np') as f:
+        assert f.metadata()['U'] == '3' and f.get_tensor('MSE').shape == (2, 5)
 
 
 def test_nothing_else_needs_the_widgets():

@@ -1,4 +1,5 @@
 "Identities are the same on a machine that rounds otherwise, and others where the thing is another."
+
 import json
 import os
 from pathlib import Path
@@ -17,10 +18,27 @@ from odebc.train import SR3
 from odebc.views import caches
 
 ROOT = Path(__file__).parents[1]
-SHARED = ROOT.parent/'shared/data'
+SHARED = ROOT.parent / 'shared/data'
 ROUNDED = {
-    'cos', 'sin', 'log', 'log1p', 'exp', 'expm1', 'softplus', 'cumsum', 'linspace', 'sum', 'mean',
-    'mm', 'addmm', 'bmm', 'convolution', 'div', 'upsample_bicubic2d', '_upsample_bicubic2d_aa'}
+    'cos',
+    'sin',
+    'log',
+    'log1p',
+    'exp',
+    'expm1',
+    'softplus',
+    'cumsum',
+    'linspace',
+    'sum',
+    'mean',
+    'mm',
+    'addmm',
+    'bmm',
+    'convolution',
+    'div',
+    'upsample_bicubic2d',
+    '_upsample_bicubic2d_aa',
+}
 
 
 class Otherwise(TorchDispatchMode):
@@ -35,7 +53,7 @@ class Otherwise(TorchDispatchMode):
         name = func.overloadpacket.__name__
         if name not in ROUNDED or not torch.is_tensor(out) or not out.is_floating_point():
             return out
-        up = torch.rand(out.shape, generator=self.generator) < .5
+        up = torch.rand(out.shape, generator=self.generator) < 0.5
         end = torch.where(up, torch.inf, -torch.inf).to(out)
         return torch.nextafter(out, end)
 
@@ -54,14 +72,16 @@ def test_networks(name):
         there = SR3.from_pretrained(name)
         assert there.fingerprint == here.fingerprint
         assert there.on('cosine').fingerprint == here.on('cosine').fingerprint
-    assert not torch.equal(there.sched.table, here.sched.table), 'the other machine rounds alike'
+    assert not torch.equal(there.sched.table, here.sched.table), (
+        'the other machine rounds alike'
+    )
     assert here.on('cosine').fingerprint != here.on('linear').fingerprint
 
 
 def test_another_number_of_the_schedule_is_another_network():
     model = SR3.from_pretrained('base')
     was = model.fingerprint
-    model.sched = type(model.sched).cosine(s=.01)
+    model.sched = type(model.sched).cosine(s=0.01)
     assert model.fingerprint != was
 
 
@@ -71,10 +91,12 @@ def test_shipped_records_are_of_the_shipped_networks():
         names = 'small', 'small-mid', 'base'
         ids = {name: SR3.from_pretrained(name).fingerprint for name in names}
     for name, weights in ids.items():
-        rows = json.loads((ROOT/'data'/name/'evaluation.json').read_text(encoding='utf8'))
+        rows = json.loads(
+            (ROOT / 'data' / name / 'evaluation.json').read_text(encoding='utf8')
+        )
         mine = {row['sampler'] for row in rows if row.get('weights') == weights}
         assert {'bicubic', 'DDIM-20'} <= mine, name
-    for path in sorted((ROOT/'data/results').glob('*/x_T-*.safetensors')):
+    for path in sorted((ROOT / 'data/results').glob('*/x_T-*.safetensors')):
         assert BoundaryCondition.load(path).meta['weights'] == ids[path.parent.name]
     for cache in caches().values():
         assert cache.weights == ids['small']
@@ -104,7 +126,7 @@ def test_pairs_by_scale_and_degradation():
     assert here == there and here[2] != here[4]
     nearest = z[..., ::4, ::4]
     assert degradation_of(z, nearest) == {} and pairs_digest(z, nearest) != here[4]
-    many_off = degrade(z) + torch.where(torch.rand(4, 3, 16, 16) < .1, 1/127.5, 0.)
+    many_off = degrade(z) + torch.where(torch.rand(4, 3, 16, 16) < 0.1, 1 / 127.5, 0.0)
     assert degradation_of(z, many_off.clamp(-1, 1)) == {}
 
 
@@ -112,23 +134,26 @@ def test_distances():
     def perceptual():
         w = torch.load(dists_weights(), weights_only=True, map_location='cpu')
         return DISTS(trunk, w['alpha'].detach(), w['beta'].detach())
+
     trunk = torch.nn.Sequential(*(torch.nn.Identity() for _ in range(31)))
     here = name_of(lite_model()), name_of(perceptual())
     with Otherwise():
         there = name_of(lite_model.__wrapped__()), name_of(perceptual())
     assert here == there
-    record = json.loads((ROOT/'data/lpips_lite/record.json').read_text(encoding='utf8'))
+    record = json.loads((ROOT / 'data/lpips_lite/record.json').read_text(encoding='utf8'))
     assert record['weights'] in here[0]
 
 
 def dists_weights():
     from importlib.resources import files
-    return files('torchmetrics.functional.image')/'dists_models/weights.pt'
+
+    return files('torchmetrics.functional.image') / 'dists_models/weights.pt'
 
 
 @pytest.mark.parametrize('beta_schedule', ['linear', 'scaled_linear', 'squaredcos_cap_v2'])
 def test_maps_of_diffusers(beta_schedule):
     from diffusers import DDIMScheduler, DDPMScheduler, UNet2DModel
+
     torch.manual_seed(0)
     blocks = dict(down_block_types=('DownBlock2D',), up_block_types=('UpBlock2D',))
     unet = UNet2DModel(16, 6, 3, block_out_channels=(32,), **blocks)
@@ -136,32 +161,50 @@ def test_maps_of_diffusers(beta_schedule):
     def identity(kind=DDPMScheduler, **numbers):
         scheduler = kind(beta_schedule=beta_schedule, **numbers)
         return UNetMap(unet, scheduler, 'DDIM-5').meta
+
     here = identity()
     with Otherwise():
         there = identity()
         table = schedule_of(DDPMScheduler(beta_schedule=beta_schedule)).table
     assert here == there and identity(DDIMScheduler) == here
     assert identity(num_train_timesteps=500) != here
-    assert not torch.equal(table, schedule_of(DDPMScheduler(beta_schedule=beta_schedule)).table)
+    assert not torch.equal(
+        table, schedule_of(DDPMScheduler(beta_schedule=beta_schedule)).table
+    )
 
 
 def test_a_prompt_is_known_by_its_words():
     "Not by the numbers that an encoder makes of them"
     from diffusers import DDPMScheduler, UNet2DConditionModel, AutoencoderKL
+
     torch.manual_seed(0)
     unet = UNet2DConditionModel(
-        8, 7, 4, block_out_channels=(32,), down_block_types=('CrossAttnDownBlock2D',),
-        up_block_types=('CrossAttnUpBlock2D',), cross_attention_dim=8, num_class_embeds=400)
+        8,
+        7,
+        4,
+        block_out_channels=(32,),
+        down_block_types=('CrossAttnDownBlock2D',),
+        up_block_types=('CrossAttnUpBlock2D',),
+        cross_attention_dim=8,
+        num_class_embeds=400,
+    )
     encoder = torch.nn.Embedding(20, 8)
 
     def encode(prompt, device, n, guided):
         words = torch.tensor([[len(word) for word in prompt.split()] or [0]])
         empty = torch.zeros(1, 1).long()
         return encoder(words).exp().detach(), encoder(empty).exp().detach()
+
     pipeline = SimpleNamespace(
-        unet=unet, vae=AutoencoderKL(block_out_channels=(32,)), scheduler=DDPMScheduler(),
-        text_encoder=encoder, encode_prompt=encode, device='cpu',
-        low_res_scheduler=DDPMScheduler(), config=SimpleNamespace(max_noise_level=350))
+        unet=unet,
+        vae=AutoencoderKL(block_out_channels=(32,)),
+        scheduler=DDPMScheduler(),
+        text_encoder=encoder,
+        encode_prompt=encode,
+        device='cpu',
+        low_res_scheduler=DDPMScheduler(),
+        config=SimpleNamespace(max_noise_level=350),
+    )
     here = UpscalerMap(pipeline, prompt='a red house').meta
     with Otherwise():
         assert UpscalerMap(pipeline, prompt='a red house').meta == here
@@ -173,10 +216,11 @@ def test_a_prompt_is_known_by_its_words():
 
 # --- searches go on, or refuse
 
+
 def begun(tmp_path, z, y, **how):
     "A search with the shipped network, and what it needs to go on"
     h = SR3.from_pretrained('small').solution_map('DDIM-1')
-    path = tmp_path/'x_T.safetensors'
+    path = tmp_path / 'x_T.safetensors'
     return lambda **more: search(h, z, y, 3, lpips_lite, path=path, **how, **more)
 
 
@@ -190,7 +234,7 @@ def test_a_search_goes_on_on_a_machine_that_rounds_otherwise(tmp_path):
 
 
 def test_a_search_of_an_earlier_version_goes_on(tmp_path):
-    z, path = patches(2), tmp_path/'x_T.safetensors'
+    z, path = patches(2), tmp_path / 'x_T.safetensors'
     run = begun(tmp_path, z, degrade(z))
     first = run()
     first.meta['pairs'] = digest(z, degrade(z))
@@ -202,7 +246,7 @@ def test_a_search_of_an_earlier_version_goes_on(tmp_path):
 def test_photographs_of_another_decoder_are_accepted_knowingly(tmp_path):
     z = patches(2)
     first = begun(tmp_path, z, degrade(z))()
-    z[0, 1, 5, 5] -= 2/255
+    z[0, 1, 5, 5] -= 2 / 255
     run = begun(tmp_path, z, degrade(z))
     with pytest.raises(ValueError, match='another pairs .* accept the pairs of the file'):
         run()
@@ -222,11 +266,11 @@ def test_pairs_that_only_look_alike_by_name_are_refused(tmp_path):
 
 def test_a_search_on_the_shipped_base_begun_by_an_earlier_version(tmp_path):
     "Its weights had an identity made from the table of the cosine schedule"
-    model, path = SR3.from_pretrained('base'), tmp_path/'x_T.safetensors'
+    model, path = SR3.from_pretrained('base'), tmp_path / 'x_T.safetensors'
     meta = dict(model.solution_map('DDIM-1').meta)
     old = meta | model.former
     assert old['weights'] != meta['weights']
-    BoundaryCondition(torch.zeros(3, 4, 4), 0, 0, torch.zeros(1, 1), 1, 1, 0., old).save(path)
+    BoundaryCondition(torch.zeros(3, 4, 4), 0, 0, torch.zeros(1, 1), 1, 1, 0.0, old).save(path)
     assert stored(path, meta, model.former)
     with pytest.raises(ValueError, match='another weights'):
         stored(path, meta)
@@ -234,46 +278,64 @@ def test_a_search_on_the_shipped_base_begun_by_an_earlier_version(tmp_path):
 
 # --- results
 
+
 def small_lab(folder, images, **how):
     protocol = Protocol(2, 2, 2, 2, ['DDIM-1'], [], 1, (2, 2, 'DDIM-1'), 1)
     ours, theirs = split(images)
-    return Lab(SR3.from_pretrained('small'), protocol, list(ours.values()),
-               dict(photographs=list(theirs.values())), folder, **how)
+    return Lab(
+        SR3.from_pretrained('small'),
+        protocol,
+        list(ours.values()),
+        dict(photographs=list(theirs.values())),
+        folder,
+        **how,
+    )
 
 
 def test_results_go_on_on_a_machine_that_rounds_otherwise(tmp_path):
     small_lab(tmp_path, photographs())
-    before = (tmp_path/'lab.json').read_text()
+    before = (tmp_path / 'lab.json').read_text()
     with Otherwise():
         small_lab(tmp_path, photographs())
-    assert (tmp_path/'lab.json').read_text() == before
-    changed = {name: image.sub(1/127.5).clamp(-1, 1) for name, image in photographs().items()}
-    with pytest.raises(ValueError, match='another references: .* accept the references of the'):
+    assert (tmp_path / 'lab.json').read_text() == before
+    changed = {
+        name: image.sub(1 / 127.5).clamp(-1, 1) for name, image in photographs().items()
+    }
+    with pytest.raises(
+        ValueError, match='another references: .* accept the references of the'
+    ):
         small_lab(tmp_path, changed)
     small_lab(tmp_path, changed, accept=['references', 'tests'])
-    assert json.loads((tmp_path/'lab.json').read_text())['accepted'] == ['references', 'tests']
+    assert json.loads((tmp_path / 'lab.json').read_text())['accepted'] == [
+        'references',
+        'tests',
+    ]
 
 
 def test_results_of_an_earlier_version_go_on(tmp_path):
     lab = small_lab(tmp_path, photographs())
-    path = tmp_path/'lab.json'
+    path = tmp_path / 'lab.json'
     facts = json.loads(path.read_text())
-    old = facts | dict(references=digest(lab.z), tests={n: digest(z) for n, z in lab.tests.items()})
+    old = facts | dict(
+        references=digest(lab.z), tests={n: digest(z) for n, z in lab.tests.items()}
+    )
     del old['degradation']
     path.write_text(json.dumps(old))
     small_lab(tmp_path, photographs())
     assert json.loads(path.read_text()) == facts
 
 
-@pytest.mark.skipif(not SHARED.is_dir() or not os.environ.get('ODEBC_LPIPS_ALEX'),
-                    reason='needs the photographs that the results were measured on, and LPIPS')
+@pytest.mark.skipif(
+    not SHARED.is_dir() or not os.environ.get('ODEBC_LPIPS_ALEX'),
+    reason='needs the photographs that the results were measured on, and LPIPS',
+)
 @pytest.mark.parametrize('name', ['small', 'small-mid'])
 def test_shipped_results_are_of_these_photographs(name):
-    facts = json.loads((ROOT/'data/results'/name/'lab.json').read_text(encoding='utf8'))
+    facts = json.loads((ROOT / 'data/results' / name / 'lab.json').read_text(encoding='utf8'))
     assert facts['degradation'] == BICUBIC
     for test in ('Set5', 'Set14'):
-        images = list(byte_folder(SHARED/'test'/test).values())
-        room = sum((image.shape[1]//64)*(image.shape[2]//64) for image in images)
+        images = list(byte_folder(SHARED / 'test' / test).values())
+        room = sum((image.shape[1] // 64) * (image.shape[2] // 64) for image in images)
         n = min(facts['protocol']['few'], room)
         cut = tiles(images, n, 64, torch.Generator().manual_seed(0))
         assert picture_digest(cut) == facts['tests'][test]
@@ -284,18 +346,29 @@ def test_a_command_accepts_photographs_of_another_decoder(photo_folder, tmp_path
     import shutil
     from PIL import Image
     from odebc.cli import app
-    photos = shutil.copytree(photo_folder, tmp_path/'photos')
+
+    photos = shutil.copytree(photo_folder, tmp_path / 'photos')
     sizes = ['--k', '2', '--r', '4', '--unseen', '2', '--sampler', 'DDIM-1']
-    fixed = ['--distance', 'lpips-lite', '--precision', 'float32', '--out', str(tmp_path/'x_T')]
+    fixed = [
+        '--distance',
+        'lpips-lite',
+        '--precision',
+        'float32',
+        '--out',
+        str(tmp_path / 'x_T'),
+    ]
 
     def run(*more):
         command = ['search', '--images', str(photos), *sizes, *fixed, *more]
         app(command, standalone_mode=False, obj=dict(debug=False))
-        return BoundaryCondition.load(tmp_path/'x_T')
+        return BoundaryCondition.load(tmp_path / 'x_T')
+
     first = run()
     for path in photos.iterdir():
         image = Image.open(path)
-        for x, y in ((i, j) for i in range(5, image.width, 16) for j in range(5, image.height, 16)):
+        for x, y in (
+            (i, j) for i in range(5, image.width, 16) for j in range(5, image.height, 16)
+        ):
             red, *others = image.getpixel((x, y))
             image.putpixel((x, y), (red ^ 1, *others))
         image.save(path)

@@ -38,13 +38,21 @@ LEVEL = 1 / 255
 # Colours in closed form: no line of this is the package's
 
 D50 = np.array([0.9642, 1, 0.8249])
-CONES = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
+CONES = np.array(
+    [[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]]
+)
 D65 = (0.3127, 0.3290)
 SCREENS = {  # red, green, blue, white, curve
     'sRGB': ((0.64, 0.33), (0.3, 0.6), (0.15, 0.06), D65, 'sRGB'),
     'Display P3': ((0.68, 0.32), (0.265, 0.69), (0.15, 0.06), D65, 'sRGB'),
     'Adobe RGB': ((0.64, 0.33), (0.21, 0.71), (0.15, 0.06), D65, 563 / 256),
-    'ProPhoto': ((0.7347, 0.2653), (0.1596, 0.8404), (0.0366, 0.0001), (0.3457, 0.3585), 461 / 256),
+    'ProPhoto': (
+        (0.7347, 0.2653),
+        (0.1596, 0.8404),
+        (0.0366, 0.0001),
+        (0.3457, 0.3585),
+        461 / 256,
+    ),
     'BT.2020': ((0.708, 0.292), (0.17, 0.797), (0.131, 0.046), D65, 'sRGB'),
 }
 
@@ -124,13 +132,19 @@ def screen_icc(screen, version=4):
     colours = [(c + b'XYZ', xyz_tag(column)) for c, column in zip((b'r', b'g', b'b'), m.T)]
     return icc(
         b'RGB ',
-        [(b'wtpt', xyz_tag(D50)), *colours, *[(c + b'TRC', curve) for c in (b'r', b'g', b'b')]],
+        [
+            (b'wtpt', xyz_tag(D50)),
+            *colours,
+            *[(c + b'TRC', curve) for c in (b'r', b'g', b'b')],
+        ],
         version,
     )
 
 
 def grey_icc(curve, version=4):
-    return icc(b'GRAY', [(b'wtpt', xyz_tag(D50)), (b'kTRC', curve_tag(curve, version))], version)
+    return icc(
+        b'GRAY', [(b'wtpt', xyz_tag(D50)), (b'kTRC', curve_tag(curve, version))], version
+    )
 
 
 INKS = np.array(
@@ -229,11 +243,14 @@ def test_every_format_is_upright(orientation, way, tmp_path):
     assert_shows(tmp_path / f'x.{way}', right / 255, levels=4 if way in ('jpg', 'avif') else 0)
     with Image.open(tmp_path / f'x.{way}') as image:
         assert torch.equal(to_tensor(image), load_image(tmp_path / f'x.{way}'))
-        assert torch.equal(to_tensor(image), load_image(tmp_path / f'x.{way}'))  # now it is decoded
+        assert torch.equal(
+            to_tensor(image), load_image(tmp_path / f'x.{way}')
+        )  # now it is decoded
 
 
 @pytest.mark.parametrize(
-    'mode', ['1', 'L', 'LA', 'P', 'PA', 'RGBA', 'RGBX', 'CMYK', 'YCbCr', 'LAB', 'I;16', 'I;16B']
+    'mode',
+    ['1', 'L', 'LA', 'P', 'PA', 'RGBA', 'RGBX', 'CMYK', 'YCbCr', 'LAB', 'I;16', 'I;16B'],
 )
 @pytest.mark.parametrize('compression', [None, 'tiff_deflate'])
 def test_a_tiff_of_any_mode_is_upright(mode, compression, tmp_path):
@@ -258,7 +275,10 @@ def png(path, width, height, bits, kind, rows, before=(), after=()):
 
     def chunk(name, data):
         return (
-            struct.pack('>I', len(data)) + name + data + struct.pack('>I', zlib.crc32(name + data))
+            struct.pack('>I', len(data))
+            + name
+            + data
+            + struct.pack('>I', zlib.crc32(name + data))
         )
 
     head = struct.pack('>IIBBBBB', width, height, bits, kind, 0, 0, 0)
@@ -304,7 +324,11 @@ def test_numbers_that_mean_no_orientation_are_upright_without_a_word(way, number
 def test_damaged_exif_is_told_and_the_picture_read(suffix, tmp_path):
     right = smooth_levels(24, 40)
     for n, damaged in enumerate(
-        (b'Exif\0\0XX\0*\0\0\0\x08', b'Exif\0\0MM', b'Exif\0\0MM\0*' + struct.pack('>IH', 8, 900))
+        (
+            b'Exif\0\0XX\0*\0\0\0\x08',
+            b'Exif\0\0MM',
+            b'Exif\0\0MM\0*' + struct.pack('>IH', 8, 900),
+        )
     ):
         path = tmp_path / f'{n}.{suffix}'
         Image.fromarray(right).save(path, exif=damaged, **WAYS[suffix])
@@ -377,7 +401,10 @@ EXPECTED = {  # mode -> from what Pillow holds: colours in 0 … 1, alpha or Non
     '1': lambda a: (grey(a.astype(float)), None),
     'L': lambda a: (grey(a) / 255, None),
     'LA': lambda a: (grey(a[..., 0]) / 255, a[..., 1] / 255),
-    'La': lambda a: (np.minimum(grey(a[..., 0]) / np.maximum(a[..., 1:], 1), 1), a[..., 1] / 255),
+    'La': lambda a: (
+        np.minimum(grey(a[..., 0]) / np.maximum(a[..., 1:], 1), 1),
+        a[..., 1] / 255,
+    ),
     'P': lambda a: (PALETTE[a] / 255, None),
     'PA': lambda a: (PALETTE[a[..., 0]] / 255, a[..., 1] / 255),
     'RGB': lambda a: (a / 255, None),
@@ -402,7 +429,9 @@ def in_mode(mode, height=24, width=32):
     if mode == '1':
         return Image.fromarray(random_levels(height, width) > 127)
     if mode in ('I', 'F'):
-        return Image.fromarray(random_levels(height, width).astype(np.int32) * 257).convert(mode)
+        return Image.fromarray(random_levels(height, width).astype(np.int32) * 257).convert(
+            mode
+        )
     if mode.startswith('I;16'):
         order = '>u2' if mode == 'I;16B' else '<u2'
         numbers = random_levels(height, width, most=65535, dtype=np.uint16)
@@ -442,7 +471,9 @@ def test_every_mode_that_pillow_writes_is_right_or_refused(mode, suffix, tmp_pat
             load_picture(path)
         return
     colours, alpha = expected
-    assert_shows(path, colours, alpha, levels=1 if held in ('YCbCr', 'LAB', 'La', 'CMYK') else 0.01)
+    assert_shows(
+        path, colours, alpha, levels=1 if held in ('YCbCr', 'LAB', 'La', 'CMYK') else 0.01
+    )
     laid = colours if alpha is None else colours * alpha[..., None] + 1 - alpha[..., None]
     assert np.abs(unit(load_image(path)) - laid).max() <= LEVEL
 
@@ -532,17 +563,23 @@ def test_the_profiles_that_imagecms_makes(tmp_path):
             UserWarning,
             match=f'{kind}.tif: its colour profile cannot be used.*read as sRGB.*it is for',
         ):
-            assert np.allclose(unit(load_image(tmp_path / f'{kind}.tif')), levels / 255, atol=1e-6)
+            assert np.allclose(
+                unit(load_image(tmp_path / f'{kind}.tif')), levels / 255, atol=1e-6
+            )
 
 
 @pytest.mark.parametrize('suffix', ['png', 'tif', 'jpg'])
 @pytest.mark.parametrize('curve', [1.8, 'sRGB', 1.0])
 def test_greyscale_with_a_profile(curve, suffix, tmp_path):
     levels = np.arange(256, dtype=np.uint8).repeat(16).reshape(64, 64)
-    expected = from_xyz(D50 * linear(levels / 255, 461 / 256 if curve == 1.8 else curve)[..., None])
+    expected = from_xyz(
+        D50 * linear(levels / 255, 461 / 256 if curve == 1.8 else curve)[..., None]
+    )
     kinds = {'grey': grey_icc(461 / 256 if curve == 1.8 else curve, 2)}
     if curve == 1.8:
-        kinds['colour'] = screen_icc(SCREENS['ProPhoto'], 2)  # grey is red, green and blue alike
+        kinds['colour'] = screen_icc(
+            SCREENS['ProPhoto'], 2
+        )  # grey is red, green and blue alike
     for name, profile in kinds.items():
         path = tmp_path / f'{name}.{suffix}'
         Image.fromarray(levels).save(
@@ -584,7 +621,9 @@ def test_colours_of_ink(tmp_path):
         assert (
             np.abs(held.astype(int) - blocks).max() <= 2
         )  # Adobe's files hold 255 − ink, which Pillow knows
-        assert_shows(tmp_path / f'{name}.jpg', ink_on_screen(held / 255) if profile else inks(held))
+        assert_shows(
+            tmp_path / f'{name}.jpg', ink_on_screen(held / 255) if profile else inks(held)
+        )
 
 
 def jpeg_scan(levels, transform):
@@ -605,7 +644,9 @@ def jpeg_scan(levels, transform):
         struct.pack('>BHHB', 8, height, width, 4)
         + b''.join(bytes([i + 1, 0x11, 0]) for i in range(4)),
     )
-    lengths = bytes([0, 0, 0, 12] + [0] * 12)  # twelve codes of 4 bits: the size of the difference
+    lengths = bytes(
+        [0, 0, 0, 12] + [0] * 12
+    )  # twelve codes of 4 bits: the size of the difference
     codes = segment(0xC4, bytes([0]) + lengths + bytes(range(12))) + segment(
         0xC4, bytes([0x10, 0, 1] + [0] * 14 + [0])
     )  # and one of 2 bits: the end of the block
@@ -631,7 +672,9 @@ def jpeg_scan(levels, transform):
 
 def test_ink_of_16_bits(tmp_path):
     numbers = random_levels(24, 32, 4, most=65535, dtype=np.uint16)
-    tifffile.imwrite(tmp_path / 'x.tif', numbers, photometric='separated', iccprofile=ink_icc())
+    tifffile.imwrite(
+        tmp_path / 'x.tif', numbers, photometric='separated', iccprofile=ink_icc()
+    )
     with pytest.raises(
         OdebcError,
         match='x.tif as an image: it has 16 bits, and a profile that is a table.*8 bits',
@@ -694,12 +737,22 @@ def test_a_damaged_profile_is_told_and_not_used(suffix, tmp_path):
 def test_profiles_that_pillow_drops_are_told(tmp_path):
     "PNG's own packing of the profile is damaged; a JPEG lacks a part of it"
     rows = [row.tobytes() for row in smooth_levels(24, 32)]
-    png(tmp_path / 'x.png', 32, 24, 8, 2, rows, before=[(b'iCCP', b'name\0\0' + b'not compressed')])
+    png(
+        tmp_path / 'x.png',
+        32,
+        24,
+        8,
+        2,
+        rows,
+        before=[(b'iCCP', b'name\0\0' + b'not compressed')],
+    )
     Image.fromarray(smooth_levels(24, 32)).save(
         tmp_path / 'x.jpg', icc_profile=screen_icc(SCREENS['Adobe RGB'])
     )
     content = (tmp_path / 'x.jpg').read_bytes()
-    (tmp_path / 'x.jpg').write_bytes(content.replace(b'ICC_PROFILE\0\1\1', b'ICC_PROFILE\0\1\2'))
+    (tmp_path / 'x.jpg').write_bytes(
+        content.replace(b'ICC_PROFILE\0\1\1', b'ICC_PROFILE\0\1\2')
+    )
     for suffix in ('png', 'jpg'):
         with pytest.warns(UserWarning, match=f'x.{suffix}: its colour profile cannot be used'):
             load_picture(tmp_path / f'x.{suffix}')
@@ -729,9 +782,9 @@ def test_a_profile_inside_a_bmp(tmp_path):
 
     def bitmap(space, profile):
         head = (
-            struct.pack('<IiiHHIIiiII', 124, 32, -24, 1, 24, 0, 24 * 96, 2835, 2835, 0, 0).ljust(
-                56, b'\0'
-            )
+            struct.pack(
+                '<IiiHHIIiiII', 124, 32, -24, 1, 24, 0, 24 * 96, 2835, 2835, 0, 0
+            ).ljust(56, b'\0')
             + space
         )
         head = head.ljust(108, b'\0') + struct.pack('<IIII', 4, 124 + 24 * 96, len(profile), 0)
@@ -769,12 +822,18 @@ GAMMA = {  # the chunks, and what they mean
     'linear': ([(b'gAMA', struct.pack('>I', 100_000))], (*SCREENS['sRGB'][:4], 1.0)),
     'Macintosh': ([(b'gAMA', struct.pack('>I', 55_556))], (*SCREENS['sRGB'][:4], 1.8)),
     "sRGB's": ([(b'gAMA', struct.pack('>I', 45_455))], SCREENS['sRGB']),
-    'primaries': ([(b'cHRM', chroma(SCREENS['Adobe RGB']))], (*SCREENS['Adobe RGB'][:4], 'sRGB')),
+    'primaries': (
+        [(b'cHRM', chroma(SCREENS['Adobe RGB']))],
+        (*SCREENS['Adobe RGB'][:4], 'sRGB'),
+    ),
     'both': (
         [(b'gAMA', struct.pack('>I', 55_556)), (b'cHRM', chroma(SCREENS['ProPhoto']))],
         (*SCREENS['ProPhoto'][:4], 1.8),
     ),
-    'sRGB overrules': ([(b'gAMA', struct.pack('>I', 100_000)), (b'sRGB', b'\0')], SCREENS['sRGB']),
+    'sRGB overrules': (
+        [(b'gAMA', struct.pack('>I', 100_000)), (b'sRGB', b'\0')],
+        SCREENS['sRGB'],
+    ),
     'a profile overrules': (
         [
             (b'gAMA', struct.pack('>I', 100_000)),
@@ -921,7 +980,9 @@ def test_all_16_bits_of_a_png_are_read(kind, channels, name, tmp_path):
     numbers = random_levels(32, 48, channels, most=65535, dtype=np.uint16)
     numbers[:8, ..., :] //= 64  # dark, where the curves are steep
     profile = (
-        [] if name is None else [(b'iCCP', b'x\0\0' + zlib.compress(screen_icc(SCREENS[name])))]
+        []
+        if name is None
+        else [(b'iCCP', b'x\0\0' + zlib.compress(screen_icc(SCREENS[name])))]
     )
     png(
         tmp_path / 'x.png',
@@ -985,21 +1046,31 @@ TIFFS = {  # what is written, and what it means
 def test_tiff_as_another_program_writes_it(kind, bits, order, compression, tmp_path):
     channels, options, means = TIFFS[kind]
     most = 2**bits - 1
-    numbers = random_levels(*(24, 32, channels)[: 3 if channels else 2], most=most, dtype=np.uint16)
+    numbers = random_levels(
+        *(24, 32, channels)[: 3 if channels else 2], most=most, dtype=np.uint16
+    )
     if kind[-1] == 'a':
         numbers[..., -1] |= most // 2 + 1
         numbers[..., :-1] = np.minimum(numbers[..., :-1], numbers[..., -1:])
     path = tmp_path / 'x.tif'
     tifffile.imwrite(
-        path, numbers.astype(f'uint{bits}'), byteorder=order, compression=compression, **options
+        path,
+        numbers.astype(f'uint{bits}'),
+        byteorder=order,
+        compression=compression,
+        **options,
     )
     if bits == 16 and (
         kind in ('LA', 'La') or kind == 'white is 0' and order == '>'
     ):  # unknown to Pillow
-        with pytest.raises(OdebcError, match='cannot read .*x.tif as an image: cannot identify'):
+        with pytest.raises(
+            OdebcError, match='cannot read .*x.tif as an image: cannot identify'
+        ):
             load_picture(path)
         return
-    assert_shows(path, *means(numbers / most), levels=1 if kind[-1] == 'a' and bits == 8 else 0.01)
+    assert_shows(
+        path, *means(numbers / most), levels=1 if kind[-1] == 'a' and bits == 8 else 0.01
+    )
 
 
 def test_a_tiff_in_strips_or_tiles_of_16_bits(tmp_path):
@@ -1035,7 +1106,8 @@ def test_twelve_bits(tmp_path):
         (279, 4, 6),
     ]
     entries = b''.join(
-        struct.pack('<HHI', tag, kind, 1) + struct.pack('<I', value) for tag, kind, value in tags
+        struct.pack('<HHI', tag, kind, 1) + struct.pack('<I', value)
+        for tag, kind, value in tags
     )
     (tmp_path / 'x.tif').write_bytes(
         b'II*\0'
@@ -1070,7 +1142,11 @@ def test_what_pillow_would_read_wrongly_is_refused(tmp_path):
         ('compressed', dict(compression='zlib')),
     ):
         tifffile.imwrite(
-            tmp_path / f'{name}.tif', numbers, photometric='rgb', planarconfig='separate', **how
+            tmp_path / f'{name}.tif',
+            numbers,
+            photometric='rgb',
+            planarconfig='separate',
+            **how,
         )
         with pytest.raises(
             OdebcError,
@@ -1095,7 +1171,9 @@ def test_pictures_beyond_pillows_limit(way, low_limit, tmp_path):
     Image.fromarray(levels).save(tmp_path / f'x.{way}', **WAYS[way])
     with pytest.raises(Image.DecompressionBombError):
         Image.open(tmp_path / f'x.{way}').load()
-    assert_shows(tmp_path / f'x.{way}', levels / 255, levels=4 if way in ('jpg', 'avif') else 0)
+    assert_shows(
+        tmp_path / f'x.{way}', levels / 255, levels=4 if way in ('jpg', 'avif') else 0
+    )
     assert Image.MAX_IMAGE_PIXELS == 100
 
 
@@ -1157,7 +1235,9 @@ def test_of_several_pictures_the_first_is_read_with_a_word(tmp_path):
             UserWarning, match=f'x.{suffix}: it holds several pictures, and the first is read'
         ) as told:
             assert np.allclose(
-                unit(load_image(tmp_path / f'x.{suffix}')), smooth_levels(24, 40) / 255, atol=1e-6
+                unit(load_image(tmp_path / f'x.{suffix}')),
+                smooth_levels(24, 40) / 255,
+                atol=1e-6,
             )
         assert len(told) == 1
     first.save(
@@ -1262,11 +1342,21 @@ def test_what_is_hidden_is_hidden_everywhere(album, monkeypatch):
     assert not any(
         map(
             is_image,
-            ('.a.png', '.thumbnails/a.png', 'b/.x/c/a.png', '__MACOSX/Set/a.png', 'a.txt', 'a'),
+            (
+                '.a.png',
+                '.thumbnails/a.png',
+                'b/.x/c/a.png',
+                '__MACOSX/Set/a.png',
+                'a.txt',
+                'a',
+            ),
         )
     )
     assert all(
-        map(is_image, ('a.png', './a.PNG', '../a.jpg', 'b.c/a.tiff', '/home/me/.cache/Set5/a.png'))
+        map(
+            is_image,
+            ('a.png', './a.PNG', '../a.jpg', 'b.c/a.tiff', '/home/me/.cache/Set5/a.png'),
+        )
     )
     for name in ('coffee', 'chelsea', 'rocket'):
         (album / f'{name}.png').unlink()
@@ -1313,7 +1403,9 @@ def test_a_copy_stays_with_its_original(copy):
     for seed in range(3):
         for kind in (images, {name: to_bytes(x) for name, x in images.items()}):
             left, right = split(kind, seed=seed)
-            assert not {name.split()[-1] for name in left} & {name.split()[-1] for name in right}
+            assert not {name.split()[-1] for name in left} & {
+                name.split()[-1] for name in right
+            }
             assert left.keys() | right.keys() == images.keys() and left and right
 
 

@@ -16,7 +16,7 @@ from odebc import precision
 from odebc.data import degrade, photographs, tiles
 from odebc.enlarge import kept_facts
 from odebc.metrics import ALEX_VARIABLE, best_distance
-from odebc.precision import Choice, by_cpu, by_gpu, by_time, chosen, cpu_features, found_out
+from odebc.precision import Choice, by_cpu, by_gpu, by_time, cpu_features, found_out
 from odebc.scores import BoundaryCondition, candidates
 from odebc.train import SR3
 
@@ -147,7 +147,9 @@ def test_what_capability_tells_is_not_measured(features, expected, free, small, 
 )
 def test_in_doubt_the_clock_decides(features, times, expected, free, small, monkeypatch):
     monkeypatch.setenv('ONEDNN_MAX_CPU_ISA', 'AVX2')  # so that not even AMX tells
-    monkeypatch.setattr(precision, 'cpu_features', lambda: features and frozenset(features.split()))
+    monkeypatch.setattr(
+        precision, 'cpu_features', lambda: features and frozenset(features.split())
+    )
     monkeypatch.setattr(precision, 'race', lambda call: times)
     choice = found_out(small.net, 64)
     assert (choice.precision, choice.ratio) == (expected, times[0] / times[1])
@@ -155,9 +157,14 @@ def test_in_doubt_the_clock_decides(features, times, expected, free, small, monk
 
 def test_scattered_times_do_not_flip_a_draw():
     g = random.Random(0)
-    scattered = lambda: g.uniform(0.94, 1.06)
+
+    def scattered():
+        return g.uniform(0.94, 1.06)
+
     assert {by_time(scattered(), scattered()).precision for _ in range(1000)} == {'float32'}
-    assert {by_time(1.4 * scattered(), scattered()).precision for _ in range(1000)} == {'bfloat16'}
+    assert {by_time(1.4 * scattered(), scattered()).precision for _ in range(1000)} == {
+        'bfloat16'
+    }
 
 
 def test_measured_once_in_a_process(free, small, monkeypatch):
@@ -272,7 +279,8 @@ def test_on_this_machine(free):
     z = tiles(list(photographs().values()), 8, 64, torch.Generator().manual_seed(0))
     x_T, y = candidates(8, model.shape, seed=7), degrade(z)
     a, b, low = (
-        m.h(x_T, y, 'DDIM-10') for m in (exact, model, SR3.from_pretrained('small', 'bfloat16'))
+        m.h(x_T, y, 'DDIM-10')
+        for m in (exact, model, SR3.from_pretrained('small', 'bfloat16'))
     )
     assert a.dtype == b.dtype == low.dtype == torch.float32
     assert torch.equal(a, b) == (model.precision == 'float32')
@@ -349,7 +357,10 @@ def test_two_processes_search_in_one_precision_and_say_it_once(tmp_path):
         '--out',
         tmp_path / 'x_T',
     ]
-    for line in ('precision: bfloat16, as ODEBC_PRECISION says', 'precision: bfloat16, as in x_T'):
+    for line in (
+        'precision: bfloat16, as ODEBC_PRECISION says',
+        'precision: bfloat16, as in x_T',
+    ):
         says = 'bfloat16' if 'says' in line else 'float32'
         done = subprocess.run(
             command,
@@ -437,7 +448,9 @@ def test_results_go_on_in_their_precision(tmp_path):
         wait_for(lambda: BoundaryCondition.load(path).solves > before.solves, second)
     assert BoundaryCondition.load(path).meta['bf16'] is True
     assert 'precision: bfloat16, as in lab.json' in (tmp_path / 'said').read_text()
-    refused = odebc('results', '--quick', '--out', tmp_path, '--precision', 'float32', status=2)
+    refused = odebc(
+        'results', '--quick', '--out', tmp_path, '--precision', 'float32', status=2
+    )
     assert (
         'holds results with another precision (bfloat16, not float32): give another folder'
         in refused.stderr
@@ -475,7 +488,10 @@ def test_an_enlargement_goes_on_in_its_precision(photo_folder, tmp_path):
 
 def test_a_training_goes_on_in_its_precision(photo_folder, tmp_path):
     args = ['train', '--images', photo_folder, '--out', tmp_path, '--batch', 2, '--size', 32]
-    record = lambda: json.loads((tmp_path / 'record.json').read_text())
+
+    def record():
+        return json.loads((tmp_path / 'record.json').read_text())
+
     assert (
         'precision: bfloat16, as asked'
         in odebc(*args, '--steps', 2, '--precision', 'bfloat16').stdout
@@ -539,7 +555,15 @@ def test_the_report_says_it(tmp_path):
 
     photos = list(photographs().values())
     tiny = Protocol(
-        K=2, R=2, n=2, few=2, ode=['DDIM-2'], ddpm=[], draws=1, matrix=(2, 2, 'DDIM-1'), blocks=1
+        K=2,
+        R=2,
+        n=2,
+        few=2,
+        ode=['DDIM-2'],
+        ddpm=[],
+        draws=1,
+        matrix=(2, 2, 'DDIM-1'),
+        blocks=1,
     )
     for folder, name in (('a', 'float32'), ('b', 'bfloat16')):
         lab = Lab(
@@ -556,7 +580,9 @@ def test_the_older_options(monkeypatch, capsys):
     from odebc import cli
 
     assert cli.in_older_words('auto', None) == 'auto'
-    assert cli.in_older_words('auto', True) == cli.in_older_words('bfloat16', True) == 'bfloat16'
+    assert (
+        cli.in_older_words('auto', True) == cli.in_older_words('bfloat16', True) == 'bfloat16'
+    )
     assert cli.in_older_words('auto', False) == 'float32'
     assert '--bf16 is now called --precision bfloat16' in capsys.readouterr().err
     with pytest.raises(
@@ -575,7 +601,9 @@ def test_the_older_options(monkeypatch, capsys):
 def test_an_unknown_precision_is_refused(command, photo_folder, tmp_path, monkeypatch, capsys):
     from odebc import cli
 
-    args = dict(upscale=['--x-t', 'x', 'y'], train=['--images', str(photo_folder)]).get(command, [])
+    args = dict(upscale=['--x-t', 'x', 'y'], train=['--images', str(photo_folder)]).get(
+        command, []
+    )
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, 'argv', ['odebc', command, *args, '--precision', 'half'])
     handlers = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
@@ -612,7 +640,18 @@ def test_a_tool_keeps_the_fact(photo_folder, tmp_path, monkeypatch):
     rows = tmp_path / 'rows.json'
     monkeypatch.setenv('ODEBC_PRECISION', 'float32')
     for how in (['--bf16'], ['--precision', 'auto']):
-        args = ['DDIM-1', '--images', photo_folder, '--crops', 2, '--size', 32, '--out', rows, *how]
+        args = [
+            'DDIM-1',
+            '--images',
+            photo_folder,
+            '--crops',
+            2,
+            '--size',
+            32,
+            '--out',
+            rows,
+            *how,
+        ]
         monkeypatch.setattr(sys, 'argv', ['evaluate.py', *map(str, args)])
         runpy.run_path(str(ROOT / 'tools/evaluate.py'), run_name='__main__')
     assert [row['bf16'] for row in json.loads(rows.read_text())] == [True, True, False, False]
@@ -621,7 +660,9 @@ def test_a_tool_keeps_the_fact(photo_folder, tmp_path, monkeypatch):
 def test_the_benchmark_prints_its_table(free, monkeypatch, capsys):
     monkeypatch.setattr(sys, 'argv', ['precision.py', 'small', '--images', '2'])
     runpy.run_path(str(ROOT / 'benchmarks/precision.py'), run_name='__main__')
-    row = [part.strip() for part in capsys.readouterr().out.splitlines()[-1].strip('|').split('|')]
+    row = [
+        part.strip() for part in capsys.readouterr().out.splitlines()[-1].strip('|').split('|')
+    ]
     assert row[0] == 'small' and row[2] in ('float32', 'bfloat16')
     assert (
         float(row[3]) > 0 and 0 < float(row[8]) < 0.02

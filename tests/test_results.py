@@ -1,4 +1,5 @@
 "Results: the same numbers twice, nobody else's folder, no test image in training or among the references."
+
 import hashlib
 import json
 import math
@@ -18,205 +19,370 @@ from odebc.results import agreement, choice_by, matrix, report, section, table, 
 from odebc.scores import BoundaryCondition
 from odebc.train import SR3
 
-RESULTS = Path(__file__).parents[1]/'data/results'
-SHARED = Path(__file__).parents[2]/'shared/data'
-TINY = Protocol(K=6, R=2, n=4, few=4, ode=['DDIM-3', 'DPMS-3'], ddpm=['DDPM-5'], draws=2, matrix=(12, 3, 'DDIM-2'), blocks=2)
+RESULTS = Path(__file__).parents[1] / 'data/results'
+SHARED = Path(__file__).parents[2] / 'shared/data'
+TINY = Protocol(
+    K=6,
+    R=2,
+    n=4,
+    few=4,
+    ode=['DDIM-3', 'DPMS-3'],
+    ddpm=['DDPM-5'],
+    draws=2,
+    matrix=(12, 3, 'DDIM-2'),
+    blocks=2,
+)
 
 
 def lab(folder, protocol=TINY, model='small'):
     ours, theirs = split(photographs())
-    return Lab(SR3.from_pretrained(model), protocol, list(ours.values()), dict(photographs=list(theirs.values())), folder)
+    return Lab(
+        SR3.from_pretrained(model),
+        protocol,
+        list(ours.values()),
+        dict(photographs=list(theirs.values())),
+        folder,
+    )
 
 
 def without_times(folder):
-    lines = (folder/'results.csv').read_text().splitlines()
+    lines = (folder / 'results.csv').read_text().splitlines()
     return [line.rsplit(',', 1)[0] for line in lines]
 
 
 @pytest.mark.timeout(1800)  # two whole reports
 def test_two_runs_give_the_same_numbers_and_all_files(tmp_path):
-    one, two = (report(lab(tmp_path/name), 'photographs') for name in ('one', 'two'))
-    assert without_times(tmp_path/'one') == without_times(tmp_path/'two')
+    one, two = (report(lab(tmp_path / name), 'photographs') for name in ('one', 'two'))
+    assert without_times(tmp_path / 'one') == without_times(tmp_path / 'two')
+
     # rows with times aside, the reports agree word for word
-    rows = lambda text: [line for line in text.splitlines() if not line.startswith('| D') and 'bicubic' not in line]
+    def rows(text):
+        return [
+            line
+            for line in text.splitlines()
+            if not line.startswith('| D') and 'bicubic' not in line
+        ]
+
     assert rows(one) == rows(two)
-    assert {path.name for path in (tmp_path/'one').glob('*.*')} >= {'results.md', 'results.csv', 'story.jpg', 'ablation.png', 'agreement.png', 'matrix.safetensors', 'x_T-DDIM-3.safetensors', 'lab.json'}
+    assert {path.name for path in (tmp_path / 'one').glob('*.*')} >= {
+        'results.md',
+        'results.csv',
+        'story.jpg',
+        'ablation.png',
+        'agreement.png',
+        'matrix.safetensors',
+        'x_T-DDIM-3.safetensors',
+        'lab.json',
+    }
 
 
 def test_a_stopped_run_goes_on_and_ends_the_same(tmp_path, monkeypatch):
     calls, last, h = [], math.inf, SR3.h
 
     def failing(self, *args, **how):
-        if len(calls) == last: raise KeyboardInterrupt
+        if len(calls) == last:
+            raise KeyboardInterrupt
         calls.append(1)
         return h(self, *args, **how)
+
     monkeypatch.setattr(SR3, 'h', failing)
-    whole = table_1(lab(tmp_path/'whole'), 'photographs')
+    whole = table_1(lab(tmp_path / 'whole'), 'photographs')
     n, last = len(calls), len(calls) + 5
-    with pytest.raises(KeyboardInterrupt): table_1(lab(tmp_path/'stopped'), 'photographs')
+    with pytest.raises(KeyboardInterrupt):
+        table_1(lab(tmp_path / 'stopped'), 'photographs')
     last = math.inf
-    again = table_1(lab(tmp_path/'stopped'), 'photographs')
-    assert len(calls) == 2*n > 10    # nothing was measured twice
+    again = table_1(lab(tmp_path / 'stopped'), 'photographs')
+    assert len(calls) == 2 * n > 10  # nothing was measured twice
     for row in whole:
-        for metric in ('distance', 'PSNR', 'SSIM'): assert (whole[row][metric] - again[row][metric]).abs().max() < 1e-4
+        for metric in ('distance', 'PSNR', 'SSIM'):
+            assert (whole[row][metric] - again[row][metric]).abs().max() < 1e-4
 
 
 def test_the_matrix_has_as_many_pairs_as_the_references_hold(tmp_path):
     ours, theirs = split(photographs())
-    two = Lab(SR3.from_pretrained('small'), TINY, [next(iter(ours.values()))[:, :64, :128]], dict(photographs=list(theirs.values())), tmp_path)
+    two = Lab(
+        SR3.from_pretrained('small'),
+        TINY,
+        [next(iter(ours.values()))[:, :64, :128]],
+        dict(photographs=list(theirs.values())),
+        tmp_path,
+    )
     assert matrix(two)['MSE'].shape == (12, 2)
 
 
 def test_a_folder_belongs_to_one_laboratory(tmp_path):
     lab(tmp_path)
-    with pytest.raises(ValueError, match='results with another protocol'): lab(tmp_path, replace(TINY, K=7))
+    with pytest.raises(ValueError, match='results with another protocol'):
+        lab(tmp_path, replace(TINY, K=7))
     model = SR3.from_pretrained()
-    with torch.no_grad(): model.net.F.last.bias.add_(.1)
-    model.save_pretrained(tmp_path/'other')
-    with pytest.raises(ValueError, match='results with another network'): lab(tmp_path, model=tmp_path/'other')
+    with torch.no_grad():
+        model.net.F.last.bias.add_(0.1)
+    model.save_pretrained(tmp_path / 'other')
+    with pytest.raises(ValueError, match='results with another network'):
+        lab(tmp_path, model=tmp_path / 'other')
 
 
 def test_a_changed_score_changes_the_table(tmp_path):
     "What the table says is what was measured: nothing else supplies its numbers"
     mine = lab(tmp_path)
     before = markdown(table_1(mine, 'photographs'))
-    file = next((tmp_path/'scores'/'photographs').glob('DDPM*'))
+    file = next((tmp_path / 'scores' / 'photographs').glob('DDPM*'))
     file.write_text(file.read_text().replace('0.', '0.9', 1))
     assert markdown(table_1(mine, 'photographs')) != before
-    (tmp_path/'matrix.safetensors').write_bytes(b'')
-    with pytest.raises(ValueError, match='matrix.safetensors is damaged'): matrix(mine)
+    (tmp_path / 'matrix.safetensors').write_bytes(b'')
+    with pytest.raises(ValueError, match='matrix.safetensors is damaged'):
+        matrix(mine)
     file.write_text('{')
-    with pytest.raises(ValueError, match=r'\.json is damaged'): table_1(mine, 'photographs')
+    with pytest.raises(ValueError, match=r'\.json is damaged'):
+        table_1(mine, 'photographs')
 
 
 def test_measure_scores_each_image_once(tmp_path):
     z = tiles(list(photographs().values()), 5, 64, torch.Generator().manual_seed(0))
     seen = []
-    row = measure(lambda y, numbers: (seen.extend(numbers), F.interpolate(y, scale_factor=4))[1], z, degrade(z), lambda a, b: (a - b).abs().mean((1, 2, 3)), batch=2)
+    row = measure(
+        lambda y, numbers: (seen.extend(numbers), F.interpolate(y, scale_factor=4))[1],
+        z,
+        degrade(z),
+        lambda a, b: (a - b).abs().mean((1, 2, 3)),
+        batch=2,
+    )
     assert seen == [0, 1, 2, 3, 4] and all(len(v) == 5 for v in row.values())
 
 
 # --- the shipped results
 
+
 @pytest.fixture(params=sorted(path.parent.name for path in RESULTS.glob('*/results.csv')))
 def shipped(request, tmp_path):
     "A shipped folder, and a laboratory with the same network (in float32) and the photographs that travel with the packages"
-    theirs = json.loads((RESULTS/request.param/'lab.json').read_text())
+    theirs = json.loads((RESULTS / request.param / 'lab.json').read_text())
     mine = lab(tmp_path, Protocol(**theirs['protocol']), request.param)
     assert picture_digest(mine.tests['photographs']) == theirs['tests']['photographs']
-    return RESULTS/request.param, mine
+    return RESULTS / request.param, mine
 
 
-def scores(folder, test, name): return {metric: torch.tensor(v) for metric, v in json.loads((folder/'scores'/test/f'{name}.json').read_text()).items()}
+def scores(folder, test, name):
+    return {
+        metric: torch.tensor(v)
+        for metric, v in json.loads(
+            (folder / 'scores' / test / f'{name}.json').read_text()
+        ).items()
+    }
 
 
 def test_the_shipped_table_is_the_mean_of_the_shipped_scores(shipped):
     folder, mine = shipped
-    rows, lines = methods(mine.model, mine.p.ddpm, dict.fromkeys(mine.p.ode), mine.p.draws), table(folder.name)
+    rows, lines = (
+        methods(mine.model, mine.p.ddpm, dict.fromkeys(mine.p.ode), mine.p.draws),
+        table(folder.name),
+    )
     for line in lines:
-        if line['metric'] not in ('LPIPS', 'PSNR', 'SSIM'): continue
-        kept = torch.stack([scores(folder, line['set'], name)[line['metric'].replace('LPIPS', 'distance')] for name in rows[line['method']]]).mean(0)
-        assert len(kept) == int(line['images']) and torch.allclose(torch.tensor(stats(kept)), torch.tensor([float(line['mean']), float(line['standard error'])]), rtol=0, atol=2e-5)
-    assert {(line['method'], line['set']) for line in lines} == {(method, test) for method in rows for test in json.loads((folder/'lab.json').read_text())['tests']}
+        if line['metric'] not in ('LPIPS', 'PSNR', 'SSIM'):
+            continue
+        kept = torch.stack(
+            [
+                scores(folder, line['set'], name)[line['metric'].replace('LPIPS', 'distance')]
+                for name in rows[line['method']]
+            ]
+        ).mean(0)
+        assert len(kept) == int(line['images']) and torch.allclose(
+            torch.tensor(stats(kept)),
+            torch.tensor([float(line['mean']), float(line['standard error'])]),
+            rtol=0,
+            atol=2e-5,
+        )
+    assert {(line['method'], line['set']) for line in lines} == {
+        (method, test)
+        for method in rows
+        for test in json.loads((folder / 'lab.json').read_text())['tests']
+    }
 
 
 # How far the mean of eight images, and a single one, may be from the shipped score, which was computed in bfloat16. Plain SR3 divides
 # the error of its noise estimate by α_t, and so magnifies the rounding; what x̃_T gains there, .17 in the mean, is far more than is allowed.
-CLOSE = {'small': dict(PSNR=(.02, .1), SSIM=(.002, .005), distance=(.002, .005)), 'small-mid': dict(PSNR=(1, 2.5), SSIM=(.05, .15), distance=(.03, .15))}
+CLOSE = {
+    'small': dict(PSNR=(0.02, 0.1), SSIM=(0.002, 0.005), distance=(0.002, 0.005)),
+    'small-mid': dict(PSNR=(1, 2.5), SSIM=(0.05, 0.15), distance=(0.03, 0.15)),
+}
 
 
 def test_a_sample_of_the_shipped_scores_is_measured_again(shipped):
     folder, mine = shipped
     label = mine.p.ode[0]
-    rows = methods(mine.model, mine.p.ddpm, {label: BoundaryCondition.load(folder/f'x_T-{label}.safetensors').x_T}, mine.p.draws)
+    rows = methods(
+        mine.model,
+        mine.p.ddpm,
+        {label: BoundaryCondition.load(folder / f'x_T-{label}.safetensors').x_T},
+        mine.p.draws,
+    )
     for method in ('bicubic', label, f'{label} + x̃_T'):
         for name, solve in rows[method].items():
-            kept, again = scores(folder, 'photographs', name), measure(solve, mine.tests['photographs'][:8], mine.y_tests['photographs'][:8], mine.distance)
+            kept, again = (
+                scores(folder, 'photographs', name),
+                measure(
+                    solve,
+                    mine.tests['photographs'][:8],
+                    mine.y_tests['photographs'][:8],
+                    mine.distance,
+                ),
+            )
             for metric, (mean, single) in CLOSE[folder.name].items():
-                if metric == 'distance' and mine.distance_name != 'LPIPS': continue
+                if metric == 'distance' and mine.distance_name != 'LPIPS':
+                    continue
                 error = kept[metric][:8] - again[metric]
                 assert error.mean().abs() < mean and error.abs().max() < single, (name, metric)
 
 
-@pytest.mark.parametrize('title', ['Searches', 'Figures 1, 2 and 4', 'Figure 3', 'Table 6', 'Simple tricks', 'What tells a score?', 'Over-fitting to the references', 'Transfer between distances', 'Transfer between samplers'])
+@pytest.mark.parametrize(
+    'title',
+    [
+        'Searches',
+        'Figures 1, 2 and 4',
+        'Figure 3',
+        'Table 6',
+        'Simple tricks',
+        'What tells a score?',
+        'Over-fitting to the references',
+        'Transfer between distances',
+        'Transfer between samplers',
+    ],
+)
 def test_the_shipped_report_is_whole(shipped, title):
     text = section(title, shipped[0].name)
-    assert all((shipped[0]/file).stat().st_size > 5000 for file in re.findall(r'\((\S+\.(?:png|jpg))\)', text)) and len(text) > 10
+    assert (
+        all(
+            (shipped[0] / file).stat().st_size > 5000
+            for file in re.findall(r'\((\S+\.(?:png|jpg))\)', text)
+        )
+        and len(text) > 10
+    )
 
 
 def test_the_shipped_matrix_and_scores_give_the_shipped_tables(shipped):
     folder, mine = shipped
-    D = load_file(folder/'matrix.safetensors')
+    D = load_file(folder / 'matrix.safetensors')
     K, R, label = mine.p.matrix
     assert all(d.shape == (100 if name == 'unconditional' else K, R) for name, d in D.items())
     for name, v in agreement(D).items():
-        if name != 'C': assert f'| {name} | {v:.3f} |' in section('Table 6', folder.name)
-    for (a, b), v in choice_by(D, mine.p.blocks).items(): assert f'| {a} → {b} | {v:.2f} |' in section('Transfer between distances', folder.name)
+        if name != 'C':
+            assert f'| {name} | {v:.3f} |' in section('Table 6', folder.name)
+    for (a, b), v in choice_by(D, mine.p.blocks).items():
+        assert f'| {a} → {b} | {v:.2f} |' in section('Transfer between distances', folder.name)
     for (k, r), chosen in winners(D['LPIPS'], mine.p.blocks).items():
-        means = torch.stack([scores(folder, 'BSD100', f'{label} candidate {i}')['distance'].mean() for i in chosen])
-        assert f'| K = {k}, R = {r} | {means.mean():.4f} ± {means.std():.4f} ' in section('Figure 3', folder.name)
+        means = torch.stack(
+            [
+                scores(folder, 'BSD100', f'{label} candidate {i}')['distance'].mean()
+                for i in chosen
+            ]
+        )
+        assert f'| K = {k}, R = {r} | {means.mean():.4f} ± {means.std():.4f} ' in section(
+            'Figure 3', folder.name
+        )
 
 
 def test_the_searches_tell_which_samplers_are_alike():
     "The figures of page 10: correlations of the candidates' mean scores on the pairs that every search has judged them on"
-    means = {label: BoundaryCondition.load(RESULTS/'small'/f'x_T-{label}.safetensors').scores[:, :8].mean(1) for label in ('DDIM-20', 'DPMS-20', 'DDIM-50', 'DDIM-100')}
-    means['DDIM-10'] = load_file(RESULTS/'small'/'matrix.safetensors')['LPIPS'][:200, :8].mean(1)
-    alike = lambda a, b: round(torch.corrcoef(torch.stack([means[a].double(), means[b].double()]))[0, 1].item(), 2)
+    means = {
+        label: BoundaryCondition.load(RESULTS / 'small' / f'x_T-{label}.safetensors')
+        .scores[:, :8]
+        .mean(1)
+        for label in ('DDIM-20', 'DPMS-20', 'DDIM-50', 'DDIM-100')
+    }
+    means['DDIM-10'] = load_file(RESULTS / 'small' / 'matrix.safetensors')['LPIPS'][
+        :200, :8
+    ].mean(1)
+
+    def alike(a, b):
+        return round(
+            torch.corrcoef(torch.stack([means[a].double(), means[b].double()]))[0, 1].item(), 2
+        )
+
     accurate = ('DDIM-50', 'DDIM-100', 'DPMS-20')
-    assert sorted(alike(a, b) for a, b in combinations(accurate, 2)) == [.83, .95, .96]
-    assert alike('DDIM-20', 'DPMS-20') == .44 and alike('DDIM-10', 'DPMS-20') == -.05
+    assert sorted(alike(a, b) for a, b in combinations(accurate, 2)) == [0.83, 0.95, 0.96]
+    assert alike('DDIM-20', 'DPMS-20') == 0.44 and alike('DDIM-10', 'DPMS-20') == -0.05
 
 
 def test_the_kept_scores_give_the_transfer_between_networks():
-    folder, text = RESULTS/'small-mid', section('Transfer between networks', 'small-mid')
-    places = {'this': folder} | {path.name: path for path in (folder/'networks').iterdir()}
-    found = {name: BoundaryCondition.load(path/'x_T-DDIM-20.safetensors').x_T for name, path in places.items()}
-    of = lambda b, name: scores(places[b], 'BSD100', f'DDIM-20 {name}')['distance'][:100]   # of the 200 that Table 5 has
+    folder, text = RESULTS / 'small-mid', section('Transfer between networks', 'small-mid')
+    places = {'this': folder} | {path.name: path for path in (folder / 'networks').iterdir()}
+    found = {
+        name: BoundaryCondition.load(path / 'x_T-DDIM-20.safetensors').x_T
+        for name, path in places.items()
+    }
+
+    def of(b, name):
+        return scores(places[b], 'BSD100', f'DDIM-20 {name}')['distance'][
+            :100
+        ]  # of the 200 that Table 5 has
+
     for a in places:
-        for b in places: assert f"| {a} → {b} | {pm(of(b, 'found' if a == b else f'with x_T {digest(found[a])} of {a}') - (of(b, 'random 0') + of(b, 'random 1'))/2)} |" in text
+        for b in places:
+            assert (
+                f"| {a} → {b} | {pm(of(b, 'found' if a == b else f'with x_T {digest(found[a])} of {a}') - (of(b, 'random 0') + of(b, 'random 1')) / 2)} |"
+                in text
+            )
     assert len(places) == 3
 
 
 # --- leaks
 
+
 def similarity(patches, image):
     "Greatest normalised correlation (n,) of patches with any place of an image, on LR pixels"
     kernel = patches - patches.mean((1, 2, 3), keepdim=True)
-    kernel = kernel/kernel.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+    kernel = kernel / kernel.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
     ones = torch.ones(1, *kernel.shape[1:])
     n = kernel[0].numel()
-    mean, square = F.conv2d(image, ones)/n, F.conv2d(image**2, ones)
-    return (F.conv2d(image, kernel)/(square - n*mean**2).clamp(min=.002*n).sqrt()).flatten(1).amax(1)
+    mean, square = F.conv2d(image, ones) / n, F.conv2d(image**2, ones)
+    return (
+        (F.conv2d(image, kernel) / (square - n * mean**2).clamp(min=0.002 * n).sqrt())
+        .flatten(1)
+        .amax(1)
+    )
 
 
-def lr(image): return degrade(image[None, :, :image.shape[1]//4*4, :image.shape[2]//4*4])
+def lr(image):
+    return degrade(image[None, :, : image.shape[1] // 4 * 4, : image.shape[2] // 4 * 4])
 
 
 def textured(images, n):
     "LR patches with enough contrast for a correlation to mean something"
-    y = degrade(tiles(images, 6*n, 64, torch.Generator().manual_seed(1)))
+    y = degrade(tiles(images, 6 * n, 64, torch.Generator().manual_seed(1)))
     return y[y.flatten(1).std(1).argsort(descending=True)[:n]]
 
 
 def test_the_search_for_leaks_finds_one():
     images = list(photographs().values())
     shifted = images[0][:, 12:, 20:]
-    assert similarity(textured([shifted], 4), lr(images[0])).min() > .99        # another cut of the same photograph
-    assert similarity(textured([images[0]], 4), lr(images[3])).max() < .9
+    assert (
+        similarity(textured([shifted], 4), lr(images[0])).min() > 0.99
+    )  # another cut of the same photograph
+    assert similarity(textured([images[0]], 4), lr(images[3])).max() < 0.9
 
 
 def test_no_reference_photograph_is_a_test_photograph():
     ours, theirs = split(photographs())
-    for image in ours.values(): assert similarity(textured(list(theirs.values()), 8), lr(image)).max() < .95
+    for image in ours.values():
+        assert similarity(textured(list(theirs.values()), 8), lr(image)).max() < 0.95
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason='the public test sets do not lie beside the project')
+@pytest.mark.skipif(
+    not SHARED.is_dir(), reason='the public test sets do not lie beside the project'
+)
 def test_no_test_image_is_in_training():
-    sets = [folder for folder in (SHARED/'test').iterdir() if folder.is_dir()]
-    content = lambda path: hashlib.sha256(path.read_bytes()).hexdigest()
-    train = sorted((SHARED/'train').iterdir())
-    assert not {content(p) for p in train} & {content(p) for folder in sets for p in folder.iterdir()}
+    sets = [folder for folder in (SHARED / 'test').iterdir() if folder.is_dir()]
+
+    def content(path):
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+
+    train = sorted((SHARED / 'train').iterdir())
+    assert not {content(p) for p in train} & {
+        content(p) for folder in sets for p in folder.iterdir()
+    }
     torch.set_num_threads(os.cpu_count())
     patches = torch.cat([textured(list(image_folder(folder).values()), 6) for folder in sets])
-    closest = torch.stack([similarity(patches, lr(image)) for image in image_folder(SHARED/'train').values()]).amax(0)
-    assert closest.max() < .98, closest
+    closest = torch.stack(
+        [similarity(patches, lr(image)) for image in image_folder(SHARED / 'train').values()]
+    ).amax(0)
+    assert closest.max() < 0.98, closest

@@ -1,25 +1,54 @@
 "The samplers against diffusers, against themselves row by row and in float32, and what they do with chance and memory."
+
 import weakref
 import pytest
 import torch
-from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler, DPMSolverSinglestepScheduler
-from odebc.samplers import FAMILIES, Solver, ddim, ddim_step, ddpm, exponential_step, is_ode, multistep, sampler, solve, stages, to_zero
+from diffusers import (
+    DDIMScheduler,
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
+    DPMSolverSinglestepScheduler,
+)
+from odebc.samplers import (
+    FAMILIES,
+    Solver,
+    ddim,
+    ddim_step,
+    ddpm,
+    exponential_step,
+    is_ode,
+    multistep,
+    sampler,
+    solve,
+    stages,
+    to_zero,
+)
 from odebc.schedule import Schedule
 from odebc.toy import Mixture
 
-pytestmark = pytest.mark.filterwarnings('ignore::FutureWarning:diffusers', 'ignore:__array__:DeprecationWarning:diffusers')
+pytestmark = pytest.mark.filterwarnings(
+    'ignore::FutureWarning:diffusers', 'ignore:__array__:DeprecationWarning:diffusers'
+)
 sched = Schedule.linear()
-chance = lambda seed=0: torch.Generator().manual_seed(seed)
-normal = lambda *shape, seed=0: torch.randn(*shape, generator=chance(seed), dtype=torch.float64)
-A, B = normal(16, 5, seed=1), normal(5, 16, seed=2)/4
-mix = Mixture([.3, .5, .2], [[-1, .5], [.6, -.2], [.2, 1.1]], [.25, .2, .3], sched)
+
+
+def chance(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def normal(*shape, seed=0):
+    return torch.randn(*shape, generator=chance(seed), dtype=torch.float64)
+
+
+A, B = normal(16, 5, seed=1), normal(5, 16, seed=2) / 4
+mix = Mixture([0.3, 0.5, 0.2], [[-1, 0.5], [0.6, -0.2], [0.2, 1.1]], [0.25, 0.2, 0.3], sched)
 ODE = [f'{family}-20' for family in FAMILIES if is_ode(f'{family}-20')]
 IRREGULAR = [1000, 941, 850, 760, 640, 520, 400, 270, 150, 80, 40, 13, 1]  # 12 steps
 
 
 def network(x, t):
     "Exact noise of N(0, I) and a random correction, so that x stays of size 1"
-    return sched.sigma(t)*x + sched.alpha(t)*(x @ A + t/100).tanh() @ B
+    return sched.sigma(t) * x + sched.alpha(t) * (x @ A + t / 100).tanh() @ B
 
 
 def ours(solver):
@@ -32,13 +61,22 @@ def ours(solver):
 def theirs(kind, times, timesteps, solver_types=None, **config):
     "All points of theirs with ᾱ in double precision and the network called at `times`; `timesteps` may be a count"
     scheduler, x, points, generator = kind(**config), normal(4, 16), [], chance(7)
-    scheduler.alphas_cumprod = (1 - torch.linspace(1e-4, .02, 1000, dtype=torch.float64)).cumprod(0)
-    scheduler.set_timesteps(timesteps) if isinstance(timesteps, int) else scheduler.set_timesteps(timesteps=timesteps)
-    if kind is DPMSolverMultistepScheduler: scheduler.set_begin_index(0)  # on its grid two rounded timesteps may be the same
-    if kind is DPMSolverSinglestepScheduler: scheduler.sigmas = (1/scheduler.alphas_cumprod - 1).sqrt()[[*timesteps, 0]]  # its own are rounded to float32
+    scheduler.alphas_cumprod = (
+        1 - torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)
+    ).cumprod(0)
+    scheduler.set_timesteps(timesteps) if isinstance(
+        timesteps, int
+    ) else scheduler.set_timesteps(timesteps=timesteps)
+    if kind is DPMSolverMultistepScheduler:
+        scheduler.set_begin_index(0)  # on its grid two rounded timesteps may be the same
+    if kind is DPMSolverSinglestepScheduler:
+        scheduler.sigmas = (1 / scheduler.alphas_cumprod - 1).sqrt()[
+            [*timesteps, 0]
+        ]  # its own are rounded to float32
     drawn = {'generator': generator} if kind is DDPMScheduler else {}
     for i, (t, timestep) in enumerate(zip(times.tolist()[:-1], scheduler.timesteps)):
-        if solver_types: scheduler.register_to_config(solver_type=solver_types[i % len(solver_types)])
+        if solver_types:
+            scheduler.register_to_config(solver_type=solver_types[i % len(solver_types)])
         x = scheduler.step(network(x, t), timestep, x, **drawn).prev_sample
         points.append(x)
     return torch.stack(points)
@@ -46,8 +84,11 @@ def theirs(kind, times, timesteps, solver_types=None, **config):
 
 def compare(name, expected, same, other):
     "Our trajectory is theirs to 1e-5; that of another method is not"
-    assert .5 < expected.abs().max() < 10
-    error, control = ((ours(solver)[:len(expected)] - expected).abs().max().item() for solver in (same, other))
+    assert 0.5 < expected.abs().max() < 10
+    error, control = (
+        (ours(solver)[: len(expected)] - expected).abs().max().item()
+        for solver in (same, other)
+    )
     print(f'{name}: {error:.1e}, control {control:.1e}')
     assert error < 1e-5 and control > 1e-4
 
@@ -55,46 +96,101 @@ def compare(name, expected, same, other):
 def test_ddim_is_diffusers():
     "DDIM-20, with the step to 0"
     solver = ddim(20, sched)
-    expected = theirs(DDIMScheduler, solver.times, 20, clip_sample=False, timestep_spacing='trailing')
-    compare('DDIM', expected, solver, Solver(solver.times, 20*[ddim_step(.05)]))
+    expected = theirs(
+        DDIMScheduler, solver.times, 20, clip_sample=False, timestep_spacing='trailing'
+    )
+    compare('DDIM', expected, solver, Solver(solver.times, 20 * [ddim_step(0.05)]))
 
 
 @pytest.mark.parametrize('n', [20, 100, 250])
 def test_ddpm_is_diffusers(n):
     "DDPM with the same draws, uniform and respaced as in the paper, with the step to 0"
     solver = ddpm(n, sched)
-    expected = theirs(DDPMScheduler, solver.times, (solver.times[:-1] - 1).long().tolist(), clip_sample=False, variance_type='fixed_small')
-    compare(f'DDPM-{n}', expected, solver, Solver(solver.times, n*[ddim_step(.99)]))
+    expected = theirs(
+        DDPMScheduler,
+        solver.times,
+        (solver.times[:-1] - 1).long().tolist(),
+        clip_sample=False,
+        variance_type='fixed_small',
+    )
+    compare(f'DDPM-{n}', expected, solver, Solver(solver.times, n * [ddim_step(0.99)]))
 
 
-EXACT = {f'{name}-2M-exact': lambda n, sched, predict=predict: to_zero(multistep(2, n - 1, sched, predict=predict)) for name, predict in [('DPM', 'eps'), ('DPM++', 'x0')]}
-MULTISTEP = {'1': (1, 'midpoint', '2M'), '2M': (2, 'midpoint', '2M-exact'), '2M-exact': (2, 'heun', '2M'), '3M-damped': (3, 'heun', '3M')}  # their order and solver type, a method that differs
+EXACT = {
+    f'{name}-2M-exact': lambda n, sched, predict=predict: to_zero(
+        multistep(2, n - 1, sched, predict=predict)
+    )
+    for name, predict in [('DPM', 'eps'), ('DPM++', 'x0')]
+}
+MULTISTEP = {
+    '1': (1, 'midpoint', '2M'),
+    '2M': (2, 'midpoint', '2M-exact'),
+    '2M-exact': (2, 'heun', '2M'),
+    '3M-damped': (3, 'heun', '3M'),
+}  # their order and solver type, a method that differs
+
 
 @pytest.mark.parametrize('method', MULTISTEP)
-@pytest.mark.parametrize('name, algorithm, final', [('DPM', 'dpmsolver', 'sigma_min'), ('DPM++', 'dpmsolver++', 'zero')])
+@pytest.mark.parametrize(
+    'name, algorithm, final',
+    [('DPM', 'dpmsolver', 'sigma_min'), ('DPM++', 'dpmsolver++', 'zero')],
+)
 def test_multistep_is_diffusers(method, name, algorithm, final):
     "The labels' methods and 2M with exact moments, on grids uniform in λ that each side makes; ++ with the step to 0, which dpmsolver lacks"
     order, solver_type, other = MULTISTEP[method]
     same, other = ((FAMILIES | EXACT)[f'{name}-{m}'](20, sched) for m in (method, other))
-    expected = theirs(DPMSolverMultistepScheduler, same.times, 20, algorithm_type=algorithm, final_sigmas_type=final, solver_order=order, solver_type=solver_type, lower_order_final=False, use_lu_lambdas=True)
+    expected = theirs(
+        DPMSolverMultistepScheduler,
+        same.times,
+        20,
+        algorithm_type=algorithm,
+        final_sigmas_type=final,
+        solver_order=order,
+        solver_type=solver_type,
+        lower_order_final=False,
+        use_lu_lambdas=True,
+    )
     compare(f'{name}-{method}', expected if final == 'zero' else expected[:19], same, other)
 
 
 SINGLESTEP = {  # order, their solver types from stage to stage, whether our last stage goes through all nodes or is the published one
-    '2S': (2, ['midpoint'], False), '2S-exact': (2, ['heun'], True),
-    '3S': (3, ['midpoint', 'heun', 'midpoint'], False),  # DPM-Solver-3's second stage is their 'heun', its third their 'midpoint'
+    '2S': (2, ['midpoint'], False),
+    '2S-exact': (2, ['heun'], True),
+    '3S': (
+        3,
+        ['midpoint', 'heun', 'midpoint'],
+        False,
+    ),  # DPM-Solver-3's second stage is their 'heun', its third their 'midpoint'
     '3S-exact': (3, ['heun'], True),
 }
 
+
 @pytest.mark.parametrize('method', SINGLESTEP)
-@pytest.mark.parametrize('name, algorithm, predict', [('DPM', 'dpmsolver', 'eps'), ('DPM++', 'dpmsolver++', 'x0')])
+@pytest.mark.parametrize(
+    'name, algorithm, predict', [('DPM', 'dpmsolver', 'eps'), ('DPM++', 'dpmsolver++', 'x0')]
+)
 def test_singlestep_is_diffusers(method, name, algorithm, predict):
     "2S and 3S on whole times, with inner nodes wherever these fall, to t = 1"
     order, solver_types, exact = SINGLESTEP[method]
-    times, published = torch.tensor(IRREGULAR, dtype=torch.float64), stages(order, (1/3, 2/3), predict)[1]
+    times, published = (
+        torch.tensor(IRREGULAR, dtype=torch.float64),
+        stages(order, (1 / 3, 2 / 3), predict)[1],
+    )
     through_all = published[:-1] + [exponential_step(tuple(range(-order, 0)), -order, predict)]
-    same, other = (Solver(times, 12//order*steps) for steps in ((through_all, published) if exact else (published, through_all)))
-    expected = theirs(DPMSolverSinglestepScheduler, times, [t - 1 for t in IRREGULAR[:-1]], solver_types, algorithm_type=algorithm, final_sigmas_type='sigma_min', solver_order=order, lower_order_final=False)
+    same, other = (
+        Solver(times, 12 // order * steps)
+        for steps in ((through_all, published) if exact else (published, through_all))
+    )
+    expected = theirs(
+        DPMSolverSinglestepScheduler,
+        times,
+        [t - 1 for t in IRREGULAR[:-1]],
+        solver_types,
+        algorithm_type=algorithm,
+        final_sigmas_type='sigma_min',
+        solver_order=order,
+        lower_order_final=False,
+    )
     compare(f'{name}-{method}', expected, same, other)
 
 
@@ -113,7 +209,7 @@ def test_float32_is_enough(label):
     x, exact = sample(mix.eps, x_T), sample(mix.eps, x_T.double())
     error = (x - exact).abs().max().item()
     print(f'{label}: {error:.1e}')
-    assert x.dtype == torch.float32 and .5 < exact.abs().max() < 3 and error < 1e-4
+    assert x.dtype == torch.float32 and 0.5 < exact.abs().max() < 3 and error < 1e-4
 
 
 @pytest.mark.parametrize('label', ['DDPM-20', 'DDIM(0.5)-20'])
@@ -127,7 +223,7 @@ def test_chance_comes_from_the_generator(label):
         results.append(sample(mix.eps, x_T, chance(3)))
         assert torch.equal(torch.get_rng_state(), state)
     assert torch.equal(*results) and torch.equal(x_T, before)
-    assert (sample(mix.eps, x_T, chance(4)) - results[0]).abs().max() > .01
+    assert (sample(mix.eps, x_T, chance(4)) - results[0]).abs().max() > 0.01
 
 
 @pytest.mark.parametrize('label', ODE)
@@ -143,21 +239,32 @@ def test_x_T_is_left_alone(label):
 def test_memory_does_not_grow(n):
     "A step is given at most three points, and no older noise is alive"
     lengths, alive, noises, step = [], [], [], exponential_step((-1,))
-    def record(past, t, *rest): lengths.append(len(past)); return step(past, t, *rest)
+
+    def record(past, t, *rest):
+        lengths.append(len(past))
+        return step(past, t, *rest)
+
     def eps(x, t):
         alive.append(sum(noise() is not None for noise in noises))
         noise = mix.eps(x, t)
         noises.append(weakref.ref(noise))
         return noise
-    solve(Solver(multistep(1, n, sched).times, n*[record]), eps, normal(4, 2), sched)
-    assert lengths == [1, 2] + (n - 2)*[3] and max(alive) == 3
+
+    solve(Solver(multistep(1, n, sched).times, n * [record]), eps, normal(4, 2), sched)
+    assert lengths == [1, 2] + (n - 2) * [3] and max(alive) == 3
 
 
 @pytest.mark.parametrize('label', [*ODE, 'DDPM-20', 'DDIM(0.5)-20'])
 def test_callback_sees_every_step(label):
     "i = 1 … n, the times that the network is asked at and 0, and at last the result"
     seen, asked = [], []
-    def eps(x, t): asked.append(t); return mix.eps(x, t)
+
+    def eps(x, t):
+        asked.append(t)
+        return mix.eps(x, t)
+
     x = sampler(label, sched)(eps, normal(4, 2), chance(), lambda *args: seen.append(args))
     i, t, points = zip(*seen)
-    assert i == tuple(range(1, 21)) and [1000, *t] == [*asked, 0] and torch.equal(points[-1], x)
+    assert (
+        i == tuple(range(1, 21)) and [1000, *t] == [*asked, 0] and torch.equal(points[-1], x)
+    )

@@ -1,4 +1,5 @@
 "The search where it hurts: killed, shared between processes, out of disk, against brute force."
+
 import itertools
 import json
 import os
@@ -16,7 +17,18 @@ from waiting import begin, ended, finished, wait_until
 from odebc.metrics import lpips_model
 from odebc.schedule import Schedule
 from odebc.scores import BoundaryCondition, Scores, best, candidates
-from odebc.search import STRATEGIES, Points, SearchInterrupted, affordable_rounds, cost, evolution, exhaustive, halving, rounds, search
+from odebc.search import (
+    STRATEGIES,
+    Points,
+    SearchInterrupted,
+    affordable_rounds,
+    cost,
+    evolution,
+    exhaustive,
+    halving,
+    rounds,
+    search,
+)
 from odebc.toy import ToySR
 
 TESTS = Path(__file__).parent
@@ -27,9 +39,18 @@ FRESH = os.environ | dict(PYTHONPATH=str(TESTS), OMP_NUM_THREADS='1', CUDA_VISIB
 
 # --- halving finds what exhaustive search finds
 
+
 class Known(Scores):
     "Scores that are known beforehand"
-    def __init__(self, D): self.D, self.known, self.R, self.solves, self.facts = torch.full_like(D, torch.nan), D, D.shape[1], 0, {}
+
+    def __init__(self, D):
+        self.D, self.known, self.R, self.solves, self.facts = (
+            torch.full_like(D, torch.nan),
+            D,
+            D.shape[1],
+            0,
+            {},
+        )
 
     def fill(self, rows, columns):
         rows, columns = torch.tensor(list(rows))[:, None], torch.tensor(list(columns))
@@ -37,36 +58,50 @@ class Known(Scores):
         self.D[rows, columns] = self.known[rows, columns]
 
 
-@pytest.mark.parametrize('rho, budget, least', [(.78, 5000, .97), (.2, 15_000, .95)])
+@pytest.mark.parametrize('rho, budget, least', [(0.78, 5000, 0.97), (0.2, 15_000, 0.95)])
 def test_halving_finds_the_exhaustive_winner_at_the_papers_size(rho, budget, least):
     hits = 0
     for seed in range(200):
         g = torch.Generator().manual_seed(seed)
-        s = Known(rho**.5*torch.randn(1000, 1, generator=g) + (1 - rho)**.5*torch.randn(1000, 300, generator=g))
+        s = Known(
+            rho**0.5 * torch.randn(1000, 1, generator=g)
+            + (1 - rho) ** 0.5 * torch.randn(1000, 300, generator=g)
+        )
         halving(s, 1000, budget)
         assert s.solves <= budget
         hits += best(s.D) == s.known.mean(1).argmin().item()
-    assert hits >= 200*least
+    assert hits >= 200 * least
 
 
 @given(st.integers(1, 300), st.integers(1, 60), st.integers(1, 20_000))
 @settings(max_examples=200, deadline=None)
 def test_plans_keep_the_budget_and_end_where_they_should(K, R, budget):
-    try: plan = affordable_rounds(K, R, budget)
-    except ValueError: assert budget < cost(rounds(K, R, 1)); return
+    try:
+        plan = affordable_rounds(K, R, budget)
+    except ValueError:
+        assert budget < cost(rounds(K, R, 1))
+        return
     assert cost(plan) <= budget and plan[0][0] == K
     assert plan[-1][1] == R and plan[-1][0] >= 1
-    if budget >= K*R: assert plan == [(K, R)]
+    if budget >= K * R:
+        assert plan == [(K, R)]
     seen = {(j, i) for k, r in plan for i in range(r) for j in range(k)}
     assert len(seen) == cost(plan)
 
 
 def test_with_enough_budget_halving_is_exhaustive():
-    full, half = (search(h, Z, Z, 30, mse, strategy, 30*8) for strategy in ('exhaustive', 'halving'))
+    full, half = (
+        search(h, Z, Z, 30, mse, strategy, 30 * 8) for strategy in ('exhaustive', 'halving')
+    )
     assert torch.equal(full.scores, half.scores) and full.index == half.index
 
 
-@given(st.sampled_from(list(STRATEGIES)), st.integers(1, 60), st.integers(1, 500), st.integers(1, 8))
+@given(
+    st.sampled_from(list(STRATEGIES)),
+    st.integers(1, 60),
+    st.integers(1, 500),
+    st.integers(1, 8),
+)
 @settings(max_examples=60, deadline=None)
 def test_no_strategy_exceeds_its_budget(strategy, K, budget, R):
     calls = 0
@@ -74,26 +109,57 @@ def test_no_strategy_exceeds_its_budget(strategy, K, budget, R):
     def counted(f):
         def map(x_T, y):
             nonlocal calls
-            calls += f.nfe*len(y)*(4 if x_T.requires_grad else 1)
+            calls += f.nfe * len(y) * (4 if x_T.requires_grad else 1)
             return f(x_T, y)
+
         map.nfe = f.nfe
         return map
-    try: found = search(counted(h), Z[:R], Z[:R], K, mse, strategy, budget, coarse=counted(cheap) if coarse_for(strategy) else None, batch=1)
-    except ValueError as e: assert 'budget' in str(e); return
-    assert calls == found.nfe <= budget*h.nfe
+
+    try:
+        found = search(
+            counted(h),
+            Z[:R],
+            Z[:R],
+            K,
+            mse,
+            strategy,
+            budget,
+            coarse=counted(cheap) if coarse_for(strategy) else None,
+            batch=1,
+        )
+    except ValueError as e:
+        assert 'budget' in str(e)
+        return
+    assert calls == found.nfe <= budget * h.nfe
     assert not found.scores[found.index].isnan().any()
 
 
 # --- against brute force and closed forms
 
+
 def test_exhaustive_search_on_the_conditional_gaussian():
     world = ToySR(Schedule.linear())
     z, y = world.pairs(12, torch.Generator().manual_seed(1))
-    image = lambda v: v.view(len(v), 1, int(v.shape[1]**.5), -1)
-    exact = lambda x_T, y: image(world.h(x_T.flatten(1).double(), y.flatten(1)))
+
+    def image(v):
+        return v.view(len(v), 1, int(v.shape[1] ** 0.5), -1)
+
+    def exact(x_T, y):
+        return image(world.h(x_T.flatten(1).double(), y.flatten(1)))
+
     found = search(exact, image(z), image(y), 50, mse, 'exhaustive')
     x_T = candidates(50, (1, 4, 4)).flatten(1).double()
-    brute = torch.stack([torch.stack([(world.h(x[None], y_i[None])[0] - z_i).square().mean() for z_i, y_i in zip(z, y)]) for x in x_T])
+    brute = torch.stack(
+        [
+            torch.stack(
+                [
+                    (world.h(x[None], y_i[None])[0] - z_i).square().mean()
+                    for z_i, y_i in zip(z, y)
+                ]
+            )
+            for x in x_T
+        ]
+    )
     assert (found.scores - brute).abs().max() < 1e-10
     assert found.index == brute.mean(1).argmin().item()
 
@@ -114,7 +180,13 @@ def killed(log, batches, seconds, *args):
     "Kill -9 for a search in a process of its own, so many seconds after it began so many batches: its exit status"
     before = len(log.read_bytes().splitlines())
     process = begin([sys.executable, '-c', SLOWLY, log, *args], FRESH)
-    wait_until(lambda: process.poll() is not None or len(log.read_bytes().splitlines()) >= before + batches, f'{batches} batches')
+    wait_until(
+        lambda: (
+            process.poll() is not None
+            or len(log.read_bytes().splitlines()) >= before + batches
+        ),
+        f'{batches} batches',
+    )
     time.sleep(seconds)
     process.kill()
     ended(process)
@@ -130,24 +202,46 @@ def cells(log):
     return counts
 
 
-@pytest.mark.parametrize('strategy, kills', [('halving', 10), ('exhaustive', 2), ('multifidelity', 3), ('refinement', 3), ('evolution', 3), ('gradient', 3)])
+@pytest.mark.parametrize(
+    'strategy, kills',
+    [
+        ('halving', 10),
+        ('exhaustive', 2),
+        ('multifidelity', 3),
+        ('refinement', 3),
+        ('evolution', 3),
+        ('gradient', 3),
+    ],
+)
 def test_killed_at_random_moments_and_resumed(strategy, kills, tmp_path):
     torch.set_num_threads(1)
-    g, budget, delay = torch.Generator().manual_seed(3), 240, .04
-    batches, seconds = torch.randint(1, 50//kills, (kills,), generator=g).tolist(), (1.5*delay*torch.rand(kills, generator=g)).tolist()
+    g, budget, delay = torch.Generator().manual_seed(3), 240, 0.04
+    batches, seconds = (
+        torch.randint(1, 50 // kills, (kills,), generator=g).tolist(),
+        (1.5 * delay * torch.rand(kills, generator=g)).tolist(),
+    )
     whole = search(h, Z, Z, 40, mse, strategy, budget, coarse=coarse_for(strategy), batch=4)
-    log, path = tmp_path/'log', tmp_path/'x_T.safetensors'
+    log, path = tmp_path / 'log', tmp_path / 'x_T.safetensors'
     log.touch()
-    ends = [killed(log, *moment, path, strategy, budget, delay) for moment in zip(batches, seconds)]
+    ends = [
+        killed(log, *moment, path, strategy, budget, delay) for moment in zip(batches, seconds)
+    ]
     assert set(ends) == {-signal.SIGKILL}
     watched, coarse = slow_maps(log, strategy)
-    for _ in range(2): search(watched, Z, Z, 40, mse, strategy, budget, path=path, coarse=coarse, batch=4)      # the second time there is nothing left to do
+    for _ in range(2):
+        search(
+            watched, Z, Z, 40, mse, strategy, budget, path=path, coarse=coarse, batch=4
+        )  # the second time there is nothing left to do
     found = BoundaryCondition.load(path)
-    assert found.index == whole.index and found.nfe == whole.nfe and found.solves == whole.solves
+    assert (
+        found.index == whole.index and found.nfe == whole.nfe and found.solves == whole.solves
+    )
     assert torch.equal(found.x_T, whole.x_T)
-    assert torch.equal(found.scores.isnan(), whole.scores.isnan()) and torch.allclose(found.scores, whole.scores, atol=1e-6, equal_nan=True)
+    assert torch.equal(found.scores.isnan(), whole.scores.isnan()) and torch.allclose(
+        found.scores, whole.scores, atol=1e-6, equal_nan=True
+    )
     again = sum(n - 1 for n in cells(log).values())
-    assert again <= 4*ends.count(-signal.SIGKILL), 'more was solved twice than was in flight'
+    assert again <= 4 * ends.count(-signal.SIGKILL), 'more was solved twice than was in flight'
 
 
 # --- several processes
@@ -173,16 +267,32 @@ def launch(n, *args):
 
 
 @pytest.mark.parametrize('strategy', ['halving', 'gradient'])
-def test_two_processes_find_what_one_finds_and_one_goes_on_where_two_stopped(strategy, tmp_path):
-    (tmp_path/'script.py').write_text(SCRIPT)
+def test_two_processes_find_what_one_finds_and_one_goes_on_where_two_stopped(
+    strategy, tmp_path
+):
+    (tmp_path / 'script.py').write_text(SCRIPT)
     one = search(h, Z, Z, 40, mse, strategy, 240, coarse=coarse_for(strategy), batch=4)
-    launch(2, tmp_path/'script.py', strategy, tmp_path/'two', 0)
-    launch(2, tmp_path/'script.py', strategy, tmp_path/'changed', 60)
-    half = BoundaryCondition.load(tmp_path/'changed')
+    launch(2, tmp_path / 'script.py', strategy, tmp_path / 'two', 0)
+    launch(2, tmp_path / 'script.py', strategy, tmp_path / 'changed', 60)
+    half = BoundaryCondition.load(tmp_path / 'changed')
     assert 60 <= half.solves < one.solves
-    resumed = search(h, Z, Z, 40, mse, strategy, 240, path=tmp_path/'changed', coarse=coarse_for(strategy), batch=4)
-    for found in (BoundaryCondition.load(tmp_path/'two'), resumed):
-        assert torch.allclose(found.scores, one.scores, atol=1e-6, equal_nan=True) and found.index == one.index
+    resumed = search(
+        h,
+        Z,
+        Z,
+        40,
+        mse,
+        strategy,
+        240,
+        path=tmp_path / 'changed',
+        coarse=coarse_for(strategy),
+        batch=4,
+    )
+    for found in (BoundaryCondition.load(tmp_path / 'two'), resumed):
+        assert (
+            torch.allclose(found.scores, one.scores, atol=1e-6, equal_nan=True)
+            and found.index == one.index
+        )
         assert torch.allclose(found.x_T, one.x_T, atol=1e-5) and found.nfe == one.nfe
 
 
@@ -199,8 +309,9 @@ except OSError as e: print(e)
 
 
 def test_a_full_disk_keeps_what_was_finished(tmp_path):
-    path = tmp_path/'x_T.safetensors'
-    with pytest.raises(RuntimeError): search(failing_after(5), Z, Z, 40, mse, 'exhaustive', path=path, batch=4)
+    path = tmp_path / 'x_T.safetensors'
+    with pytest.raises(RuntimeError):
+        search(failing_after(5), Z, Z, 40, mse, 'exhaustive', path=path, batch=4)
     before = path.read_bytes()
     told = finished([sys.executable, '-c', FULL, path], env=FRESH, check=True).stdout
     assert 'cannot write' in told and 'Make room' in told
@@ -213,70 +324,146 @@ def failing_after(n):
     count = itertools.count(1)
 
     def map(x_T, y):
-        if next(count) == n: raise ZeroDivisionError('in the middle')
+        if next(count) == n:
+            raise ZeroDivisionError('in the middle')
         return h(x_T, y)
+
     map.nfe = h.nfe
     return map
 
 
 def test_a_failing_map_is_named_and_what_was_finished_is_kept(tmp_path):
-    path = tmp_path/'x_T.safetensors'
-    with pytest.raises(RuntimeError, match='failed on candidates .*ZeroDivisionError: in the middle') as error: search(failing_after(5), Z, Z, 40, mse, 'exhaustive', path=path, batch=4)
+    path = tmp_path / 'x_T.safetensors'
+    with pytest.raises(
+        RuntimeError, match='failed on candidates .*ZeroDivisionError: in the middle'
+    ) as error:
+        search(failing_after(5), Z, Z, 40, mse, 'exhaustive', path=path, batch=4)
     assert error.value.found.solves == 16 == BoundaryCondition.load(path).solves
-    assert search(failing_after(77), Z, Z, 40, mse, 'exhaustive', path=path, batch=4).solves == 320      # 76 batches were left
+    assert (
+        search(failing_after(77), Z, Z, 40, mse, 'exhaustive', path=path, batch=4).solves
+        == 320
+    )  # 76 batches were left
 
 
-@pytest.mark.parametrize('bad, says', [
-    (dict(z=Z[:0], y=Z[:0]), 'at least one'), (dict(y=Z[:3]), 'as many HR as LR'), (dict(y=Z[..., :3]), 'do not belong'), (dict(z=Z.where(Z < .99, torch.nan)), 'holds NaN'),
-    (dict(z=Z[0], y=Z[0]), 'need batches'), (dict(distance=lambda a, b: mse(a, b).mean()), 'one value per image'), (dict(distance=lambda a, b: mse(a, b)/0), 'is not finite'),
-    (dict(K=0), 'K must be at least 1'), (dict(K=-3), 'K must be at least 1'), (dict(seed=-1), 'must not be negative'), (dict(strategy='magic'), 'known are halving'), (dict(budget=3), 'budget of 3'),
-    (dict(batch=0), 'at least one cell'), (dict(unseen=(Z[..., :4], Z[..., :4])), 'x_T fits one size'), (dict(strategy='multifidelity'), 'needs `coarse`'), (dict(coarse=cheap), 'no use for a cheaper map'),
-    (dict(h=lambda x_T, y: h(x_T, y)[:1]), 'must return images of shape'), (dict(h=lambda x_T, y: h(x_T, y).mean(1, True)), 'must return images of shape')])
+@pytest.mark.parametrize(
+    'bad, says',
+    [
+        (dict(z=Z[:0], y=Z[:0]), 'at least one'),
+        (dict(y=Z[:3]), 'as many HR as LR'),
+        (dict(y=Z[..., :3]), 'do not belong'),
+        (dict(z=Z.where(Z < 0.99, torch.nan)), 'holds NaN'),
+        (dict(z=Z[0], y=Z[0]), 'need batches'),
+        (dict(distance=lambda a, b: mse(a, b).mean()), 'one value per image'),
+        (dict(distance=lambda a, b: mse(a, b) / 0), 'is not finite'),
+        (dict(K=0), 'K must be at least 1'),
+        (dict(K=-3), 'K must be at least 1'),
+        (dict(seed=-1), 'must not be negative'),
+        (dict(strategy='magic'), 'known are halving'),
+        (dict(budget=3), 'budget of 3'),
+        (dict(batch=0), 'at least one cell'),
+        (dict(unseen=(Z[..., :4], Z[..., :4])), 'x_T fits one size'),
+        (dict(strategy='multifidelity'), 'needs `coarse`'),
+        (dict(coarse=cheap), 'no use for a cheaper map'),
+        (dict(h=lambda x_T, y: h(x_T, y)[:1]), 'must return images of shape'),
+        (dict(h=lambda x_T, y: h(x_T, y).mean(1, True)), 'must return images of shape'),
+    ],
+)
 def test_bad_input(bad, says):
-    with pytest.raises(ValueError, match=says): search(**(dict(h=h, z=Z, y=Z, K=20, distance=mse, budget=160) | bad))
+    with pytest.raises(ValueError, match=says):
+        search(**(dict(h=h, z=Z, y=Z, K=20, distance=mse, budget=160) | bad))
 
 
 def test_without_lpips_the_search_says_so(monkeypatch, tmp_path):
-    monkeypatch.setenv('ODEBC_LPIPS_ALEX', ''); monkeypatch.setenv('TORCH_HOME', str(tmp_path)); monkeypatch.setenv('https_proxy', 'http://127.0.0.1:9')
+    monkeypatch.setenv('ODEBC_LPIPS_ALEX', '')
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path))
+    monkeypatch.setenv('https_proxy', 'http://127.0.0.1:9')
     lpips_model.cache_clear()
     z = torch.nn.functional.interpolate(Z, scale_factor=8)
-    with pytest.warns(UserWarning, match="LPIPS-lite instead: .*ODEBC_LPIPS_ALEX"): search(lambda x_T, y: y, z, z, 1)
+    with pytest.warns(UserWarning, match="LPIPS-lite instead: .*ODEBC_LPIPS_ALEX"):
+        search(lambda x_T, y: y, z, z, 1)
 
 
 def test_a_map_without_gradient_is_refused_by_the_gradient_strategy():
-    with pytest.raises(ValueError, match='has no gradient'): search(lambda x_T, y: h(x_T, y).detach(), Z, Z, 20, mse, 'gradient', 160)
+    with pytest.raises(ValueError, match='has no gradient'):
+        search(lambda x_T, y: h(x_T, y).detach(), Z, Z, 20, mse, 'gradient', 160)
 
 
 def test_a_file_of_another_task_is_refused(tmp_path):
-    path = tmp_path/'x_T.safetensors'
+    path = tmp_path / 'x_T.safetensors'
     search(h, Z, Z, 10, mse, path=path)
 
     def named(name):
-        other = lambda x_T, y: h(x_T, y)
+        def other(x_T, y):
+            return h(x_T, y)
+
         other.meta = dict(sampler=name)
         return other
-    changes = [(dict(distance=lambda a, b: (a - b).abs().mean((1, 2, 3))), 'another distance'), (dict(z=Z + .1), 'another pairs'), (dict(seed=1), 'another seed'), (dict(shape=(3, 4, 4)), 'another shape'),
-        (dict(strategy='evolution'), 'another rows'), (dict(h=named('DDIM-7')), r'another sampler \(None, not DDIM-7\)'), (dict(meta=dict(model='b')), 'another model')]
+
+    changes = [
+        (dict(distance=lambda a, b: (a - b).abs().mean((1, 2, 3))), 'another distance'),
+        (dict(z=Z + 0.1), 'another pairs'),
+        (dict(seed=1), 'another seed'),
+        (dict(shape=(3, 4, 4)), 'another shape'),
+        (dict(strategy='evolution'), 'another rows'),
+        (dict(h=named('DDIM-7')), r'another sampler \(None, not DDIM-7\)'),
+        (dict(meta=dict(model='b')), 'another model'),
+    ]
     for change, says in changes:
-        with pytest.raises(ValueError, match=says): search(**(dict(h=h, z=Z, y=Z, K=10, distance=mse, path=path) | change))
-    bound = lambda **how: partial(lambda a, b, weight=1.: weight*mse(a, b), **how)
-    search(h, Z, Z, 10, bound(weight=2.), path=tmp_path/'bound')
-    with pytest.raises(ValueError, match=r'another distance \(.* with weight=2.0, not .* with weight=-1.0\)'): search(h, Z, Z, 10, bound(weight=-1.), path=tmp_path/'bound')
-    search(named('DDIM-7'), Z, Z, 10, mse, path=tmp_path/'other', meta=dict(size=(8, 8), where=tmp_path))
-    search(named('DDIM-7'), Z, Z, 10, mse, path=tmp_path/'other', meta=dict(size=(8, 8), where=tmp_path))
-    with pytest.raises(ValueError, match=r'another sampler \(DDIM-7, not DDIM-8\)'): search(named('DDIM-8'), Z, Z, 10, mse, path=tmp_path/'other', meta=dict(size=(8, 8), where=tmp_path))
-    with pytest.raises(ValueError, match=r'another sampler \(DDIM-7, not None\)'): search(h, Z, Z, 10, mse, path=tmp_path/'other', meta=dict(size=(8, 8), where=tmp_path))
+        with pytest.raises(ValueError, match=says):
+            search(**(dict(h=h, z=Z, y=Z, K=10, distance=mse, path=path) | change))
+
+    def bound(**how):
+        return partial(lambda a, b, weight=1.0: weight * mse(a, b), **how)
+
+    search(h, Z, Z, 10, bound(weight=2.0), path=tmp_path / 'bound')
+    with pytest.raises(
+        ValueError, match=r'another distance \(.* with weight=2.0, not .* with weight=-1.0\)'
+    ):
+        search(h, Z, Z, 10, bound(weight=-1.0), path=tmp_path / 'bound')
+    search(
+        named('DDIM-7'),
+        Z,
+        Z,
+        10,
+        mse,
+        path=tmp_path / 'other',
+        meta=dict(size=(8, 8), where=tmp_path),
+    )
+    search(
+        named('DDIM-7'),
+        Z,
+        Z,
+        10,
+        mse,
+        path=tmp_path / 'other',
+        meta=dict(size=(8, 8), where=tmp_path),
+    )
+    with pytest.raises(ValueError, match=r'another sampler \(DDIM-7, not DDIM-8\)'):
+        search(
+            named('DDIM-8'),
+            Z,
+            Z,
+            10,
+            mse,
+            path=tmp_path / 'other',
+            meta=dict(size=(8, 8), where=tmp_path),
+        )
+    with pytest.raises(ValueError, match=r'another sampler \(DDIM-7, not None\)'):
+        search(
+            h, Z, Z, 10, mse, path=tmp_path / 'other', meta=dict(size=(8, 8), where=tmp_path)
+        )
 
 
 def test_another_cheaper_map_does_not_use_the_scores_of_the_first(tmp_path):
-    path, upside_down = tmp_path/'x_T.safetensors', lambda x_T, y: h(-x_T.flip(0), y)
+    path, upside_down = tmp_path / 'x_T.safetensors', lambda x_T, y: h(-x_T.flip(0), y)
     upside_down.nfe, upside_down.meta = 1, dict(sampler='other')
-    for coarse in (cheap, upside_down): found = search(h, Z, Z, 20, mse, 'multifidelity', 60, path=path, coarse=coarse)
+    for coarse in (cheap, upside_down):
+        found = search(h, Z, Z, 20, mse, 'multifidelity', 60, path=path, coarse=coarse)
     assert len(found.kept) == 2 and not torch.equal(*found.kept.values())
 
 
 def test_drawing_strategies_share_a_file_and_the_winner_is_among_the_candidates(tmp_path):
-    path = tmp_path/'x_T.safetensors'
+    path = tmp_path / 'x_T.safetensors'
     half = search(h, Z, Z, 40, mse, 'halving', 160, path=path)
     full = search(h, Z, Z, 40, mse, 'exhaustive', path=path)
     assert half.solves < full.solves == 320 and full.scores.isfinite().all()
@@ -285,7 +472,7 @@ def test_drawing_strategies_share_a_file_and_the_winner_is_among_the_candidates(
 
 
 def test_unseen_scores_survive_and_an_interrupt_while_they_are_made_keeps_the_search(tmp_path):
-    path, unseen = tmp_path/'x_T.safetensors', (Z + .01, Z + .01)
+    path, unseen = tmp_path / 'x_T.safetensors', (Z + 0.01, Z + 0.01)
     first = search(h, Z, Z, 10, mse, path=path, unseen=unseen)
     assert torch.equal(search(h, Z, Z, 10, mse, path=path).unseen, first.unseen)
     before = path.stat().st_mtime_ns
@@ -293,31 +480,40 @@ def test_unseen_scores_survive_and_an_interrupt_while_they_are_made_keeps_the_se
     assert path.stat().st_mtime_ns == before, 'a finished file is only read'
 
     def stopped(x_T, y):
-        if y.max() > Z.max(): raise KeyboardInterrupt
+        if y.max() > Z.max():
+            raise KeyboardInterrupt
         return h(x_T, y)
+
     stopped.nfe = h.nfe
-    with pytest.raises(SearchInterrupted) as error: search(stopped, Z, Z, 10, mse, unseen=unseen)
+    with pytest.raises(SearchInterrupted) as error:
+        search(stopped, Z, Z, 10, mse, unseen=unseen)
     assert error.value.found.index == first.index
 
 
 @pytest.mark.parametrize('strategy', ['refinement', 'evolution', 'gradient'])
-def test_a_finished_search_that_is_interrupted_at_once_has_the_same_result(strategy, tmp_path, monkeypatch):
+def test_a_finished_search_that_is_interrupted_at_once_has_the_same_result(
+    strategy, tmp_path, monkeypatch
+):
     "Its x_T is no candidate: before the strategy has made it again, it comes from the file"
-    args = (h, Z, Z, 30, mse, strategy, 400.)     # a budget may be a float, as K may
-    first = search(*args, path=tmp_path/'x_T.safetensors')
+    args = (h, Z, Z, 30, mse, strategy, 400.0)  # a budget may be a float, as K may
+    first = search(*args, path=tmp_path / 'x_T.safetensors')
     assert not torch.equal(first.x_T, candidates(first.index + 1, Z.shape[1:])[-1])
-    def stopped(*args): raise KeyboardInterrupt
+
+    def stopped(*args):
+        raise KeyboardInterrupt
+
     monkeypatch.setitem(STRATEGIES, strategy, stopped)
-    with pytest.raises(SearchInterrupted) as error: search(*args, path=tmp_path/'x_T.safetensors')
+    with pytest.raises(SearchInterrupted) as error:
+        search(*args, path=tmp_path / 'x_T.safetensors')
     assert torch.equal(error.value.found.x_T, first.x_T)
 
 
 def test_a_gradient_keeps_its_last_point(tmp_path):
     seen = {}
     for budget in (400, 800):
-        search(h, Z, Z, 30, mse, 'gradient', budget, path=tmp_path/f'{budget}')
-        seen[budget] = (tmp_path/f'{budget}').stat().st_size
-    assert seen[800] < seen[400] + 400     # a few digits, not 192 numbers for every step
+        search(h, Z, Z, 30, mse, 'gradient', budget, path=tmp_path / f'{budget}')
+        seen[budget] = (tmp_path / f'{budget}').stat().st_size
+    assert seen[800] < seen[400] + 400  # a few digits, not 192 numbers for every step
 
 
 def test_the_bar_knows_the_end(capsys):
@@ -326,31 +522,49 @@ def test_the_bar_knows_the_end(capsys):
 
 
 def test_flat_pictures_and_flat_slopes_do_no_harm():
-    def flat(x_T, y): return torch.where(y.mean((1, 2, 3), keepdim=True) > 0, y, h(x_T, y))     # some pictures look the same from every start
+    def flat(x_T, y):
+        return torch.where(
+            y.mean((1, 2, 3), keepdim=True) > 0, y, h(x_T, y)
+        )  # some pictures look the same from every start
+
     assert search(flat, Z, Z, 30, mse).solves
-    with pytest.raises(ValueError, match='at least'): search(h, Z, Z, 30, mse, 'gradient', 17)
-    still = search(lambda x_T, y: y + 5*(x_T*0), Z, Z, 30, mse, 'gradient', 200)
+    with pytest.raises(ValueError, match='at least'):
+        search(h, Z, Z, 30, mse, 'gradient', 17)
+    still = search(lambda x_T, y: y + 5 * (x_T * 0), Z, Z, 30, mse, 'gradient', 200)
     assert still.x_T.isfinite().all()
 
 
 def test_low_precision_and_devices():
-    assert search(h, Z.bfloat16(), Z.bfloat16(), 10, lambda a, b: mse(a.float(), b.float())).x_T.dtype == torch.float32
-    with pytest.raises(ValueError, match='is on cpu and y on meta'): search(h, Z, Z.to('meta'), 10, mse)
+    assert (
+        search(
+            h, Z.bfloat16(), Z.bfloat16(), 10, lambda a, b: mse(a.float(), b.float())
+        ).x_T.dtype
+        == torch.float32
+    )
+    with pytest.raises(ValueError, match='is on cpu and y on meta'):
+        search(h, Z, Z.to('meta'), 10, mse)
 
 
 def test_memory_does_not_grow_with_the_candidates():
     "The largest batch of x_T alive at a time, counted by the map"
     sizes = []
-    def map(x_T, y): sizes.append(x_T.numel()); return h(x_T, y)
-    for K in (20, 200): search(map, Z, Z, K, mse, 'exhaustive', batch=4)
-    assert set(sizes) == {4*3*8*8}
+
+    def map(x_T, y):
+        sizes.append(x_T.numel())
+        return h(x_T, y)
+
+    for K in (20, 200):
+        search(map, Z, Z, K, mse, 'exhaustive', batch=4)
+    assert set(sizes) == {4 * 3 * 8 * 8}
     points = Points((3, 8, 8))
     s = Scores(h, Z, Z, mse, points)
     exhaustive(s, 20)
     assert not points.made
     s.coarse = None
     evolution(s, 20, 200)
-    assert not any(isinstance(x_T, torch.Tensor) for row, x_T in points.made.items() if row < len(s.D) - 1)    # made again when asked for
+    assert not any(
+        isinstance(x_T, torch.Tensor) for row, x_T in points.made.items() if row < len(s.D) - 1
+    )  # made again when asked for
 
 
 def test_what_is_finished_asks_for_no_batch():

@@ -1,4 +1,5 @@
 "Training in processes of their own: killed and resumed, two instead of one, bad input."
+
 import os
 import signal
 import subprocess
@@ -12,7 +13,18 @@ from odebc.data import byte_folder
 from odebc.errors import CannotWrite
 from odebc.metrics import lite_model, lpips_model
 from odebc.samplers import Point, Solver, clipped, ddim_step, predict_x0, solve
-from odebc.train import CHECKPOINT, CONFIGS, SR3, Examples, Objective, Recipe, Run, configured, residual_std, training_times
+from odebc.train import (
+    CHECKPOINT,
+    CONFIGS,
+    SR3,
+    Examples,
+    Objective,
+    Recipe,
+    Run,
+    configured,
+    residual_std,
+    training_times,
+)
 from odebc.unet import UNet
 
 SCRIPT = '''
@@ -24,7 +36,9 @@ torch.manual_seed(0)
 run = Run(UNet(.13, channels=32, mults=(1, 2), blocks=1, groups=8, unshuffle=2), list(byte_folder(sys.argv[1]).values()), Recipe(steps=40, batch=4, size=32))
 '''
 KILLED = SCRIPT + 'run.fit(sys.argv[2], minutes=0)'
-GRADIENT = SCRIPT + '''
+GRADIENT = (
+    SCRIPT
+    + '''
 run.optimizer.step = lambda: None
 assert run.accelerator.num_processes == int(sys.argv[3])
 loss = next(iter(run))
@@ -32,47 +46,95 @@ if run.accelerator.is_main_process: torch.save(dict(loss=loss, grad=[p.grad for 
 run.accelerator.wait_for_everyone()
 run.accelerator.end_training()
 '''
-ENV = dict(os.environ, OMP_NUM_THREADS='1', CUDA_VISIBLE_DEVICES='')  # two processes need not find two GPUs
+)
+ENV = dict(
+    os.environ, OMP_NUM_THREADS='1', CUDA_VISIBLE_DEVICES=''
+)  # two processes need not find two GPUs
 
 
 @pytest.fixture
-def images(photo_folder): return list(byte_folder(photo_folder).values())
+def images(photo_folder):
+    return list(byte_folder(photo_folder).values())
 
 
-def written_at(path): return path.stat().st_mtime_ns if path.exists() else None
+def written_at(path):
+    return path.stat().st_mtime_ns if path.exists() else None
 
 
 @pytest.mark.parametrize('how', ['SIGKILL', 'SIGINT'])
 def test_killed_and_resumed_is_the_same_run(how, photo_folder, tmp_path):
     "kill -9, or Ctrl-C, at whatever moment, three times"
-    command = lambda folder: [sys.executable, '-c', KILLED, photo_folder, folder]
-    finished(command(tmp_path/'straight'), env=ENV, check=True)
-    for seconds in (0, .35, .8):
-        before = written_at(tmp_path/'killed'/CHECKPOINT)
-        process = begin(command(tmp_path/'killed'), ENV, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        wait_until(lambda: process.poll() is not None or written_at(tmp_path/'killed'/CHECKPOINT) != before, 'a checkpoint, or the end')
+
+    def command(folder):
+        return [sys.executable, '-c', KILLED, photo_folder, folder]
+
+    finished(command(tmp_path / 'straight'), env=ENV, check=True)
+    for seconds in (0, 0.35, 0.8):
+        before = written_at(tmp_path / 'killed' / CHECKPOINT)
+        process = begin(
+            command(tmp_path / 'killed'), ENV, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        wait_until(
+            lambda: (
+                process.poll() is not None
+                or written_at(tmp_path / 'killed' / CHECKPOINT) != before
+            ),
+            'a checkpoint, or the end',
+        )
         time.sleep(seconds)
         process.send_signal(getattr(signal, how))
         err = ended(process)[1].decode()
-        assert process.returncode == -getattr(signal, how) or 'KeyboardInterrupt' in err or process.returncode == 0, err     # the last may have been through
-    finished(command(tmp_path/'killed'), env=ENV, check=True)
-    straight, killed = (torch.load(tmp_path/f/CHECKPOINT, weights_only=True) for f in ('straight', 'killed'))
+        assert (
+            process.returncode == -getattr(signal, how)
+            or 'KeyboardInterrupt' in err
+            or process.returncode == 0
+        ), err  # the last may have been through
+    finished(command(tmp_path / 'killed'), env=ENV, check=True)
+    straight, killed = (
+        torch.load(tmp_path / f / CHECKPOINT, weights_only=True)
+        for f in ('straight', 'killed')
+    )
     assert len(killed['losses']) == 40 and killed['losses'] == straight['losses']
     for part in ('net', 'ema'):
-        for k, v in straight[part].items(): assert torch.equal(v, killed[part][k]), k
+        for k, v in straight[part].items():
+            assert torch.equal(v, killed[part][k]), k
 
 
 def test_two_processes_have_the_gradient_of_the_joint_batch(photo_folder, tmp_path):
-    launch = dict(one=[sys.executable], two=[sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2'])
-    (tmp_path/'script.py').write_text(GRADIENT)
-    for name, command in launch.items(): finished([*command, tmp_path/'script.py', photo_folder, tmp_path/name, dict(one='1', two='2')[name]], env=ENV, check=True)
-    one, two = (torch.load(tmp_path/name, weights_only=True) for name in launch)
+    launch = dict(
+        one=[sys.executable],
+        two=[
+            sys.executable,
+            '-m',
+            'torch.distributed.run',
+            '--standalone',
+            '--nproc-per-node',
+            '2',
+        ],
+    )
+    (tmp_path / 'script.py').write_text(GRADIENT)
+    for name, command in launch.items():
+        finished(
+            [
+                *command,
+                tmp_path / 'script.py',
+                photo_folder,
+                tmp_path / name,
+                dict(one='1', two='2')[name],
+            ],
+            env=ENV,
+            check=True,
+        )
+    one, two = (torch.load(tmp_path / name, weights_only=True) for name in launch)
     assert one['loss'] == pytest.approx(two['loss'], rel=1e-5)
-    assert max(g.abs().max() for g in one['grad']) > .01
-    for a, b in zip(one['grad'], two['grad']): torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-4)
+    assert max(g.abs().max() for g in one['grad']) > 0.01
+    for a, b in zip(one['grad'], two['grad']):
+        torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-4)
 
 
-ONE_IS_ASKED = SCRIPT + '''
+ONE_IS_ASKED = (
+    SCRIPT
+    + '''
 import os, signal, time
 signal.signal(signal.SIGINT, signal.default_int_handler)
 real, save = run.step, run.save
@@ -84,132 +146,292 @@ run.step, run.save = step, slowly
 try: run.fit(sys.argv[2])
 except KeyboardInterrupt: open(f'{sys.argv[2]}/{run.accelerator.process_index}', 'w').write(str(len(run.losses))); raise
 '''
+)
 
 
 def test_when_one_process_is_interrupted_all_stop_and_the_work_is_kept(photo_folder, tmp_path):
     "Also where writing takes long: the launcher ends all processes when the first has ended"
-    (tmp_path/'script.py').write_text(ONE_IS_ASKED)
-    done = finished([sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2', tmp_path/'script.py', photo_folder, tmp_path], env=ENV)
+    (tmp_path / 'script.py').write_text(ONE_IS_ASKED)
+    done = finished(
+        [
+            sys.executable,
+            '-m',
+            'torch.distributed.run',
+            '--standalone',
+            '--nproc-per-node',
+            '2',
+            tmp_path / 'script.py',
+            photo_folder,
+            tmp_path,
+        ],
+        env=ENV,
+    )
     assert 'KeyboardInterrupt' in done.stderr, done.stderr
-    assert [(tmp_path/name).read_text() for name in '01'] == ['6', '6']
-    assert len(torch.load(tmp_path/CHECKPOINT, weights_only=True)['losses']) == 6
+    assert [(tmp_path / name).read_text() for name in '01'] == ['6', '6']
+    assert len(torch.load(tmp_path / CHECKPOINT, weights_only=True)['losses']) == 6
 
 
 def test_the_command_in_two_processes_and_again_to_go_on(photo_folder, tmp_path):
-    launch = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2', '--', Path(sys.executable).with_name('odebc')]
+    launch = [
+        sys.executable,
+        '-m',
+        'torch.distributed.run',
+        '--standalone',
+        '--nproc-per-node',
+        '2',
+        '--',
+        Path(sys.executable).with_name('odebc'),
+    ]
     for steps in 1, 2:
-        finished([*launch, 'train', '--start', 'small', '--steps', steps, '--batch', 2, '--size', 32, '--images', photo_folder, '--out', tmp_path], env=ENV, check=True)
-        model, state = SR3.from_pretrained(tmp_path), torch.load(tmp_path/CHECKPOINT, weights_only=True)
-        assert model.record['processes'] == 2 and model.samples == SR3.from_pretrained('small').samples + 2*steps
-        assert len(state['losses']) == steps and state['optimizer']['state'][0]['step'] == steps
+        finished(
+            [
+                *launch,
+                'train',
+                '--start',
+                'small',
+                '--steps',
+                steps,
+                '--batch',
+                2,
+                '--size',
+                32,
+                '--images',
+                photo_folder,
+                '--out',
+                tmp_path,
+            ],
+            env=ENV,
+            check=True,
+        )
+        model, state = (
+            SR3.from_pretrained(tmp_path),
+            torch.load(tmp_path / CHECKPOINT, weights_only=True),
+        )
+        assert (
+            model.record['processes'] == 2
+            and model.samples == SR3.from_pretrained('small').samples + 2 * steps
+        )
+        assert (
+            len(state['losses']) == steps and state['optimizer']['state'][0]['step'] == steps
+        )
 
 
 def test_perceptual_term_is_the_distance_of_the_estimated_picture(images, monkeypatch):
     monkeypatch.setattr('odebc.metrics.lpips_model', dict(squeeze=lite_model()).get)
     net, run = UNet.small(), Examples(images, 32)
-    for p in net.F.last.parameters(): torch.nn.init.normal_(p, std=.02)
+    for p in net.F.last.parameters():
+        torch.nn.init.normal_(p, std=0.02)
     z, y_up, v, eps, drop = (torch.stack(x) for x in zip(*(run[i] for i in range(6))))
     drop[0], t = True, training_times(net, v, drop)
     alpha, sigma = (f(t).to(z).view(-1, 1, 1, 1) for f in (net.sched.alpha, net.sched.sigma))
-    x_t = alpha*z + sigma*eps
-    x_0 = (x_t - sigma*net(x_t, y_up, t, drop))/alpha
+    x_t = alpha * z + sigma * eps
+    x_0 = (x_t - sigma * net(x_t, y_up, t, drop)) / alpha
     seen = lite_model()(x_0.clamp(-1, 1), z)
-    assert seen.max() > .01 and not drop.all()
-    plain, joint = (Objective(net, perceptual=w)(z, y_up, v, eps, drop) for w in (0, .3))
-    assert (joint - plain).item() == pytest.approx(.3*seen[~drop].sum().item()/6, rel=1e-3)
+    assert seen.max() > 0.01 and not drop.all()
+    plain, joint = (Objective(net, perceptual=w)(z, y_up, v, eps, drop) for w in (0, 0.3))
+    assert (joint - plain).item() == pytest.approx(
+        0.3 * seen[~drop].sum().item() / 6, rel=1e-3
+    )
     (joint - plain).backward()
-    assert net.F.last.weight.grad.abs().max() > 1e-4 and not any(p.requires_grad for p in lite_model().parameters())
+    assert net.F.last.weight.grad.abs().max() > 1e-4 and not any(
+        p.requires_grad for p in lite_model().parameters()
+    )
 
 
-def test_own_path_term_is_the_distance_of_the_picture_that_sampling_leads_to(images, monkeypatch):
+def test_own_path_term_is_the_distance_of_the_picture_that_sampling_leads_to(
+    images, monkeypatch
+):
     monkeypatch.setattr('odebc.metrics.lpips_model', dict(squeeze=lite_model()).get)
     net, run = UNet.small(), Examples(images, 32)
-    for p in net.F.last.parameters(): torch.nn.init.normal_(p, std=.2)
+    for p in net.F.last.parameters():
+        torch.nn.init.normal_(p, std=0.2)
     z, y_up, v, eps, drop = (torch.stack(x) for x in zip(*(run[i] for i in range(4))))
-    v, drop = torch.tensor([.3, .1004, .4007, .9002]), torch.tensor([True, False, False, False])    # DDPM's path, DDIM's, DDPM's
+    v, drop = (
+        torch.tensor([0.3, 0.1004, 0.4007, 0.9002]),
+        torch.tensor([True, False, False, False]),
+    )  # DDPM's path, DDIM's, DDPM's
     seen = []
     for i in range(1, 4):
-        def eps_fn(x, t): return net(x, y_up[i:i+1], torch.tensor([t]))
-        estimate, t = clipped(eps_fn, net.sched), 1 + 999*v[i].item()**2
-        drawn = iter([eps[i].flatten()[torch.randperm(eps[i].numel(), generator=torch.Generator().manual_seed(n))].view_as(eps[:1]) for n in range(20)])
+
+        def eps_fn(x, t):
+            return net(x, y_up[i : i + 1], torch.tensor([t]))
+
+        estimate, t = clipped(eps_fn, net.sched), 1 + 999 * v[i].item() ** 2
+        drawn = iter(
+            [
+                eps[i]
+                .flatten()[
+                    torch.randperm(eps[i].numel(), generator=torch.Generator().manual_seed(n))
+                ]
+                .view_as(eps[:1])
+                for n in range(20)
+            ]
+        )
         with torch.no_grad(), pytest.MonkeyPatch.context() as patch:
             patch.setattr(torch, 'randn', lambda *_, **__: next(drawn))
-            x = solve(Solver(t + (1000 - t)*torch.linspace(1, 0, 21, dtype=torch.float64)**2, 20*[ddim_step(float(1000*v[i] % 1 < .5))]), estimate, eps[i:i+1], net.sched, torch.Generator())
-        seen.append(lite_model()(predict_x0(Point(t, x, eps_fn(x, t)), net.sched).clamp(-1, 1), z[i:i+1]).sum())
-    expected = .7*sum(seen)/4
+            x = solve(
+                Solver(
+                    t + (1000 - t) * torch.linspace(1, 0, 21, dtype=torch.float64) ** 2,
+                    20 * [ddim_step(float(1000 * v[i] % 1 < 0.5))],
+                ),
+                estimate,
+                eps[i : i + 1],
+                net.sched,
+                torch.Generator(),
+            )
+        seen.append(
+            lite_model()(
+                predict_x0(Point(t, x, eps_fn(x, t)), net.sched).clamp(-1, 1), z[i : i + 1]
+            ).sum()
+        )
+    expected = 0.7 * sum(seen) / 4
     expected.backward()
     gradient = net.F.last.weight.grad.clone()
     net.zero_grad()
-    plain, joint = (Objective(net, own_path=w)(z, y_up, v, eps, drop) for w in (0, .7))
-    assert min(seen) > .01 and (joint - plain).item() == pytest.approx(expected.item(), rel=1e-3)
+    plain, joint = (Objective(net, own_path=w)(z, y_up, v, eps, drop) for w in (0, 0.7))
+    assert min(seen) > 0.01 and (joint - plain).item() == pytest.approx(
+        expected.item(), rel=1e-3
+    )
     (joint - plain).backward()
-    assert torch.allclose(net.F.last.weight.grad, gradient, rtol=1e-2, atol=1e-3*gradient.abs().max().item())
-    with torch.autocast('cpu', torch.bfloat16): low = Objective(net, own_path=.7)(z, y_up, v, eps, drop)
-    net.zero_grad(); low.backward()
+    assert torch.allclose(
+        net.F.last.weight.grad, gradient, rtol=1e-2, atol=1e-3 * gradient.abs().max().item()
+    )
+    with torch.autocast('cpu', torch.bfloat16):
+        low = Objective(net, own_path=0.7)(z, y_up, v, eps, drop)
+    net.zero_grad()
+    low.backward()
     assert all(p.grad is not None for p in net.parameters() if p.requires_grad)
 
 
 @pytest.mark.parametrize('term', ['perceptual', 'own_path'])
 def test_a_network_that_diverges_is_not_taken_for_a_bad_photograph(term, images, monkeypatch):
     monkeypatch.setattr('odebc.metrics.lpips_model', dict(squeeze=lite_model()).get)
-    run = configured('small', images, size=32, batch=2, **{term: .2})
+    run = configured('small', images, size=32, batch=2, **{term: 0.2})
     run.net.F.last.bias.data.fill_(torch.nan)
-    with pytest.raises(ValueError, match='at step 0: lower the learning rate'): next(iter(run))
+    with pytest.raises(ValueError, match='at step 0: lower the learning rate'):
+        next(iter(run))
 
 
 def test_perceptual_training_needs_the_weights(images, monkeypatch):
     monkeypatch.setenv('ODEBC_LPIPS_SQUEEZE', 'missing.safetensors')
     lpips_model.cache_clear()
-    with pytest.raises(ValueError, match="LPIPS needs SqueezeNet 1.1's weights, and missing.safetensors cannot be read"): configured('small', images, perceptual=.2)
-    with pytest.raises(ValueError, match='must not be negative, as -0.1 is'): configured('small', images, perceptual=-.1)
-    with pytest.raises(ValueError, match='must not be negative, as -2 is'): configured('small', images, own_path=-2)
+    with pytest.raises(
+        ValueError,
+        match="LPIPS needs SqueezeNet 1.1's weights, and missing.safetensors cannot be read",
+    ):
+        configured('small', images, perceptual=0.2)
+    with pytest.raises(ValueError, match='must not be negative, as -0.1 is'):
+        configured('small', images, perceptual=-0.1)
+    with pytest.raises(ValueError, match='must not be negative, as -2 is'):
+        configured('small', images, own_path=-2)
 
 
 def test_resuming_another_run_is_refused(images, tmp_path):
-    small = lambda **changes: Run(UNet(.13, channels=32, mults=(1,), blocks=1, groups=8, unshuffle=4), images, Recipe(**{**dict(steps=2, batch=2, size=32), **changes}))
+    def small(**changes):
+        return Run(
+            UNet(0.13, channels=32, mults=(1,), blocks=1, groups=8, unshuffle=4),
+            images,
+            Recipe(**{**dict(steps=2, batch=2, size=32), **changes}),
+        )
+
     small().fit(tmp_path)
-    with pytest.raises(ValueError, match='the batch was 2 and is 4'): small(batch=4).fit(tmp_path)
-    with pytest.raises(ValueError, match='the s was 0.13 and is'): configured('small', images, steps=2, batch=2, size=32).fit(tmp_path)
-    with pytest.raises(ValueError, match='the number of photographs was 3 and is 2'): Run(small().net, images[1:], small().recipe).fit(tmp_path)
-    other = Run(UNet(None, channels=32, mults=(1,), blocks=1, groups=8, unshuffle=4), images, Recipe(steps=2, batch=2, size=32))
-    with pytest.raises(ValueError, match='the s was 0.13 and is None'): other.fit(tmp_path)    # plain SR3: the same tensors, another network
-    state = torch.load(tmp_path/CHECKPOINT, weights_only=True)
-    del state['task']['perceptual']                          # from before there was such a field
-    torch.save(state, tmp_path/CHECKPOINT)
+    with pytest.raises(ValueError, match='the batch was 2 and is 4'):
+        small(batch=4).fit(tmp_path)
+    with pytest.raises(ValueError, match='the s was 0.13 and is'):
+        configured('small', images, steps=2, batch=2, size=32).fit(tmp_path)
+    with pytest.raises(ValueError, match='the number of photographs was 3 and is 2'):
+        Run(small().net, images[1:], small().recipe).fit(tmp_path)
+    other = Run(
+        UNet(None, channels=32, mults=(1,), blocks=1, groups=8, unshuffle=4),
+        images,
+        Recipe(steps=2, batch=2, size=32),
+    )
+    with pytest.raises(ValueError, match='the s was 0.13 and is None'):
+        other.fit(tmp_path)  # plain SR3: the same tensors, another network
+    state = torch.load(tmp_path / CHECKPOINT, weights_only=True)
+    del state['task']['perceptual']  # from before there was such a field
+    torch.save(state, tmp_path / CHECKPOINT)
     assert len(small(steps=3).fit(tmp_path).record['loss']) == 3
-    with pytest.raises(ValueError, match='unknown configuration'): configured('huge', images)
+    with pytest.raises(ValueError, match='unknown configuration'):
+        configured('huge', images)
 
 
 def test_the_mean_of_the_weights_before_and_after_a_training(images, tmp_path):
-    net = UNet(.13, channels=32, mults=(1,), blocks=1, groups=8, unshuffle=4)
-    before = Run(net, images, Recipe(steps=3, batch=2, size=64)).fit(tmp_path/'before')
-    after = Run(net, images, Recipe(steps=3, batch=2, size=32), before.record).fit(tmp_path/'after')
-    mean = lambda first, second, share='.25': finished([sys.executable, Path(__file__).parents[1]/'tools/mean.py', tmp_path/first, tmp_path/second, '--out', tmp_path/'mean', '--share', share], env=ENV)
+    net = UNet(0.13, channels=32, mults=(1,), blocks=1, groups=8, unshuffle=4)
+    before = Run(net, images, Recipe(steps=3, batch=2, size=64)).fit(tmp_path / 'before')
+    after = Run(net, images, Recipe(steps=3, batch=2, size=32), before.record).fit(
+        tmp_path / 'after'
+    )
+
+    def mean(first, second, share='.25'):
+        return finished(
+            [
+                sys.executable,
+                Path(__file__).parents[1] / 'tools/mean.py',
+                tmp_path / first,
+                tmp_path / second,
+                '--out',
+                tmp_path / 'mean',
+                '--share',
+                share,
+            ],
+            env=ENV,
+        )
+
     assert mean('before', 'after').returncode == 0
-    found = SR3.from_pretrained(tmp_path/'mean')
-    weight = lambda model: model.net.F.last.weight
+    found = SR3.from_pretrained(tmp_path / 'mean')
+
+    def weight(model):
+        return model.net.F.last.weight
+
     assert (weight(after) - weight(before)).abs().max() > 1e-3
-    torch.testing.assert_close(weight(found), (.75*weight(before) + .25*weight(after)).cpu(), atol=2e-5, rtol=1e-3)
-    assert found.samples == after.samples and found.size == 64 and found.record['note'].endswith('0.75 of those before the training, and 0.25 of those after it')
-    assert 'the second network was not trained on from the first' in mean('after', 'before').stderr
-    other = UNet(.13, channels=32, mults=(1, 2), blocks=1, groups=8, unshuffle=4)
-    Run(other, images, Recipe(steps=1, batch=2, size=32), before.record).fit(tmp_path/'other')
+    torch.testing.assert_close(
+        weight(found),
+        (0.75 * weight(before) + 0.25 * weight(after)).cpu(),
+        atol=2e-5,
+        rtol=1e-3,
+    )
+    assert (
+        found.samples == after.samples
+        and found.size == 64
+        and found.record['note'].endswith(
+            '0.75 of those before the training, and 0.25 of those after it'
+        )
+    )
+    assert (
+        'the second network was not trained on from the first'
+        in mean('after', 'before').stderr
+    )
+    other = UNet(0.13, channels=32, mults=(1, 2), blocks=1, groups=8, unshuffle=4)
+    Run(other, images, Recipe(steps=1, batch=2, size=32), before.record).fit(
+        tmp_path / 'other'
+    )
     assert 'the two networks are not of one kind' in mean('before', 'other').stderr
     assert 'the share must be in 0 … 1, not 2' in mean('before', 'after', '2').stderr
 
 
 def test_the_origin_survives_a_resume(images, tmp_path):
-    make = lambda steps, start: Run(UNet(.13, channels=32, mults=(1,), blocks=1, groups=8, unshuffle=4), images, Recipe(steps, batch=2, size=32), start)
+    def make(steps, start):
+        return Run(
+            UNet(0.13, channels=32, mults=(1,), blocks=1, groups=8, unshuffle=4),
+            images,
+            Recipe(steps, batch=2, size=32),
+            start,
+        )
+
     make(1, dict(samples=100)).fit(tmp_path)
     assert make(3, None).fit(tmp_path).samples == 106
     assert make(4, dict(samples=100)).fit(tmp_path).samples == 108
-    with pytest.raises(ValueError, match='began from other weights'): make(5, dict(samples=200)).fit(tmp_path)
+    with pytest.raises(ValueError, match='began from other weights'):
+        make(5, dict(samples=200)).fit(tmp_path)
 
 
 def test_s_is_measured_over_all_examples(images):
     examples = Examples(images, 32)
     z, y_up = (torch.stack(x) for x in zip(*(examples[i][:2] for i in range(50))))
-    assert residual_std(examples, 50) == tuple(round(x.square().mean().sqrt().item(), 3) for x in (z - y_up, z))
+    assert residual_std(examples, 50) == tuple(
+        round(x.square().mean().sqrt().item(), 3) for x in (z - y_up, z)
+    )
 
 
 def test_a_loaded_network_can_be_trained_on(images):
@@ -220,51 +442,77 @@ def test_a_loaded_network_can_be_trained_on(images):
 
 
 def test_a_folder_that_cannot_be_is_refused_before_the_first_step(images, tmp_path):
-    (tmp_path/'file').write_text('')
-    run = Run(UNet(.13, channels=32, mults=(1,), blocks=1, groups=8, unshuffle=4), images, Recipe(steps=1, batch=2, size=32))
-    with pytest.raises(CannotWrite, match='cannot write .*file .File exists'): run.fit(tmp_path/'file')
+    (tmp_path / 'file').write_text('')
+    run = Run(
+        UNet(0.13, channels=32, mults=(1,), blocks=1, groups=8, unshuffle=4),
+        images,
+        Recipe(steps=1, batch=2, size=32),
+    )
+    with pytest.raises(CannotWrite, match='cannot write .*file .File exists'):
+        run.fit(tmp_path / 'file')
     assert not run.losses
 
 
 @pytest.mark.parametrize('name', CONFIGS)
 def test_configurations(name, images):
     run = configured(name, images, size=64)
-    assert run.net.s == (None if name in ('small-mid', 'paper') else residual_std(Examples(images, 64))[0])
-    assert run.recipe.size == 64 and run.net.config['unshuffle'] == (1 if name in ('small-mid', 'paper') else 2)
+    assert run.net.s == (
+        None if name in ('small-mid', 'paper') else residual_std(Examples(images, 64))[0]
+    )
+    assert run.recipe.size == 64 and run.net.config['unshuffle'] == (
+        1 if name in ('small-mid', 'paper') else 2
+    )
 
 
 def test_base_starts_from_small(images):
     small = UNet.small()
-    for p in small.parameters(): torch.nn.init.normal_(p, std=.05)
+    for p in small.parameters():
+        torch.nn.init.normal_(p, std=0.05)
     run = configured('base', images, SR3(small, record=dict(samples=100)), size=64, batch=2)
-    for k, v in small.state_dict().items(): assert torch.equal(v, run.net.state_dict()[k].cpu())
-    run.losses = [1.]
+    for k, v in small.state_dict().items():
+        assert torch.equal(v, run.net.state_dict()[k].cpu())
+    run.losses = [1.0]
     assert run.model().samples == 102 and run.model().record['samples'] == 2
     base = run.net
-    with pytest.raises(ValueError, match='cannot start'): small.take(base)
+    with pytest.raises(ValueError, match='cannot start'):
+        small.take(base)
 
 
 def test_an_ema_is_its_closed_form(images):
-    run = Run(UNet(.13, channels=32, mults=(1,), blocks=1, groups=8, unshuffle=4), images, Recipe(steps=5, batch=2, size=32, decay=.8))
+    run = Run(
+        UNet(0.13, channels=32, mults=(1,), blocks=1, groups=8, unshuffle=4),
+        images,
+        Recipe(steps=5, batch=2, size=32, decay=0.8),
+    )
     weights = [run.net.F.first.weight.detach().clone() for _ in run]
-    closed = .8**4*weights[0] + sum(.2*.8**(4 - i)*weights[i] for i in range(1, 5))
+    closed = 0.8**4 * weights[0] + sum(0.2 * 0.8 ** (4 - i) * weights[i] for i in range(1, 5))
     torch.testing.assert_close(run.ema.module.F.first.weight, closed, atol=1e-7, rtol=1e-5)
 
 
 def test_the_log_grows_with_the_run_and_has_each_step_once(images, tmp_path):
-    run = Run(UNet(.13, channels=32, mults=(1,), blocks=1, groups=8, unshuffle=4), images, Recipe(steps=100, batch=2, size=16))
-    (tmp_path/'log.csv').write_text('step,samples,minutes,loss\n50,100,0.01,1.\n100,200,0.02,1.\n150,300,0.03,1.\n')    # of a run that was killed after its last checkpoint
+    run = Run(
+        UNet(0.13, channels=32, mults=(1,), blocks=1, groups=8, unshuffle=4),
+        images,
+        Recipe(steps=100, batch=2, size=16),
+    )
+    (tmp_path / 'log.csv').write_text(
+        'step,samples,minutes,loss\n50,100,0.01,1.\n100,200,0.02,1.\n150,300,0.03,1.\n'
+    )  # of a run that was killed after its last checkpoint
     run.fit(tmp_path)
-    lines = (tmp_path/'log.csv').read_text().splitlines()
-    assert lines[0] == 'step,samples,minutes,loss' and [line.split(',')[:2] for line in lines[1:]] == [['50', '100'], ['100', '200']]
-    assert float(lines[2].split(',')[3]) == pytest.approx(sum(run.losses[50:])/50, abs=1e-5)
+    lines = (tmp_path / 'log.csv').read_text().splitlines()
+    assert lines[0] == 'step,samples,minutes,loss' and [
+        line.split(',')[:2] for line in lines[1:]
+    ] == [['50', '100'], ['100', '200']]
+    assert float(lines[2].split(',')[3]) == pytest.approx(sum(run.losses[50:]) / 50, abs=1e-5)
 
 
 def test_a_shipped_name_is_not_a_folder_of_that_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path/'small').mkdir()
+    (tmp_path / 'small').mkdir()
     assert SR3.from_pretrained('small').size == 64
-    with pytest.raises(ValueError, match='is missing'): SR3.from_pretrained('./small')
+    with pytest.raises(ValueError, match='is missing'):
+        SR3.from_pretrained('./small')
     SR3.from_pretrained('small').save_pretrained('./small')
-    (tmp_path/'small'/'config.json').write_bytes(b'\xff')
-    with pytest.raises(ValueError, match='damaged or of another version'): SR3.from_pretrained('./small')
+    (tmp_path / 'small' / 'config.json').write_bytes(b'\xff')
+    with pytest.raises(ValueError, match='damaged or of another version'):
+        SR3.from_pretrained('./small')

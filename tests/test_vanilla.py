@@ -1,4 +1,5 @@
 "The long training: killed and resumed, watched, started from its own half-precision weights."
+
 import csv
 import json
 import signal
@@ -18,7 +19,8 @@ MINUTE = 60
 def tool():
     "The module behind tools/vanilla.py"
     import importlib.util
-    spec = importlib.util.spec_from_file_location('vanilla', ROOT/'tools/vanilla.py')
+
+    spec = importlib.util.spec_from_file_location('vanilla', ROOT / 'tools/vanilla.py')
     module = importlib.util.module_from_spec(spec)
     sys.modules['vanilla'] = module
     spec.loader.exec_module(module)
@@ -28,7 +30,7 @@ def tool():
 def command(photos, out, *args):
     "A training on tiny patches, one every step"
     patches = ['--batch', '2', '--layout', 'pixels', '--plan', 'tiny']
-    script = [sys.executable, '-c', TINY, str(ROOT/'tools/vanilla.py')]
+    script = [sys.executable, '-c', TINY, str(ROOT / 'tools/vanilla.py')]
     return [*script, '--images', str(photos), '--out', str(out), *patches, *map(str, args)]
 
 
@@ -49,23 +51,27 @@ tool.main()
 
 def test_killed_and_resumed_is_the_same_training(photo_folder, tmp_path):
     "kill -9 in the middle of steps and of writing"
-    straight = command(photo_folder, tmp_path/'straight', '--patches', 80)
-    subprocess.run(straight, check=True, capture_output=True, timeout=5*MINUTE)
-    killed = command(photo_folder, tmp_path/'killed', '--patches', 80, '--save-every', 0)
-    checkpoint = tmp_path/'killed'/'checkpoint.pt'
-    for wait in (0, .1, .3):
+    straight = command(photo_folder, tmp_path / 'straight', '--patches', 80)
+    subprocess.run(straight, check=True, capture_output=True, timeout=5 * MINUTE)
+    killed = command(photo_folder, tmp_path / 'killed', '--patches', 80, '--save-every', 0)
+    checkpoint = tmp_path / 'killed' / 'checkpoint.pt'
+    for wait in (0, 0.1, 0.3):
         before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
-        process = subprocess.Popen(killed, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        deadline = time.monotonic() + 5*MINUTE
+        process = subprocess.Popen(
+            killed, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        deadline = time.monotonic() + 5 * MINUTE
         while not checkpoint.exists() or checkpoint.stat().st_mtime_ns == before:
             assert time.monotonic() < deadline and not process.poll(), 'no checkpoint'
-            time.sleep(.02)
+            time.sleep(0.02)
         time.sleep(wait)
         process.send_signal(signal.SIGKILL)
         process.wait(MINUTE)
-    subprocess.run(killed, check=True, capture_output=True, timeout=5*MINUTE)
-    a, b = (torch.load(tmp_path/name/'checkpoint.pt', weights_only=True)
-            for name in ('straight', 'killed'))
+    subprocess.run(killed, check=True, capture_output=True, timeout=5 * MINUTE)
+    a, b = (
+        torch.load(tmp_path / name / 'checkpoint.pt', weights_only=True)
+        for name in ('straight', 'killed')
+    )
     assert a['patches'] == b['patches'] == 80 and a['steps'] == 40
     for part in ('net', 'ema'):
         for name, tensor in a[part].items():
@@ -75,29 +81,32 @@ def test_killed_and_resumed_is_the_same_training(photo_folder, tmp_path):
 def test_ctrl_c_keeps_the_work_and_says_so(photo_folder, tmp_path):
     args = command(photo_folder, tmp_path, '--patches', 10**7, '--save-every', 0)
     process = subprocess.Popen(args, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 5*MINUTE
-    while not (tmp_path/'checkpoint.pt').exists():
+    deadline = time.monotonic() + 5 * MINUTE
+    while not (tmp_path / 'checkpoint.pt').exists():
         assert time.monotonic() < deadline and not process.poll()
-        time.sleep(.05)
+        time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     out = process.communicate(timeout=MINUTE)[0].decode()
     assert process.returncode == 130 and 'the model is in' in out
-    assert (tmp_path/'model'/'model.safetensors').exists()
+    assert (tmp_path / 'model' / 'model.safetensors').exists()
 
 
 def test_the_loss_is_the_papers(tool, photo_folder):
     "Eq. B.1 on the examples of a step, written out"
     from odebc.data import byte_folder
+
     tool.LAYOUTS['tiny'] = dict(channels=8, mults=(1, 2), blocks=1, heads=2, groups=1)
     plan = [tool.Stage(10**9, 32, 4, relative=False)]
     training = tool.Training('tiny', list(byte_folder(photo_folder).values()), plan)
-    torch.nn.init.normal_(training.net.F.last.weight, std=.1)
+    torch.nn.init.normal_(training.net.F.last.weight, std=0.1)
     z, y_up, t, eps, drop = tool.examples(training.images, plan[0], 0, 0, torch.device('cpu'))
     drop = drop.float()
-    alpha, sigma = (f(t).float().view(-1, 1, 1, 1) for f in
-                    (training.net.sched.alpha, training.net.sched.sigma))
+    alpha, sigma = (
+        f(t).float().view(-1, 1, 1, 1)
+        for f in (training.net.sched.alpha, training.net.sched.sigma)
+    )
     with torch.no_grad():
-        estimate = training.net(alpha*z + sigma*eps, y_up, t, drop)
+        estimate = training.net(alpha * z + sigma * eps, y_up, t, drop)
         expected = (eps - estimate).square().mean()
     assert training.step().item() == pytest.approx(expected.item(), rel=1e-4)
     assert t.min() >= 1 and t.max() <= 1000 and t.dtype == torch.int64
@@ -107,48 +116,61 @@ def test_the_loss_is_the_papers(tool, photo_folder):
 def test_parts_of_the_variance(tool):
     "On a matrix whose parts are known, and without a start's effect"
     g = torch.Generator().manual_seed(0)
-    start, image, rest = 1.5, .7, .4
-    D = start*torch.randn(600, 1, generator=g) + image*torch.randn(1, 400, generator=g)
-    D = D + rest*torch.randn(600, 400, generator=g)
+    start, image, rest = 1.5, 0.7, 0.4
+    D = start * torch.randn(600, 1, generator=g) + image * torch.randn(1, 400, generator=g)
+    D = D + rest * torch.randn(600, 400, generator=g)
     found = tool.effects(D.double())
-    assert found == pytest.approx((start**2, image**2, rest**2), rel=.2)
-    assert abs(tool.effects(torch.randn(600, 400, generator=g).double())[0]) < .01
+    assert found == pytest.approx((start**2, image**2, rest**2), rel=0.2)
+    assert abs(tool.effects(torch.randn(600, 400, generator=g).double())[0]) < 0.01
 
 
-def test_it_is_watched_and_goes_on_from_its_half_precision_weights(tool, photo_folder, tmp_path):
+def test_it_is_watched_and_goes_on_from_its_half_precision_weights(
+    tool, photo_folder, tmp_path
+):
     from odebc.data import byte_folder
+
     tool.LAYOUTS['tiny'] = dict(channels=8, mults=(1, 2), blocks=1, heads=2, groups=1)
     images = list(byte_folder(photo_folder).values())
     plan = [tool.Stage(10**9, 32, 2)]
     training = tool.Training('tiny', images, plan)
     watch = tool.Watch(photo_folder, crops=2, size=32, starts=3, pairs=2, label='DDIM-2')
     watch.SAMPLERS = 'DDIM-2', 'DDPM-3'
-    tool.train(training, tmp_path, 8, watch, tmp_path/'watch.csv', every=4)
-    rows = list(csv.DictReader((tmp_path/'watch.csv').open(encoding='utf8')))
+    tool.train(training, tmp_path, 8, watch, tmp_path / 'watch.csv', every=4)
+    rows = list(csv.DictReader((tmp_path / 'watch.csv').open(encoding='utf8')))
     assert [row['patches'] for row in rows] == ['4', '8']
     assert 0 <= float(rows[1]['start_share']) <= 1 and float(rows[1]['DDIM-2_lpips']) > 0
-    text = (tmp_path/'watch.csv').read_text(encoding='utf8')
-    (tmp_path/'watch.csv').write_text(text.rpartition('\n8,')[0] + '\n', encoding='utf8')
-    tool.train(training, tmp_path, 8, watch, tmp_path/'watch.csv', every=4)
-    rows = list(csv.DictReader((tmp_path/'watch.csv').open(encoding='utf8')))
-    assert [row['patches'] for row in rows] == ['4', '8'], 'a stop while it was measured loses a line'
+    text = (tmp_path / 'watch.csv').read_text(encoding='utf8')
+    (tmp_path / 'watch.csv').write_text(text.rpartition('\n8,')[0] + '\n', encoding='utf8')
+    tool.train(training, tmp_path, 8, watch, tmp_path / 'watch.csv', every=4)
+    rows = list(csv.DictReader((tmp_path / 'watch.csv').open(encoding='utf8')))
+    assert [row['patches'] for row in rows] == ['4', '8'], (
+        'a stop while it was measured loses a line'
+    )
     again = tool.Training('tiny', images, plan)
-    again.begin_from(SR3.from_pretrained(tmp_path/'model'))
+    again.begin_from(SR3.from_pretrained(tmp_path / 'model'))
     assert (again.patches, again.steps, again.warm) == (8, 4, 0)
-    tool.train(again, tmp_path/'again', 12)
-    model = SR3.from_pretrained(tmp_path/'again'/'model')
+    tool.train(again, tmp_path / 'again', 12)
+    model = SR3.from_pretrained(tmp_path / 'again' / 'model')
     assert model.samples == 12 and model.size == 256
 
 
 def test_what_a_gpu_is_asked_to_do_runs_here(photo_folder, tmp_path):
     "The script of nine minutes, with tiny numbers"
-    args = [sys.executable, ROOT/'tools/on_a_gpu.py', '--images', photo_folder, '--out', tmp_path]
+    args = [
+        sys.executable,
+        ROOT / 'tools/on_a_gpu.py',
+        '--images',
+        photo_folder,
+        '--out',
+        tmp_path,
+    ]
     tiny = ['--start', 'small-mid', '--batch', '2', '--size', '32', '--rounds', '1', '--eager']
     parts = ['--only', 'training', 'precision', '--seconds', '60']
-    done = subprocess.run([*args, *tiny, *parts], capture_output=True, encoding='utf8',
-                          timeout=10*MINUTE)
-    report = (tmp_path/'report.txt').read_text(encoding='utf8')
+    done = subprocess.run(
+        [*args, *tiny, *parts], capture_output=True, encoding='utf8', timeout=10 * MINUTE
+    )
+    report = (tmp_path / 'report.txt').read_text(encoding='utf8')
     assert done.returncode == 0, report
     assert 'training: status 0' in report and 'bfloat16, channels last' in report
-    assert SR3.from_pretrained(tmp_path/'vanilla'/'model').record['samples'] > 0
-    assert json.loads((tmp_path/'vanilla/model/config.json').read_text())['size'] == 256
+    assert SR3.from_pretrained(tmp_path / 'vanilla' / 'model').record['samples'] > 0
+    assert json.loads((tmp_path / 'vanilla/model/config.json').read_text())['size'] == 256

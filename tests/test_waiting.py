@@ -33,7 +33,9 @@ def test_a_process_that_hangs_is_ended_with_all_that_it_started_and_tells_where(
         stderr=subprocess.PIPE,
     )
     wait_until(
-        lambda: (tmp_path / 'number').exists() and (tmp_path / 'number').read_text().endswith('.'),
+        lambda: (
+            (tmp_path / 'number').exists() and (tmp_path / 'number').read_text().endswith('.')
+        ),
         'the grandchild',
     )
     with pytest.raises(AssertionError, match='has not ended after 2 s[^$]*in stuck_for_ever'):
@@ -41,7 +43,8 @@ def test_a_process_that_hangs_is_ended_with_all_that_it_started_and_tells_where(
     number = int((tmp_path / 'number').read_text()[:-1])
     wait_until(
         lambda: (
-            not psutil.pid_exists(number) or psutil.Process(number).status() == psutil.STATUS_ZOMBIE
+            not psutil.pid_exists(number)
+            or psutil.Process(number).status() == psutil.STATUS_ZOMBIE
         ),
         'the end of the grandchild',
     )
@@ -68,7 +71,10 @@ def test_stuck_where_no_signal_comes():
     'name, limits',
     [
         ('test_stuck', ['-o', 'timeout=3']),
-        ('test_stuck_where_no_signal_comes', ['-o', 'timeout=3', '-o', 'faulthandler_timeout=6']),
+        (
+            'test_stuck_where_no_signal_comes',
+            ['-o', 'timeout=3', '-o', 'faulthandler_timeout=6'],
+        ),
     ],
 )
 def test_a_test_that_hangs_fails_and_tells_where(name, limits, tmp_path):
@@ -181,6 +187,8 @@ def test_no_test_and_no_tool_forks_or_waits_without_a_limit(tmp_path):
         'os.fork()',
     ]
     (tmp_path / 'bad.py').write_text(
-        '\n'.join([*bad, "process.wait(9); subprocess.run(command, timeout=9); ', '.join(words)"])
+        '\n'.join(
+            [*bad, "process.wait(9); subprocess.run(command, timeout=9); ', '.join(words)"]
+        )
     )
     assert list(endless(tmp_path / 'bad.py')) == list(range(1, len(bad) + 1))

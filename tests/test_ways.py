@@ -54,7 +54,9 @@ def clone(tmp_path_factory):
         (parent / 'odebc' / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, parent / 'odebc' / name)
     subprocess.run(
-        [sys.executable, '-m', 'venv', '--without-pip', parent / 'venv'], check=True, timeout=120
+        [sys.executable, '-m', 'venv', '--without-pip', parent / 'venv'],
+        check=True,
+        timeout=120,
     )
     packages = next((parent / 'venv').glob('[Ll]ib/**/site-packages'))
     others = [path for path in sys.path if path.endswith(('site-packages', 'dist-packages'))]
@@ -104,7 +106,9 @@ def test_the_package_is_found_from_every_folder(clone, how, where, tmp_path):
     }[how]
     if how == 'script':
         (folder / 'script.py').write_text(WHAT_A_READER_TYPES, encoding='utf8')
-    done = finished([clone / 'venv/bin/python', *command], cwd=folder, IPYTHONDIR=str(tmp_path))
+    done = finished(
+        [clone / 'venv/bin/python', *command], cwd=folder, IPYTHONDIR=str(tmp_path)
+    )
     assert done.returncode == 0, done.stderr
     assert str(clone / 'odebc' / 'odebc' / '__init__.py') in done.stdout
 
@@ -122,7 +126,9 @@ def test_data_is_no_package():
 def test_an_sdist_builds_a_wheel_with_all_data(clone, tmp_path):
     import tarfile
 
-    make = "import sys; from setuptools import build_meta as b; print(b.build_sdist(sys.argv[1]))"
+    make = (
+        "import sys; from setuptools import build_meta as b; print(b.build_sdist(sys.argv[1]))"
+    )
     done = finished([sys.executable, '-c', make, tmp_path], cwd=clone / 'odebc')
     (archive,) = tmp_path.glob('*.tar.gz')
     names = {name.partition('/')[2] for name in tarfile.open(archive).getnames()}
@@ -145,7 +151,9 @@ def test_an_sdist_builds_a_wheel_with_all_data(clone, tmp_path):
 def test_run_as_a_module(module, tmp_path):
     usage = finished([sys.executable, '-m', module], cwd=tmp_path)
     assert usage.returncode == 0 and 'upscale' in usage.stdout
-    refused = finished([sys.executable, '-m', module, 'train', '--images', 'nowhere'], cwd=tmp_path)
+    refused = finished(
+        [sys.executable, '-m', module, 'train', '--images', 'nowhere'], cwd=tmp_path
+    )
     assert refused.returncode == 2 and refused.stderr.endswith(
         'odebc: there is no folder nowhere\n'
     )
@@ -171,7 +179,9 @@ def test_a_module_trains(photo_folder, tmp_path):
 
 def test_files_of_the_user_do_not_stand_in_for_libraries(tmp_path):
     for name in ('random', 'data', 'typing', 'torch', 'signal'):
-        (tmp_path / f'{name}.py').write_text('raise SystemExit("not this file")', encoding='utf8')
+        (tmp_path / f'{name}.py').write_text(
+            'raise SystemExit("not this file")', encoding='utf8'
+        )
     done = finished([sys.executable, '-m', 'odebc', 'demo', '--model', 'none'], cwd=tmp_path)
     assert done.returncode == 2 and 'no model none' in done.stderr, done.stderr
 
@@ -335,9 +345,18 @@ def test_results_are_told_on_every_terminal(photo_folder, tmp_path):
     from odebc.data import photographs, to_image
 
     (tmp_path / 'sets' / 'été').mkdir(parents=True)
-    to_image(photographs()['flower'][:, :160, :160]).save(tmp_path / 'sets' / 'été' / 'flower.png')
+    to_image(photographs()['flower'][:, :160, :160]).save(
+        tmp_path / 'sets' / 'été' / 'flower.png'
+    )
     done = finished(
-        [sys.executable, '-c', TINY_RESULTS, tmp_path / 'out', tmp_path / 'sets', photo_folder],
+        [
+            sys.executable,
+            '-c',
+            TINY_RESULTS,
+            tmp_path / 'out',
+            tmp_path / 'sets',
+            photo_folder,
+        ],
         **POSIX,
     )
     assert done.returncode == 0 and 'Figure 3' in done.stdout, done.stderr[-2000:]
@@ -430,7 +449,8 @@ def test_the_output_is_a_full_disk(n):
         )
     assert (
         done.returncode == 2
-        and done.stderr == 'odebc: cannot write the output (No space left on device): make room\n'
+        and done.stderr
+        == 'odebc: cannot write the output (No space left on device): make room\n'
     )
 
 
@@ -441,7 +461,10 @@ def test_closed_streams(closed, x_T, tmp_path):
         tmp_path / 'one.png'
     )  # more than one batch of tiles: with a progress bar
     command = shlex.join(
-        map(str, [ODEBC, 'upscale', '--x-t', x_T, '--out', tmp_path / 'out', tmp_path / 'one.png'])
+        map(
+            str,
+            [ODEBC, 'upscale', '--x-t', x_T, '--out', tmp_path / 'out', tmp_path / 'one.png'],
+        )
     )
     assert subprocess.run(['sh', '-c', f'{command} {closed}'], timeout=300).returncode == 0
     assert (tmp_path / 'out' / 'one_x4.png').exists()
@@ -500,11 +523,15 @@ def test_a_bug_in_the_network_is_a_bug(command, monkeypatch, photo_folder, tmp_p
     "The search reports what a map raised as MapFailed; a command's own map has no excuse"
     monkeypatch.setattr('odebc.train.SR3.h', raising(RuntimeError('shapes do not fit')))
     status, said = command('demo', *QUICK, '--images', photo_folder, '--out', tmp_path)
-    assert status == 1 and 'shapes do not fit' in said and 'Traceback' in said and REPORT in said
+    assert (
+        status == 1 and 'shapes do not fit' in said and 'Traceback' in said and REPORT in said
+    )
     monkeypatch.setattr('odebc.train.SR3.h', raising(OdebcError('not with this sampler')))
     status, said = command('demo', *QUICK, '--images', photo_folder, '--out', tmp_path)
     assert (
-        status == 2 and said.endswith('odebc: not with this sampler\n') and 'Traceback' not in said
+        status == 2
+        and said.endswith('odebc: not with this sampler\n')
+        and 'Traceback' not in said
     )
 
 
@@ -587,10 +614,13 @@ def test_a_full_disk_in_the_middle(command, monkeypatch, x_T, tmp_path):
     Image.new('RGB', (6, 5), 'teal').save(tmp_path / 'ok.png')
     full = OSError(errno.ENOSPC, 'No space left on device')
     monkeypatch.setattr('odebc.enlarge.write_png', raising(full))
-    status, said = command('upscale', '--x-t', x_T, '--out', tmp_path / 'out', tmp_path / 'ok.png')
+    status, said = command(
+        'upscale', '--x-t', x_T, '--out', tmp_path / 'out', tmp_path / 'ok.png'
+    )
     target = tmp_path / 'out' / 'ok_x4.png'
     assert (
-        status == 2 and f'odebc: cannot write {target} (No space left on device): make room' in said
+        status == 2
+        and f'odebc: cannot write {target} (No space left on device): make room' in said
     )
 
 

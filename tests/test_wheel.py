@@ -1,4 +1,5 @@
 "The shipped model travels in the wheel and loads from it in an empty directory."
+
 import os
 import sys
 import zipfile
@@ -9,17 +10,42 @@ ROOT = Path(__file__).parents[1]
 
 
 def test_checkpoint_loads_from_the_wheel(tmp_path):
-    finished([sys.executable, '-m', 'pip', 'wheel', '-q', '--no-deps', '--no-build-isolation', '-w', tmp_path, ROOT], check=True)
-    wheel, = tmp_path.glob('*.whl')
-    shipped = finished(['git', 'ls-files', '-z', 'data'], cwd=ROOT, check=True).stdout.split('\0')[:-1]
-    assert len(shipped) > 20 and {'odebc/assets' + name.removeprefix('data') for name in shipped} <= set(zipfile.ZipFile(wheel).namelist())
-    zipfile.ZipFile(wheel).extractall(tmp_path/'site')
+    finished(
+        [
+            sys.executable,
+            '-m',
+            'pip',
+            'wheel',
+            '-q',
+            '--no-deps',
+            '--no-build-isolation',
+            '-w',
+            tmp_path,
+            ROOT,
+        ],
+        check=True,
+    )
+    (wheel,) = tmp_path.glob('*.whl')
+    shipped = finished(['git', 'ls-files', '-z', 'data'], cwd=ROOT, check=True).stdout.split(
+        '\0'
+    )[:-1]
+    assert len(shipped) > 20 and {
+        'odebc/assets' + name.removeprefix('data') for name in shipped
+    } <= set(zipfile.ZipFile(wheel).namelist())
+    zipfile.ZipFile(wheel).extractall(tmp_path / 'site')
     code = "import odebc.train as t; print(t.__file__, t.SR3.from_pretrained().shape)"
-    (tmp_path/'empty').mkdir()
-    done = finished([sys.executable, '-c', code], cwd=tmp_path/'empty', env=os.environ | {'PYTHONPATH': str(tmp_path/'site')}, check=True)
-    assert str(tmp_path/'site') in done.stdout and '(3, 64, 64)' in done.stdout
+    (tmp_path / 'empty').mkdir()
+    done = finished(
+        [sys.executable, '-c', code],
+        cwd=tmp_path / 'empty',
+        env=os.environ | {'PYTHONPATH': str(tmp_path / 'site')},
+        check=True,
+    )
+    assert str(tmp_path / 'site') in done.stdout and '(3, 64, 64)' in done.stdout
 
 
 def test_the_repository_stays_small():
-    files = finished(['git', 'ls-files', '-z'], cwd=ROOT, check=True, errors='surrogateescape').stdout.split('\0')[:-1]
-    assert sum((ROOT/f).stat().st_size for f in files) < 40e6
+    files = finished(
+        ['git', 'ls-files', '-z'], cwd=ROOT, check=True, errors='surrogateescape'
+    ).stdout.split('\0')[:-1]
+    assert sum((ROOT / f).stat().st_size for f in files) < 40e6

@@ -23,7 +23,9 @@ def wait_until(condition, what, seconds=LIMIT):
 def begin(command, env=None, **options):
     "Start a process that tells where its threads stand when it is given up; `end` it"
     env = dict(os.environ if env is None else env, PYTHONFAULTHANDLER='1')
-    return subprocess.Popen(list(map(str, command)), env=env, start_new_session=True, **options)
+    return subprocess.Popen(
+        list(map(str, command)), env=env, start_new_session=True, **options
+    )
 
 
 def family(process):
@@ -72,7 +74,9 @@ def ended(process, seconds=LIMIT):
         told = '\n'.join(
             w if isinstance(w, str) else (w or b'').decode(errors='replace') for w in written
         )
-        raise AssertionError(f'{process.args} has not ended after {seconds} s\n{told}') from None
+        raise AssertionError(
+            f'{process.args} has not ended after {seconds} s\n{told}'
+        ) from None
     finally:
         end(process)
 

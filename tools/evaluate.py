@@ -1,4 +1,5 @@
 "A model on seeded crops of a folder that it was not trained on: LPIPS, PSNR and colour bias beside bicubic enlargement."
+
 import argparse
 import json
 import time
@@ -15,24 +16,69 @@ from odebc.train import SR3
 
 def squares(x, side):
     "Images cut into squares"
-    return x.unfold(2, side, side).unfold(3, side, side).permute(0, 2, 3, 1, 4, 5).reshape(-1, 3, side, side)
+    return (
+        x.unfold(2, side, side)
+        .unfold(3, side, side)
+        .permute(0, 2, 3, 1, 4, 5)
+        .reshape(-1, 3, side, side)
+    )
 
 
-def row(sampler, x, z, side, bicubic, seconds=0.):
+def row(sampler, x, z, side, bicubic, seconds=0.0):
     "LPIPS and its ratio to bicubic's, PSNR, and the rms over images and channels of the mean error (colour bias)"
-    distance = torch.cat([lpips(squares(a, side), squares(b, side)).mean()[None] for a, b in zip(x.split(1), z.split(1))])
-    ratio, bias = distance.mean()/bicubic if bicubic else torch.tensor(1.), (x - z).mean((2, 3)).square().mean().sqrt()
-    values = dict(lpips=distance.mean(), error=distance.std()/len(z)**.5, ratio=ratio, psnr=psnr(x, z).mean(), bias=bias, seconds=torch.tensor(seconds/len(z)))
-    answer = dict(sampler=sampler, crops=len(z), size=z.shape[-1]) | {name: round(value.item(), 4) for name, value in values.items()}
-    print('| {sampler} | {lpips:.4f} ± {error:.4f} | {ratio:.3f} | {psnr:.2f} | {bias:.4f} | {seconds:.2f} |'.format(**answer), flush=True)
+    distance = torch.cat(
+        [
+            lpips(squares(a, side), squares(b, side)).mean()[None]
+            for a, b in zip(x.split(1), z.split(1))
+        ]
+    )
+    ratio, bias = (
+        distance.mean() / bicubic if bicubic else torch.tensor(1.0),
+        (x - z).mean((2, 3)).square().mean().sqrt(),
+    )
+    values = dict(
+        lpips=distance.mean(),
+        error=distance.std() / len(z) ** 0.5,
+        ratio=ratio,
+        psnr=psnr(x, z).mean(),
+        bias=bias,
+        seconds=torch.tensor(seconds / len(z)),
+    )
+    answer = dict(sampler=sampler, crops=len(z), size=z.shape[-1]) | {
+        name: round(value.item(), 4) for name, value in values.items()
+    }
+    print(
+        '| {sampler} | {lpips:.4f} ± {error:.4f} | {ratio:.3f} | {psnr:.2f} | {bias:.4f} | {seconds:.2f} |'.format(
+            **answer
+        ),
+        flush=True,
+    )
     return answer
 
 
 def keep(path, rows):
     "Add rows to a file, in place of earlier ones of the same measurement"
-    key = lambda r: (r['samples'], r.get('weights'), r['images'], r['crops'], r['size'], r['sampler'], r.get('bf16', False), r.get('schedule', 'linear'), r.get('squares'))
+
+    def key(r):
+        return (
+            r['samples'],
+            r.get('weights'),
+            r['images'],
+            r['crops'],
+            r['size'],
+            r['sampler'],
+            r.get('bf16', False),
+            r.get('schedule', 'linear'),
+            r.get('squares'),
+        )
+
     old = json.loads(path.read_text(encoding='utf8')) if path.exists() else []
-    write_atomically(path, json.dumps([*(r for r in old if key(r) not in set(map(key, rows))), *rows], indent=0).encode())
+    write_atomically(
+        path,
+        json.dumps(
+            [*(r for r in old if key(r) not in set(map(key, rows))), *rows], indent=0
+        ).encode(),
+    )
 
 
 @torch.no_grad()
@@ -44,26 +90,84 @@ def main():
     parser.add_argument('--images', required=True, help='folder of photographs')
     parser.add_argument('--crops', type=int, default=256)
     parser.add_argument('--size', type=int, help='side of a crop; of the training by default')
-    parser.add_argument('--squares', type=int, help='cut both images into squares of this side before LPIPS compares them')
-    parser.add_argument('--schedule', choices=('linear', 'cosine'), help="solve on this one; on the model's own by default")
+    parser.add_argument(
+        '--squares',
+        type=int,
+        help='cut both images into squares of this side before LPIPS compares them',
+    )
+    parser.add_argument(
+        '--schedule',
+        choices=('linear', 'cosine'),
+        help="solve on this one; on the model's own by default",
+    )
     parser.add_argument('--out', type=Path, help='.json file that the rows are added to')
-    parser.add_argument('--precision', choices=('float32', 'bfloat16', 'auto'), default='float32', help='of the network')
-    parser.add_argument('--bf16', dest='precision', action='store_const', const='bfloat16', help=argparse.SUPPRESS)  # as it was called
+    parser.add_argument(
+        '--precision',
+        choices=('float32', 'bfloat16', 'auto'),
+        default='float32',
+        help='of the network',
+    )
+    parser.add_argument(
+        '--bf16',
+        dest='precision',
+        action='store_const',
+        const='bfloat16',
+        help=argparse.SUPPRESS,
+    )  # as it was called
     args = parser.parse_args()
     model = SR3.from_pretrained(args.model, args.precision).to(processes().device)
-    if args.schedule: model = model.on(args.schedule)
+    if args.schedule:
+        model = model.on(args.schedule)
     size, samples = args.size or model.size, model.samples
     side = args.squares or size
-    if size % side: parser.error(f'squares of {side} do not fill crops of {size}')
-    z = crops(list(image_folder(args.images, size).values()), args.crops, size, torch.Generator().manual_seed(0)).to(model.device)
-    batch, y, x_T = batch_size(z), degrade(z, model.scale), candidates(args.crops, z.shape[1:], seed=7)
-    print(f'{args.model}: {samples} patches of training; {model.sched.name} schedule; {args.crops} crops of {size}×{size}\n\n| | LPIPS | of bicubic | PSNR | colour bias | s/image |\n| --- | --- | --- | --- | --- | --- |')
+    if size % side:
+        parser.error(f'squares of {side} do not fill crops of {size}')
+    z = crops(
+        list(image_folder(args.images, size).values()),
+        args.crops,
+        size,
+        torch.Generator().manual_seed(0),
+    ).to(model.device)
+    batch, y, x_T = (
+        batch_size(z),
+        degrade(z, model.scale),
+        candidates(args.crops, z.shape[1:], seed=7),
+    )
+    print(
+        f'{args.model}: {samples} patches of training; {model.sched.name} schedule; {args.crops} crops of {size}×{size}\n\n| | LPIPS | of bicubic | PSNR | colour bias | s/image |\n| --- | --- | --- | --- | --- | --- |'
+    )
     rows = [row('bicubic', upsample(y, model.scale), z, side, None)]
     for label in args.samplers:
         start = time.monotonic()
-        parts = [model.h(x_T[i:i+batch], y[i:i+batch], label, torch.Generator(model.device).manual_seed(i)) for i in tqdm(range(0, args.crops, batch), desc=label)]
-        rows.append(row(label, torch.cat(parts), z, side, rows[0]['lpips'], time.monotonic() - start))
-        if args.out: keep(args.out, [r | dict(samples=samples, weights=model.fingerprint, images=Path(args.images).name, bf16=model.bf16, schedule=model.sched.name, squares=args.squares) for r in rows])
+        parts = [
+            model.h(
+                x_T[i : i + batch],
+                y[i : i + batch],
+                label,
+                torch.Generator(model.device).manual_seed(i),
+            )
+            for i in tqdm(range(0, args.crops, batch), desc=label)
+        ]
+        rows.append(
+            row(label, torch.cat(parts), z, side, rows[0]['lpips'], time.monotonic() - start)
+        )
+        if args.out:
+            keep(
+                args.out,
+                [
+                    r
+                    | dict(
+                        samples=samples,
+                        weights=model.fingerprint,
+                        images=Path(args.images).name,
+                        bf16=model.bf16,
+                        schedule=model.sched.name,
+                        squares=args.squares,
+                    )
+                    for r in rows
+                ],
+            )
 
 
-if __name__ == '__main__': main()
+if __name__ == '__main__':
+    main()

@@ -1,4 +1,5 @@
 "Execute pages in place. Widgets leave no state behind: a page must read without a kernel, and stay small."
+
 import base64
 import io
 import os
@@ -12,18 +13,25 @@ from nbclient import NotebookClient
 
 WIDGET = 'application/vnd.jupyter.widget-view+json'
 
+
 def at_rest(output):
     "Of a widget what it shows without a kernel, if anything"
     data = output.get('data', {})
-    if WIDGET not in data: return output
-    if 'image/png' not in data: return
+    if WIDGET not in data:
+        return output
+    if 'image/png' not in data:
+        return
     buffer = io.BytesIO()
-    Image.open(io.BytesIO(base64.b64decode(data['image/png']))).save(buffer, 'JPEG', quality=70)
+    Image.open(io.BytesIO(base64.b64decode(data['image/png']))).save(
+        buffer, 'JPEG', quality=70
+    )
     output.data = {'image/jpeg': base64.b64encode(buffer.getvalue()).decode()}
     return output
 
+
 class Client(NotebookClient):
     "On a busy machine it may miss that the kernel has answered, and wait until the time is up: ask every second"
+
     async def async_start_new_kernel_client(self):
         kernel = await super().async_start_new_kernel_client()
         answer = kernel.shell_channel.get_msg
@@ -34,21 +42,30 @@ class Client(NotebookClient):
                 try:
                     return await answer(timeout=1)
                 except Empty:
-                    if end is not None and time.monotonic() > end: raise
+                    if end is not None and time.monotonic() > end:
+                        raise
+
         kernel.shell_channel.get_msg = ask
         return kernel
+
 
 def execute(path):
     nb = nbformat.read(path, as_version=4)
     Client(nb, timeout=600, resources={'metadata': {'path': str(path.parent)}}).execute()
     nb.metadata.pop('widgets', None)
     for cell in nb.cells:
-        if cell.cell_type == 'code': cell.outputs = [still for still in map(at_rest, cell.outputs) if still]
+        if cell.cell_type == 'code':
+            cell.outputs = [still for still in map(at_rest, cell.outputs) if still]
     nbformat.write(nb, path)
 
+
 if __name__ == '__main__':
-    os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')  # a page must not stand still where another process is busy
-    os.environ.setdefault('ODEBC_PRECISION', 'float32')  # figures must not depend on what is faster here
+    os.environ.setdefault(
+        'OMP_WAIT_POLICY', 'PASSIVE'
+    )  # a page must not stand still where another process is busy
+    os.environ.setdefault(
+        'ODEBC_PRECISION', 'float32'
+    )  # figures must not depend on what is faster here
     for page in map(Path, sys.argv[1:]):
         print(page, flush=True)
         execute(page)

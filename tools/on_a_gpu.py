@@ -3,6 +3,7 @@
 Each part is a command of its own with a time limit, so that one that hangs or fails costs no other
 part. Everything that it prints goes to the screen and into report.txt, beside the model.
 """
+
 import argparse
 import subprocess
 import sys
@@ -16,23 +17,40 @@ NAMES = ['training', 'precision', 'compiled', 'search']
 
 def command(script, *args):
     "Arguments of a process that runs one of the project's scripts"
-    return [sys.executable, '-u', str(ROOT/script), *map(str, args)]
+    return [sys.executable, '-u', str(ROOT / script), *map(str, args)]
 
 
 def parts(args):
     "Name -> command and seconds, the most important part first"
     train = command(
-        'tools/vanilla.py', '--images', args.images, '--start', args.start, '--layout', args.layout,
-        '--out', args.out/'vanilla', '--batch', args.batch, '--lr', args.lr, '--decay', .9995,
-        '--bf16', '--minutes', .6*args.seconds/60, *([] if args.eager else ['--compile']))
+        'tools/vanilla.py',
+        '--images',
+        args.images,
+        '--start',
+        args.start,
+        '--layout',
+        args.layout,
+        '--out',
+        args.out / 'vanilla',
+        '--batch',
+        args.batch,
+        '--lr',
+        args.lr,
+        '--decay',
+        0.9995,
+        '--bf16',
+        '--minutes',
+        0.6 * args.seconds / 60,
+        *([] if args.eager else ['--compile']),
+    )
     speed = ['--rounds', args.rounds, '--size', args.size]
     paper = ['--config', 'paper', '--batch', args.paper_batch]
     precision = command('benchmarks/train.py', '--batch', args.batch, *speed)
     compiled = command('benchmarks/train.py', *paper, *speed)
     search = command('benchmarks/search.py', '--k', args.k)
-    shares = .68, .12, .12, .08
+    shares = 0.68, 0.12, 0.12, 0.08
     commands = zip(NAMES, (train, precision, compiled, search), shares)
-    return {name: (arguments, share*args.seconds) for name, arguments, share in commands}
+    return {name: (arguments, share * args.seconds) for name, arguments, share in commands}
 
 
 def run(name, arguments, seconds, report):
@@ -41,11 +59,18 @@ def run(name, arguments, seconds, report):
     print(f'--- {name} (at most {seconds:.0f} s)', flush=True)
     try:
         done = subprocess.run(
-            arguments, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=seconds)
+            arguments,
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=seconds,
+        )
         output, end = done.stdout, f'status {done.returncode}'
     except subprocess.TimeoutExpired as e:
         output, end = e.stdout or b'', 'stopped by its limit'
-    text = '\n'.join(line.split('\r')[-1] for line in output.decode(errors='replace').splitlines())
+    text = '\n'.join(
+        line.split('\r')[-1] for line in output.decode(errors='replace').splitlines()
+    )
     entry = f'--- {name}: {end}, {time.monotonic() - began:.0f} s\n{text}\n'
     print(entry, flush=True)
     with open(report, 'a', encoding='utf8') as file:
@@ -55,11 +80,16 @@ def run(name, arguments, seconds, report):
 
 def main():
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('--images', type=Path, required=True, help='folder of photographs')
     parser.add_argument('--start', default='vanilla', help='a shipped model, or a folder')
-    parser.add_argument('--layout', default='pixels', help='of the network, see tools/vanilla.py')
-    parser.add_argument('--out', type=Path, default=Path('runs/gpu'), help='for model and report')
+    parser.add_argument(
+        '--layout', default='pixels', help='of the network, see tools/vanilla.py'
+    )
+    parser.add_argument(
+        '--out', type=Path, default=Path('runs/gpu'), help='for model and report'
+    )
     parser.add_argument('--seconds', type=float, default=540, help='for all parts together')
     parser.add_argument('--batch', type=int, default=256, help='patches per step')
     parser.add_argument('--paper-batch', type=int, default=64, help="for the paper's network")
@@ -73,7 +103,7 @@ def main():
     args.out = args.out.resolve()
     args.images = args.images.resolve()
     args.out.mkdir(parents=True, exist_ok=True)
-    report, planned = args.out/'report.txt', parts(args)
+    report, planned = args.out / 'report.txt', parts(args)
     ended_well = [run(name, *planned[name], report) for name in args.only]
     print(f"{sum(ended_well)} of {len(ended_well)} parts ended well; see {report}")
     sys.exit(not all(ended_well))

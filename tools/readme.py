@@ -1,4 +1,5 @@
 "Print README.md as made from nbs/index.ipynb: its text, code and text outputs, with links from the repository's root."
+
 import re
 import sys
 from pathlib import Path
@@ -6,16 +7,27 @@ import nbformat
 
 NOTE = '<!-- made from nbs/index.ipynb by `make notebooks`; edit that page -->\n'
 
-def linked(text): return re.sub(r'\]\((\w+\.ipynb)\)', r'](nbs/\1)', text)
 
-def readme(path=Path(__file__).parents[1]/'nbs/index.ipynb'):
+def linked(text):
+    return re.sub(r'\]\((\w+\.ipynb)\)', r'](nbs/\1)', text)
+
+
+def readme(path=Path(__file__).parents[1] / 'nbs/index.ipynb'):
     parts = [NOTE]
     for cell in nbformat.read(path, as_version=4).cells:
-        if cell.cell_type == 'markdown': parts.append(linked(cell.source)); continue
-        if '#| echo: false' not in cell.source: parts.append(f'```python\n{cell.source}\n```')
+        if cell.cell_type == 'markdown':
+            parts.append(linked(cell.source))
+            continue
+        if '#| echo: false' not in cell.source:
+            parts.append(f'```python\n{cell.source}\n```')
         for data in (o.data for o in cell.outputs if 'data' in o):
-            parts.append(linked(data['text/markdown']) if 'text/markdown' in data else f"```\n{data['text/plain']}\n```")
+            parts.append(
+                linked(data['text/markdown'])
+                if 'text/markdown' in data
+                else f"```\n{data['text/plain']}\n```"
+            )
     return '\n\n'.join(parts) + '\n'
+
 
 if __name__ == '__main__':
     sys.stdout.reconfigure(encoding='utf8')  # README.md is UTF-8, whatever the terminal is

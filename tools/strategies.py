@@ -1,4 +1,5 @@
 "Every strategy of the search on one network, with the same budget, and once all cells: the table and the picture on the search page. Run again to resume."
+
 import argparse
 import json
 from pathlib import Path
@@ -14,30 +15,63 @@ from odebc.train import SR3
 
 def kept(path, make):
     "What the file holds, or what is made now"
-    if not path.exists(): write_atomically(path, json.dumps(make()).encode())
+    if not path.exists():
+        write_atomically(path, json.dumps(make()).encode())
     return json.loads(path.read_text(encoding='utf8'))
 
 
 def run(name, strategy, seed, args, h, pairs, unseen, coarse):
     "One search"
     print(f'{name}, seed {seed}', flush=True)
-    budget = args.k*args.r if name == 'all cells' else args.budget
-    found = search(h, *pairs, args.k, lpips_model(), strategy, budget, seed, path=Path(args.out)/f'{name}-{seed}.safetensors', unseen=unseen, coarse=coarse if strategy in ('multifidelity', 'gradient') else None)
-    return dict(name=name, seed=seed, index=found.index, score=found.score, unseen=[round(v, 5) for v in found.unseen.tolist()], nfe=found.nfe, solves=found.solves, seconds=round(found.seconds, 1))
+    budget = args.k * args.r if name == 'all cells' else args.budget
+    found = search(
+        h,
+        *pairs,
+        args.k,
+        lpips_model(),
+        strategy,
+        budget,
+        seed,
+        path=Path(args.out) / f'{name}-{seed}.safetensors',
+        unseen=unseen,
+        coarse=coarse if strategy in ('multifidelity', 'gradient') else None,
+    )
+    return dict(
+        name=name,
+        seed=seed,
+        index=found.index,
+        score=found.score,
+        unseen=[round(v, 5) for v in found.unseen.tolist()],
+        nfe=found.nfe,
+        solves=found.solves,
+        seconds=round(found.seconds, 1),
+    )
 
 
 def agreement(D, coarse, pairs, points):
     "What the shortcuts stand on: correlation between pairs, and between the cheaper map and the full one, over candidates"
     cheap = score_matrix(coarse, points, *pairs, lpips_model()).mean(1)
-    return dict(pairs=round(mean_correlation(D), 4), cheap=round(torch.corrcoef(torch.stack([D[:len(cheap)].double().mean(1), cheap.double()]))[0, 1].item(), 4))
+    return dict(
+        pairs=round(mean_correlation(D), 4),
+        cheap=round(
+            torch.corrcoef(torch.stack([D[: len(cheap)].double().mean(1), cheap.double()]))[
+                0, 1
+            ].item(),
+            4,
+        ),
+    )
 
 
 def main():
     calm_streams()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--model', default='small')
-    parser.add_argument('--references', required=True, help='folder of photographs for the search')
-    parser.add_argument('--unseen', required=True, help='folder of photographs for the judgement')
+    parser.add_argument(
+        '--references', required=True, help='folder of photographs for the search'
+    )
+    parser.add_argument(
+        '--unseen', required=True, help='folder of photographs for the judgement'
+    )
     parser.add_argument('--k', type=int, default=200)
     parser.add_argument('--r', type=int, default=16)
     parser.add_argument('--n', type=int, default=96, help='unseen patches')
@@ -49,27 +83,76 @@ def main():
     args = parser.parse_args()
     model = SR3.from_pretrained(args.model).to(processes().device)
     h, coarse = model.solution_map(args.sampler), model.solution_map(args.coarse)
-    path = Path(args.out)/'strategies.json'
-    cut = lambda how, images, n, seed: how(list(images.values()), n, model.size, torch.Generator().manual_seed(seed)).to(model.device)
+    path = Path(args.out) / 'strategies.json'
+
+    def cut(how, images, n, seed):
+        return how(
+            list(images.values()), n, model.size, torch.Generator().manual_seed(seed)
+        ).to(model.device)
+
     photographs = image_folder(args.references, model.size)
     references = [cut(crops, photographs, args.r, 100 + seed) for seed in range(args.seeds)]
     z = cut(tiles, image_folder(args.unseen, model.size), args.n, 0)
-    facts = dict(model=args.model, weights=h.meta['weights'], sampler=args.sampler, coarse=args.coarse, K=args.k, R=args.r, budget=args.budget, references=digest(references[0]), unseen=digest(z))
-    differ = [k for k, v in facts.items() if path.exists() and json.loads(path.read_text(encoding='utf8')).get(k) != v]
-    if differ: parser.error(f'{args.out} holds measurements with other {", ".join(differ)}: give another folder, or remove it to start anew')
-    keep = lambda: write_atomically(path, json.dumps(result).encode())
+    facts = dict(
+        model=args.model,
+        weights=h.meta['weights'],
+        sampler=args.sampler,
+        coarse=args.coarse,
+        K=args.k,
+        R=args.r,
+        budget=args.budget,
+        references=digest(references[0]),
+        unseen=digest(z),
+    )
+    differ = [
+        k
+        for k, v in facts.items()
+        if path.exists() and json.loads(path.read_text(encoding='utf8')).get(k) != v
+    ]
+    if differ:
+        parser.error(
+            f'{args.out} holds measurements with other {", ".join(differ)}: give another folder, or remove it to start anew'
+        )
+
+    def keep():
+        return write_atomically(path, json.dumps(result).encode())
+
     result, unseen = facts | dict(random=[], runs=[]), (z, degrade(z, model.scale))
     keep()
-    result['random'] = [round(v, 5) for v in kept(Path(args.out)/'random.json', lambda: score_matrix(h, candidates(8, model.shape, 99), *unseen, lpips_model()).mean(0).tolist())]
+    result['random'] = [
+        round(v, 5)
+        for v in kept(
+            Path(args.out) / 'random.json',
+            lambda: (
+                score_matrix(h, candidates(8, model.shape, 99), *unseen, lpips_model())
+                .mean(0)
+                .tolist()
+            ),
+        )
+    ]
     for seed, z in enumerate(references):
         pairs = z, degrade(z, model.scale)
-        for name, strategy in ({s: s for s in STRATEGIES} | ({'all cells': 'exhaustive'} if seed == 0 else {})).items():
-            result['runs'].append(kept(Path(args.out)/f'{name}-{seed}.json', lambda: run(name, strategy, seed, args, h, pairs, unseen, coarse)))
+        for name, strategy in (
+            {s: s for s in STRATEGIES} | ({'all cells': 'exhaustive'} if seed == 0 else {})
+        ).items():
+            result['runs'].append(
+                kept(
+                    Path(args.out) / f'{name}-{seed}.json',
+                    lambda: run(name, strategy, seed, args, h, pairs, unseen, coarse),
+                )
+            )
             keep()
-        if seed: continue
-        result['agreement'] = agreement(BoundaryCondition.load(Path(args.out)/'all cells-0.safetensors').scores, coarse, pairs, candidates(min(args.k, 48), model.shape))
+        if seed:
+            continue
+        result['agreement'] = agreement(
+            BoundaryCondition.load(Path(args.out) / 'all cells-0.safetensors').scores,
+            coarse,
+            pairs,
+            candidates(min(args.k, 48), model.shape),
+        )
         keep()
     print(standings(result))
 
 
-if __name__ == '__main__': main()
+if __name__ == '__main__':
+    main()

@@ -1,4 +1,5 @@
 "Training for a given time on a rented GPU: the examples are made there, the network is compiled, the learning rate follows the clock. How the last stages of `small` and `base` were trained."
+
 import argparse
 import time
 from dataclasses import replace
@@ -11,45 +12,72 @@ from odebc.unet import UNet
 
 def eighths(z):
     "A batch in eight parts, each in another symmetry of the square"
-    return torch.cat([turned(part, k) for k, part in enumerate(z.split(len(z)//8))])
+    return torch.cat([turned(part, k) for k, part in enumerate(z.split(len(z) // 8))])
 
 
 def batches(images, recipe, device):
     "Arguments of `Objective`, without end"
-    places, noise = torch.Generator().manual_seed(recipe.seed), torch.Generator(device).manual_seed(recipe.seed)
+    places, noise = (
+        torch.Generator().manual_seed(recipe.seed),
+        torch.Generator(device).manual_seed(recipe.seed),
+    )
     images = [image.to(device) for image in images]
     while True:
-        z = from_bytes(eighths(crops(images, recipe.batch, recipe.size, places))).contiguous(memory_format=torch.channels_last)
+        z = from_bytes(eighths(crops(images, recipe.batch, recipe.size, places))).contiguous(
+            memory_format=torch.channels_last
+        )
         v, u = torch.rand(2, recipe.batch, generator=noise, device=device)
-        yield z, upsample(degrade(z, recipe.scale), recipe.scale), v, torch.randn(z.shape, generator=noise, device=device), u < .1
+        yield (
+            z,
+            upsample(degrade(z, recipe.scale), recipe.scale),
+            v,
+            torch.randn(z.shape, generator=noise, device=device),
+            u < 0.1,
+        )
 
 
 def factor(share):
     "Of the learning rate: up for 3 % of the time, down for the last 60 %"
-    return max(min(1, (share + 1e-3)/.03, (1 - share)/.6), 0)
+    return max(min(1, (share + 1e-3) / 0.03, (1 - share) / 0.6), 0)
 
 
 def train(run, seconds, warm=3):
     "Steps until the time is up; the first ones, in which the compiler works, do not count"
-    device, losses, share = run.accelerator.device, [], 0.
+    device, losses, share = run.accelerator.device, [], 0.0
     wait = torch.cuda.synchronize if device.type == 'cuda' else lambda: None
     for batch in batches(run.examples.images, run.recipe, device):
-        for group in run.optimizer.param_groups: group['lr'] = run.recipe.lr*factor(share)
-        with torch.autocast(device.type, torch.bfloat16): loss = run.objective(*batch)
+        for group in run.optimizer.param_groups:
+            group['lr'] = run.recipe.lr * factor(share)
+        with torch.autocast(device.type, torch.bfloat16):
+            loss = run.objective(*batch)
         run.optimizer.zero_grad()
         run.accelerator.backward(loss)
-        run.accelerator.clip_grad_norm_(run.net.parameters(), 1.)
+        run.accelerator.clip_grad_norm_(run.net.parameters(), 1.0)
         run.optimizer.step()
         run.ema.update_parameters(run.net)
         losses.append(loss.detach())
-        if len(losses) == warm: wait(); start = time.monotonic()
+        if len(losses) == warm:
+            wait()
+            start = time.monotonic()
         if len(losses) > warm and len(losses) % 8 == 0:
             wait()
-            if not losses[-1].isfinite(): raise SystemExit(f'the loss is {losses[-1]} at step {len(losses)}: lower the learning rate; nothing was written')
-            share = min((time.monotonic() - start)/seconds, 1)
-            if len(losses) % 128 == 0: print(f'{share:.0%}: {len(losses)} steps, loss {torch.stack(losses[-128:]).mean():.4f}', flush=True)
-            if share == 1: break
-    run.losses, run.seconds, run.recipe = torch.stack(losses).tolist(), time.monotonic() - start, replace(run.recipe, steps=len(losses))
+            if not losses[-1].isfinite():
+                raise SystemExit(
+                    f'the loss is {losses[-1]} at step {len(losses)}: lower the learning rate; nothing was written'
+                )
+            share = min((time.monotonic() - start) / seconds, 1)
+            if len(losses) % 128 == 0:
+                print(
+                    f'{share:.0%}: {len(losses)} steps, loss {torch.stack(losses[-128:]).mean():.4f}',
+                    flush=True,
+                )
+            if share == 1:
+                break
+    run.losses, run.seconds, run.recipe = (
+        torch.stack(losses).tolist(),
+        time.monotonic() - start,
+        replace(run.recipe, steps=len(losses)),
+    )
 
 
 def main():
@@ -59,25 +87,51 @@ def main():
     parser.add_argument('--out', type=Path, required=True, help='folder for the model')
     parser.add_argument('--seconds', type=float, default=300)
     parser.add_argument('--size', type=int, default=64, help='side of a patch')
-    parser.add_argument('--batch', type=int, default=512, help='patches per step, a multiple of 8')
+    parser.add_argument(
+        '--batch', type=int, default=512, help='patches per step, a multiple of 8'
+    )
     parser.add_argument('--lr', type=float, default=1e-3)
     parser.add_argument('--seed', type=int, default=0)
-    parser.add_argument('--perceptual', type=float, default=0, help='weight of LPIPS of the estimated picture')
-    parser.add_argument('--own-path', type=float, default=0, help='the same where sampling leads')
+    parser.add_argument(
+        '--perceptual', type=float, default=0, help='weight of LPIPS of the estimated picture'
+    )
+    parser.add_argument(
+        '--own-path', type=float, default=0, help='the same where sampling leads'
+    )
     parser.add_argument('--about', default='', help='what the photographs are, for the record')
     args = parser.parse_args()
-    if args.batch % 8: parser.error(f'a batch of {args.batch} has no eight equal parts')
+    if args.batch % 8:
+        parser.error(f'a batch of {args.batch} has no eight equal parts')
     torch.backends.cudnn.benchmark = True
     start = SR3.from_pretrained(args.start)
     net = UNet(**start.net.config)
     net.take(start.net)
-    run = Run(net, list(byte_folder(args.images, args.size).values()), Recipe(batch=args.batch, lr=args.lr, size=args.size, seed=args.seed, perceptual=args.perceptual, own_path=args.own_path, bf16=True), start.record)
-    if run.accelerator.device.type == 'cuda': net.F.compile(dynamic=False)
+    run = Run(
+        net,
+        list(byte_folder(args.images, args.size).values()),
+        Recipe(
+            batch=args.batch,
+            lr=args.lr,
+            size=args.size,
+            seed=args.seed,
+            perceptual=args.perceptual,
+            own_path=args.own_path,
+            bf16=True,
+        ),
+        start.record,
+    )
+    if run.accelerator.device.type == 'cuda':
+        net.F.compile(dynamic=False)
     train(run, args.seconds)
     model = run.model(args.about or args.images.name)
-    model.record['note'] = 'tools/train_by_clock.py: examples made on the GPU; the learning rate followed the clock: it rose for 3 % of the time and fell for the last 60 %'
+    model.record['note'] = (
+        'tools/train_by_clock.py: examples made on the GPU; the learning rate followed the clock: it rose for 3 % of the time and fell for the last 60 %'
+    )
     model.to('cpu').save_pretrained(args.out)
-    print(f"{len(run.losses)} steps, {model.record['samples']} patches, the model is in {args.out}")
+    print(
+        f"{len(run.losses)} steps, {model.record['samples']} patches, the model is in {args.out}"
+    )
 
 
-if __name__ == '__main__': main()
+if __name__ == '__main__':
+    main()

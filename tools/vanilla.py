@@ -5,6 +5,7 @@ it stops when it is told to (Ctrl-C, --patches, --minutes), and the same command
 `--watch-every` patches it measures samples on crops of photographs that it was not trained on, and
 adds a line to a CSV file.
 """
+
 import argparse
 import csv
 import io
@@ -30,18 +31,22 @@ from odebc.unet import UNet
 LAYOUTS = {
     # the layout of `base` with one group: squares of 2×2 pixels folded into channels
     'folded': dict(
-        channels=64, mults=(1, 1, 2, 2), blocks=1, attention=(2, 3), groups=1, unshuffle=2),
+        channels=64, mults=(1, 1, 2, 2), blocks=1, attention=(2, 3), groups=1, unshuffle=2
+    ),
     # the layout of `small-mid`, one level deeper
     'pixels': dict(channels=32, mults=(1, 2, 4, 4), blocks=1, attention=(2, 3), groups=1),
 }
-WARMUP = 200  # steps over which the learning rate rises, also after a restart with a fresh Adam
-DROPPED = .1  # share of the examples without their condition (Eq. 7)
+WARMUP = (
+    200  # steps over which the learning rate rises, also after a restart with a fresh Adam
+)
+DROPPED = 0.1  # share of the examples without their condition (Eq. 7)
 SCALE = 4
 
 
 @dataclass(frozen=True)
 class Stage:
     "How the patches up to a number are trained on"
+
     until: float  # patches seen at its end
     size: int  # side of a patch, pixels
     batch: int  # patches per step
@@ -81,7 +86,7 @@ def examples(images, stage, seed, step, device):
 class Training:
     "Network, optimizer, averaged weights and how far they are"
 
-    def __init__(self, layout, images, plan, seed=0, decay=.999, bf16=False, device='cpu'):
+    def __init__(self, layout, images, plan, seed=0, decay=0.999, bf16=False, device='cpu'):
         torch.manual_seed(seed)
         self.layout, self.images, self.plan = layout, images, plan
         self.seed, self.decay, self.bf16, self.device = seed, decay, bf16, torch.device(device)
@@ -89,13 +94,13 @@ class Training:
         self.origin = None  # record of the weights that the training began with
         self.steps = 0
         self.patches = 0
-        self.seconds = 0.
+        self.seconds = 0.0
         self.losses = []  # (patches, mean loss since the last entry)
         self.refresh()
 
     def refresh(self):
         "A fresh optimizer, and an average that begins with the weights of now"
-        self.optimizer = torch.optim.Adam(self.net.parameters(), lr=0.)
+        self.optimizer = torch.optim.Adam(self.net.parameters(), lr=0.0)
         self.ema = AveragedModel(self.net, multi_avg_fn=get_ema_multi_avg_fn(self.decay))
         self.warm = 0
 
@@ -106,7 +111,7 @@ class Training:
         if record.get('layout') == self.layout:
             self.origin = record['start']
             self.steps, self.patches = record['steps'], record['samples']
-            self.seconds, self.losses = 60*record['minutes'], record['loss']
+            self.seconds, self.losses = 60 * record['minutes'], record['loss']
         else:
             self.origin = record
         self.refresh()
@@ -116,13 +121,13 @@ class Training:
         stage = stage_at(self.plan, self.patches)
         batch = examples(self.images, stage, self.seed, self.steps, self.device)
         for group in self.optimizer.param_groups:
-            group['lr'] = stage.lr*min(1, (self.warm + 1)/WARMUP)
+            group['lr'] = stage.lr * min(1, (self.warm + 1) / WARMUP)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             loss = sr3_loss(self.net, *batch)
         loss = (loss.log() if stage.relative else loss).mean()
         self.optimizer.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.net.parameters(), 1.)
+        torch.nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
         self.optimizer.step()
         self.ema.update_parameters(self.net)
         self.steps += 1
@@ -133,10 +138,19 @@ class Training:
     def state(self):
         "All that changes"
         return dict(
-            layout=self.layout, plan=[asdict(stage) for stage in self.plan], seed=self.seed,
-            net=self.net.state_dict(), ema=self.ema.state_dict(),
-            optimizer=self.optimizer.state_dict(), origin=self.origin, steps=self.steps,
-            warm=self.warm, patches=self.patches, seconds=self.seconds, losses=self.losses)
+            layout=self.layout,
+            plan=[asdict(stage) for stage in self.plan],
+            seed=self.seed,
+            net=self.net.state_dict(),
+            ema=self.ema.state_dict(),
+            optimizer=self.optimizer.state_dict(),
+            origin=self.origin,
+            steps=self.steps,
+            warm=self.warm,
+            patches=self.patches,
+            seconds=self.seconds,
+            losses=self.losses,
+        )
 
     def save(self, path):
         "Write the full checkpoint"
@@ -159,10 +173,17 @@ class Training:
         net = UNet(**LAYOUTS[self.layout])
         net.load_state_dict(self.ema.module.state_dict())
         record = dict(
-            data='natural photographs, see DATA in the model card', steps=self.steps,
-            samples=self.patches, minutes=round(self.seconds/60, 1), layout=self.layout,
+            data='natural photographs, see DATA in the model card',
+            steps=self.steps,
+            samples=self.patches,
+            minutes=round(self.seconds / 60, 1),
+            layout=self.layout,
             plan=[asdict(s) | dict(until=min(s.until, 10**9)) for s in self.plan],
-            decay=self.decay, torch=torch.__version__, loss=self.losses, start=self.origin)
+            decay=self.decay,
+            torch=torch.__version__,
+            loss=self.losses,
+            start=self.origin,
+        )
         net = net.eval().requires_grad_(False).to(memory_format=torch.channels_last)
         precision = 'bfloat16' if self.bf16 else 'float32'
         return SR3(net, SCALE, 256, record, precision).to(self.device)
@@ -173,14 +194,15 @@ def effects(D):
     K, R = D.shape
     mean, rows, columns = D.mean(), D.mean(1), D.mean(0)
     rest = D - rows[:, None] - columns + mean
-    ms_rest = rest.square().sum()/((K - 1)*(R - 1))
-    start = (R*rows.var() - ms_rest)/R
-    image = (K*columns.var() - ms_rest)/K
+    ms_rest = rest.square().sum() / ((K - 1) * (R - 1))
+    start = (R * rows.var() - ms_rest) / R
+    image = (K * columns.var() - ms_rest) / K
     return start.item(), image.item(), ms_rest.item()
 
 
 class Watch:
     "Samples on crops of photographs that are not in the training, and what x_T does to them"
+
     SAMPLERS = 'DDPM-100', 'DDIM-50', 'DPMS-20'
 
     def __init__(self, folder, crops=12, size=256, starts=16, pairs=8, label='DDIM-10'):
@@ -201,30 +223,30 @@ class Watch:
             parts = tqdm(range(0, len(z), 4), desc=label)
             x = torch.cat([self.sample(model, label, i) for i in parts])
             row[f'{label}_lpips'] = lpips(x, z).mean().item()
-            row[f'{label}_of_bicubic'] = row[f'{label}_lpips']/base
+            row[f'{label}_of_bicubic'] = row[f'{label}_lpips'] / base
             row[f'{label}_psnr'] = psnr(x, z).mean().item()
             row[f'{label}_bias'] = (x - z).mean((2, 3)).square().mean().sqrt().item()
         x_T = candidates(self.starts, z.shape[1:])
         h = model.solution_map(self.label)
-        D = score_matrix(h, x_T, z[:self.pairs], y[:self.pairs], lpips, 4)
+        D = score_matrix(h, x_T, z[: self.pairs], y[: self.pairs], lpips, 4)
         start, image, rest = effects(D)
         row['rho'] = mean_correlation(D)
-        row['start_share'] = max(start, 0)/(max(start, 0) + max(image, 0) + rest)
-        row['start_sd_of_mean'] = max(start, 0)**.5/D.mean().item()
-        row['best_of_mean'] = D.mean(1).min().item()/D.mean().item()
+        row['start_share'] = max(start, 0) / (max(start, 0) + max(image, 0) + rest)
+        row['start_sd_of_mean'] = max(start, 0) ** 0.5 / D.mean().item()
+        row['best_of_mean'] = D.mean(1).min().item() / D.mean().item()
         return {name: round(value, 4) for name, value in row.items()}
 
     def sample(self, model, label, i, n=4):
         "Results on some of the crops"
         generator = torch.Generator(model.device).manual_seed(i)
-        return model.h(self.x_T[i:i+n], self.y[i:i+n], label, generator)
+        return model.h(self.x_T[i : i + n], self.y[i : i + n], label, generator)
 
 
 def clock(device):
     "Seconds of all cores; on a GPU of the wall. A busy machine makes the wall's longer, not these"
     if device.type == 'cuda':
         return time.monotonic()
-    return time.process_time()/torch.get_num_threads()
+    return time.process_time() / torch.get_num_threads()
 
 
 def add_line(path, row):
@@ -242,8 +264,12 @@ def watched(training, watch, path):
     "Measure, and add the line"
     stage = stage_at(training.plan, max(training.patches - 1, 0))
     about = dict(
-        patches=training.patches, minutes=round(training.seconds/60, 1), layout=training.layout,
-        size=stage.size, loss='log' if stage.relative else 'B.1')
+        patches=training.patches,
+        minutes=round(training.seconds / 60, 1),
+        layout=training.layout,
+        size=stage.size,
+        loss='log' if stage.relative else 'B.1',
+    )
     row = about | watch.measure(training.model())
     add_line(path, row)
     print(json.dumps(row), flush=True)
@@ -254,20 +280,28 @@ def last_watched(path, layout):
     if not path.exists():
         return 0
     with path.open(encoding='utf8', newline='') as file:
-        lines = [int(row['patches']) for row in csv.DictReader(file) if row['layout'] == layout]
+        lines = [
+            int(row['patches']) for row in csv.DictReader(file) if row['layout'] == layout
+        ]
     return max(lines, default=0)
 
 
 def train(
-        training, folder, limit, watch=None, log=None, every=50_000, minutes=5., seconds=math.inf):
+    training, folder, limit, watch=None, log=None, every=50_000, minutes=5.0, seconds=math.inf
+):
     "Until the limit of patches or seconds, or an interrupt"
-    checkpoint = folder/'checkpoint.pt'
+    checkpoint = folder / 'checkpoint.pt'
     began = saved = time.monotonic()
     recent = []
-    if watch and training.patches//every > last_watched(log, training.layout)//every:
+    if watch and training.patches // every > last_watched(log, training.layout) // every:
         watched(training, watch, log)  # it was stopped while it was measured
-    bar = tqdm(total=None if math.isinf(limit) else limit, initial=training.patches, unit='patch',
-               desc='train', mininterval=2)
+    bar = tqdm(
+        total=None if math.isinf(limit) else limit,
+        initial=training.patches,
+        unit='patch',
+        desc='train',
+        mininterval=2,
+    )
     with interrupts() as asked, bar:
         while training.patches < limit and time.monotonic() - began < seconds and not asked:
             start, before = clock(training.device), training.patches
@@ -276,40 +310,53 @@ def train(
                 loss = torch.stack(recent).mean().item()
                 recent.clear()
                 if not math.isfinite(loss):
-                    raise SystemExit(f'the loss is {loss}: lower the learning rate; '
-                                     f'{checkpoint} is still good')
+                    raise SystemExit(
+                        f'the loss is {loss}: lower the learning rate; '
+                        f'{checkpoint} is still good'
+                    )
                 training.losses.append([training.patches, round(loss, 5)])
                 bar.set_postfix(loss=f'{loss:.4f}', refresh=False)
             training.seconds += clock(training.device) - start
             bar.update(training.patches - before)
-            if watch and training.patches//every > before//every:
+            if watch and training.patches // every > before // every:
                 training.save(checkpoint)
                 watched(training, watch, log)
-                training.model().save_pretrained(folder/'model')
-            if time.monotonic() - saved > 60*minutes:
+                training.model().save_pretrained(folder / 'model')
+            if time.monotonic() - saved > 60 * minutes:
                 training.save(checkpoint)
                 saved = time.monotonic()
     training.save(checkpoint)
-    training.model().save_pretrained(folder/'model')
+    training.model().save_pretrained(folder / 'model')
     return not asked
 
 
 def main():
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('--images', type=Path, required=True, help='folder of photographs')
-    parser.add_argument('--watch', type=Path, help='folder of other photographs to watch it on')
+    parser.add_argument(
+        '--watch', type=Path, help='folder of other photographs to watch it on'
+    )
     parser.add_argument('--watch-every', type=int, default=50_000, help='patches')
-    parser.add_argument('--out', type=Path, default=Path('runs/vanilla'), help='for the checkpoint')
-    parser.add_argument('--log', type=Path, default=Path('data/vanilla/watch.csv'),
-                        help='CSV of what was watched')
+    parser.add_argument(
+        '--out', type=Path, default=Path('runs/vanilla'), help='for the checkpoint'
+    )
+    parser.add_argument(
+        '--log',
+        type=Path,
+        default=Path('data/vanilla/watch.csv'),
+        help='CSV of what was watched',
+    )
     parser.add_argument('--layout', choices=LAYOUTS, default='pixels')
     parser.add_argument('--plan', choices=PLANS, default='vanilla')
     parser.add_argument('--start', help='a shipped model, or a folder: weights to begin with')
     parser.add_argument('--patches', type=float, default=math.inf, help='stop after so many')
     parser.add_argument('--minutes', type=float, default=math.inf, help='stop after so many')
-    parser.add_argument('--decay', type=float, default=.999, help='of the average, per step')
-    parser.add_argument('--save-every', type=float, default=5, help='minutes between checkpoints')
+    parser.add_argument('--decay', type=float, default=0.999, help='of the average, per step')
+    parser.add_argument(
+        '--save-every', type=float, default=5, help='minutes between checkpoints'
+    )
     parser.add_argument('--batch', type=int, help='patches per step; of the plan by default')
     parser.add_argument('--lr', type=float, help='learning rate; of the plan by default')
     parser.add_argument('--seed', type=int, default=0)
@@ -317,12 +364,14 @@ def main():
     parser.add_argument('--compile', action='store_true', help='compile the network: for GPUs')
     args = parser.parse_args()
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
-    changes = {name: value for name, value in dict(batch=args.batch, lr=args.lr).items() if value}
+    changes = {
+        name: value for name, value in dict(batch=args.batch, lr=args.lr).items() if value
+    }
     plan = [replace(stage, **changes) for stage in PLANS[args.plan]]
     images = list(byte_folder(args.images, max(stage.size for stage in plan)).values())
     training = Training(args.layout, images, plan, args.seed, args.decay, args.bf16, device)
-    if (args.out/'checkpoint.pt').exists():
-        training.load(args.out/'checkpoint.pt')
+    if (args.out / 'checkpoint.pt').exists():
+        training.load(args.out / 'checkpoint.pt')
         print(f'going on after {training.patches:,} patches', flush=True)
     elif args.start:
         training.begin_from(SR3.from_pretrained(args.start))
@@ -330,10 +379,20 @@ def main():
     if args.compile:
         training.net.F.compile(dynamic=False)
     watch = Watch(args.watch) if args.watch else None
-    finished = train(training, args.out, args.patches, watch, args.log, args.watch_every,
-                     args.save_every, 60*args.minutes)
-    print(f'{training.patches:,} patches in {training.seconds/60:.1f} minutes; '
-          f'the model is in {args.out}/model')
+    finished = train(
+        training,
+        args.out,
+        args.patches,
+        watch,
+        args.log,
+        args.watch_every,
+        args.save_every,
+        60 * args.minutes,
+    )
+    print(
+        f'{training.patches:,} patches in {training.seconds / 60:.1f} minutes; '
+        f'the model is in {args.out}/model'
+    )
     if not finished:
         raise SystemExit(130)
 

@@ -1,4 +1,5 @@
 "Where on its way a sampler's result gets better or worse: LPIPS and PSNR of x̂_0 at every call of the network, on every n-th of the crops that `evaluate.py` takes."
+
 import argparse
 import json
 from pathlib import Path
@@ -13,11 +14,13 @@ from odebc.train import SR3
 
 def judged(eps_fn, sched, z, seen):
     "The same noise estimate; what its x̂_0 is worth at time t is added to `seen`"
+
     def judge(x, t):
         eps = eps_fn(x, t)
         x_0 = predict_x0(Point(t, x, eps), sched).clamp(-1, 1)
         seen.append((float(t), lpips(x_0, z).item(), psnr(x_0, z).item()))
         return eps
+
     return judge
 
 
@@ -27,9 +30,19 @@ def way(model, label, x_T, z):
     for i in tqdm(range(len(z)), desc=label):
         one = slice(i, i + 1)
         seen.append([])
-        sampler(label, model.sched, clip=True)(judged(model.eps(y[one]), model.sched, z[one], seen[-1]), x_T[one], torch.Generator().manual_seed(i))
+        sampler(label, model.sched, clip=True)(
+            judged(model.eps(y[one]), model.sched, z[one], seen[-1]),
+            x_T[one],
+            torch.Generator().manual_seed(i),
+        )
     t, distance, noise = torch.tensor(seen, dtype=torch.float64).mean(0).T
-    return dict(t=t.round(decimals=2).tolist(), ratio=(distance/lpips(upsample(y, model.scale), z).mean()).round(decimals=4).tolist(), psnr=noise.round(decimals=2).tolist())
+    return dict(
+        t=t.round(decimals=2).tolist(),
+        ratio=(distance / lpips(upsample(y, model.scale), z).mean())
+        .round(decimals=4)
+        .tolist(),
+        psnr=noise.round(decimals=2).tolist(),
+    )
 
 
 @torch.no_grad()
@@ -40,16 +53,54 @@ def main():
     parser.add_argument('--images', required=True, help='folder of photographs')
     parser.add_argument('--crops', type=int, default=96)
     parser.add_argument('--every', type=int, default=6, help='n')
-    parser.add_argument('--out', type=Path, required=True, help='.json file that the ways are added to')
-    parser.add_argument('--precision', choices=('float32', 'bfloat16', 'auto'), default='float32', help='of the network')
-    parser.add_argument('--bf16', dest='precision', action='store_const', const='bfloat16', help=argparse.SUPPRESS)  # as it was called
+    parser.add_argument(
+        '--out', type=Path, required=True, help='.json file that the ways are added to'
+    )
+    parser.add_argument(
+        '--precision',
+        choices=('float32', 'bfloat16', 'auto'),
+        default='float32',
+        help='of the network',
+    )
+    parser.add_argument(
+        '--bf16',
+        dest='precision',
+        action='store_const',
+        const='bfloat16',
+        help=argparse.SUPPRESS,
+    )  # as it was called
     args = parser.parse_args()
     model = SR3.from_pretrained(args.model, args.precision)
-    z = crops(list(image_folder(args.images, model.size).values()), args.crops, model.size, torch.Generator().manual_seed(0))[::args.every]
-    x_T = candidates(args.crops, z.shape[1:], seed=7)[::args.every]
+    z = crops(
+        list(image_folder(args.images, model.size).values()),
+        args.crops,
+        model.size,
+        torch.Generator().manual_seed(0),
+    )[:: args.every]
+    x_T = candidates(args.crops, z.shape[1:], seed=7)[:: args.every]
     for label in args.samplers:
-        found = dict(sampler=label, samples=model.samples, weights=model.fingerprint, images=Path(args.images).name, crops=len(z), bf16=model.bf16) | way(model, label, x_T, z)
-        write_atomically(args.out, json.dumps([*(json.loads(args.out.read_text(encoding='utf8')) if args.out.exists() else []), found]).encode())
+        found = dict(
+            sampler=label,
+            samples=model.samples,
+            weights=model.fingerprint,
+            images=Path(args.images).name,
+            crops=len(z),
+            bf16=model.bf16,
+        ) | way(model, label, x_T, z)
+        write_atomically(
+            args.out,
+            json.dumps(
+                [
+                    *(
+                        json.loads(args.out.read_text(encoding='utf8'))
+                        if args.out.exists()
+                        else []
+                    ),
+                    found,
+                ]
+            ).encode(),
+        )
 
 
-if __name__ == '__main__': main()
+if __name__ == '__main__':
+    main()
