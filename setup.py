@@ -19,16 +19,13 @@ KINDS = '.safetensors', '.json', '.csv', '.md', '.png', '.jpg'
 
 
 class BuildWithData(build_py):
-    "What the project made stands in data/ and travels in the wheel inside the package odebc.assets"
+    "What the project made stands in data/ and travels in the wheel as odebc.assets"
 
     def shipped(self):
         "target -> source"
         target = Path(self.build_lib) / 'odebc' / 'assets'
-        return {
-            str(target / path.relative_to('data')): str(path)
-            for path in sorted(Path('data').rglob('*'))
-            if path.suffix in KINDS
-        }
+        paths = [path for path in sorted(Path('data').rglob('*')) if path.suffix in KINDS]
+        return {str(target / path.relative_to('data')): str(path) for path in paths}
 
     def run(self):
         super().run()
@@ -69,8 +66,9 @@ setup(
     long_description=readme.replace('](nbs/', f"]({cfg['git_url']}/blob/{cfg['branch']}/nbs/"),
     long_description_content_type='text/markdown',
     python_requires=f">={cfg['min_python']}",
-    # one package folder under one root: an editable install is then a .pth file with the clone's path. The package is found by it
-    # before a mere folder of the same name in the working directory; setuptools' other way, an import hook, comes after that folder.
+    # one package folder under one root: an editable install is then a .pth file with the
+    # clone's path, by which the package is found before a mere folder of the same name in the
+    # working directory; setuptools' other way, an import hook, comes after that folder
     packages=['odebc', 'odebc.assets'],
     package_dir={'': '.'},
     cmdclass=dict(build_py=BuildWithData),

@@ -1,4 +1,6 @@
-"Milliseconds from a slider's event to the finished redraw, in the kernel: median and 95th percentile for everything that is served from the cached scores."
+"""Milliseconds from a slider's event to the finished redraw, in the kernel: median and 95th
+percentile for everything that is served from the cached scores.
+"""
 
 import argparse
 import random
@@ -15,7 +17,8 @@ def settle(app):
 
 def moves(app, sliders, n, seed=0, clear=lambda: None):
     "Milliseconds of n random moves; the callback runs where the value is set, to its end"
-    rng, times = random.Random(seed), []
+    rng = random.Random(seed)
+    times = []
     while len(times) < n:
         slider = rng.choice(sliders)
         value = rng.choice([v for v in positions(slider) if v != slider.value])
@@ -36,7 +39,9 @@ def positions(slider):
 
 
 def line(what, times):
-    return f'{what:60} median {times[len(times) // 2]:6.1f} ms, 95 % {times[int(0.95 * len(times))]:6.1f} ms, of {len(times)}'
+    middle = times[len(times) // 2]
+    high = times[int(0.95 * len(times))]
+    return f'{what:60} median {middle:6.1f} ms, 95 % {high:6.1f} ms, of {len(times)}'
 
 
 def main():
@@ -48,30 +53,18 @@ def main():
     app.ahead.wait()
     choices = [app.sampler, app.distance]
     print(line('search_app, sampler and distance, drawn ahead', moves(app, choices, 20)))
-    print(
-        line(
-            'search_app, R and K, nothing kept',
-            moves(app, [app.R, app.K], args.n, clear=app.draw.cache_clear),
-        ),
-        flush=True,
-    )
-    print(
-        line('search_app, R and K, pictures kept', moves(app, [app.R, app.K], args.n)),
-        flush=True,
-    )
+    times = moves(app, [app.R, app.K], args.n, clear=app.draw.cache_clear)
+    print(line('search_app, R and K, nothing kept', times), flush=True)
+    times = moves(app, [app.R, app.K], args.n)
+    print(line('search_app, R and K, pictures kept', times), flush=True)
     settle(app)
     app.go.click()
     while app.found is None:
         if app.problem.value:
             raise SystemExit(app.problem.value)
         time.sleep(0.1)
-    print(
-        line(
-            'search_app, R and K, nothing kept, during a live search',
-            moves(app, [app.R, app.K], args.n, clear=app.draw.cache_clear),
-        ),
-        flush=True,
-    )
+    times = moves(app, [app.R, app.K], args.n, clear=app.draw.cache_clear)
+    print(line('search_app, R and K, nothing kept, during a live search', times), flush=True)
     app.cancel.click()
     app.live.wait()
     settle(app)
@@ -80,10 +73,8 @@ def main():
     print(line('trajectory_app, t', moves(app, [app.t], args.n)), flush=True)
     app = noise_app()
     settle(app)
-    print(
-        line('noise_app, the noise itself', moves(app, [app.share, app.tau], args.n)),
-        flush=True,
-    )
+    times = moves(app, [app.share, app.tau], args.n)
+    print(line('noise_app, the noise itself', times), flush=True)
     app.job.cancel()
     app.job.wait()
 

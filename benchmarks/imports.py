@@ -1,9 +1,11 @@
-"""What an import costs: every module of odebc as a multiple of `import torch`, and `odebc --help` of an empty Python.
+"""What an import costs: every module of odebc as a multiple of `import torch`, and
+`odebc --help` of an empty Python.
 
     python benchmarks/imports.py [rounds]
 
-Each command runs in fresh processes, all of them in turn, so that a busy machine slows all alike; the medians are compared.
-Wall time is what a user waits for; processor time hardly depends on what else the machine does.
+Each command runs in fresh processes, all of them in turn, so that a busy machine slows all
+alike; the medians are compared. Wall time is what a user waits for; processor time hardly
+depends on what else the machine does.
 """
 
 import os
@@ -19,22 +21,21 @@ PYTHON = [sys.executable, '-c']
 
 def seconds(command):
     "Wall time and processor time of one process"
-    start, before = time.perf_counter(), os.times()
+
+    def used():
+        times = os.times()
+        return times.children_user + times.children_system
+
+    start = time.perf_counter()
+    before = used()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, timeout=300)
-    wall, after = time.perf_counter() - start, os.times()
-    return (
-        wall,
-        after.children_user
-        + after.children_system
-        - before.children_user
-        - before.children_system,
-    )
+    wall = time.perf_counter() - start
+    return wall, used() - before
 
 
 def main(rounds=7):
-    modules = sorted(
-        path.stem for path in PACKAGE.glob('*.py') if not path.stem.startswith('_')
-    )
+    stems = sorted(path.stem for path in PACKAGE.glob('*.py'))
+    modules = [stem for stem in stems if not stem.startswith('_')]
     commands = {'nothing': [*PYTHON, 'pass'], 'torch': [*PYTHON, 'import torch']}
     commands |= {f'odebc.{name}': [*PYTHON, f'import odebc.{name}'] for name in modules}
     commands['odebc --help'] = [sys.executable, '-m', 'odebc', '--help']
@@ -44,22 +45,24 @@ def main(rounds=7):
     for _ in range(rounds):
         for name, command in commands.items():
             times[name].append(seconds(command))
-    medians = {
-        name: [statistics.median(kind) for kind in zip(*taken)]
-        for name, taken in times.items()
-    }
+    medians = {}
+    for name, taken in times.items():
+        medians[name] = [statistics.median(kind) for kind in zip(*taken)]
     wall, cpu = medians['torch']
     empty_wall, empty_cpu = medians['nothing']
     print(
-        f'import torch: {wall:.2f} s ({cpu:.2f} s of the processor); python -c pass: {empty_wall:.3f} s ({empty_cpu:.3f} s); medians of {rounds}'
+        f'import torch: {wall:.2f} s ({cpu:.2f} s of the processor); '
+        f'python -c pass: {empty_wall:.3f} s ({empty_cpu:.3f} s); medians of {rounds}'
     )
     print(
-        '| command | s | processor s | × import torch | × in processor time | × python -c pass |'
+        '| command | s | processor s '
+        '| × import torch | × in processor time | × python -c pass |'
     )
     print('|---|---|---|---|---|---|')
     for name, (mine, mine_cpu) in medians.items():
         print(
-            f'| {name} | {mine:.3f} | {mine_cpu:.3f} | {mine / wall:.2f} | {mine_cpu / cpu:.2f} | {mine / empty_wall:.1f} |'
+            f'| {name} | {mine:.3f} | {mine_cpu:.3f} '
+            f'| {mine / wall:.2f} | {mine_cpu / cpu:.2f} | {mine / empty_wall:.1f} |'
         )
 
 

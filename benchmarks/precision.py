@@ -1,4 +1,6 @@
-"What bfloat16 brings and costs: the time of one call in turn, and LPIPS of DDIM-10's results in both precisions."
+"""What bfloat16 brings and costs: the time of one call in turn, and LPIPS of DDIM-10's results
+in both precisions.
+"""
 
 import argparse
 import time
@@ -17,17 +19,15 @@ def on_the_gpu(net, images, precision):
     "Seconds of one call, until the GPU has done it"
     torch.cuda.synchronize()
     start = time.perf_counter()
-    with (
-        torch.no_grad(),
-        torch.autocast('cuda', torch.bfloat16, enabled=precision == 'bfloat16'),
-    ):
+    autocast = torch.autocast('cuda', torch.bfloat16, enabled=precision == 'bfloat16')
+    with torch.no_grad(), autocast:
         net(images, images, 500.0)
     torch.cuda.synchronize()
     return time.perf_counter() - start
 
 
 def ratio(net, images):
-    "Time in float32 over time in bfloat16; on a CPU with one thread, whose own time is counted"
+    "Time in float32 over time in bfloat16; on a CPU that of one thread, counted by itself"
     if DEVICE.type == 'cuda':
         float32, bfloat16 = race(partial(on_the_gpu, net, images), rounds=9)
     else:
@@ -39,33 +39,30 @@ def ratio(net, images):
 @torch.no_grad()
 def line(name, images, distance):
     "One row of the table"
-    models = {
-        precision: SR3.from_pretrained(name, precision).to(DEVICE) for precision in PRECISIONS
-    }
+    models = {p: SR3.from_pretrained(name, p).to(DEVICE) for p in PRECISIONS}
     model = models['float32']
     choice = found_out(model.net, model.size)
     batch = max(2**16 // model.size**2, 1)
     faster = ratio(model.net, torch.zeros(batch, *model.shape, device=DEVICE))
-    z = tiles(
-        list(photographs().values()), images, model.size, torch.Generator().manual_seed(0)
-    ).to(DEVICE)
-    y, x_T = degrade(z, model.scale), candidates(images, model.shape, seed=7).to(DEVICE)
-    scores, levels = {precision: [] for precision in PRECISIONS}, []
+    photos = list(photographs().values())
+    z = tiles(photos, images, model.size, torch.Generator().manual_seed(0)).to(DEVICE)
+    y = degrade(z, model.scale)
+    x_T = candidates(images, model.shape, seed=7).to(DEVICE)
+    scores = {precision: [] for precision in PRECISIONS}
+    levels = []
     for i in range(images):
-        x_0 = {
-            precision: m.h(x_T[i : i + 1], y[i : i + 1], 'DDIM-10')
-            for precision, m in models.items()
-        }
+        one = slice(i, i + 1)
+        x_0 = {p: m.h(x_T[one], y[one], 'DDIM-10') for p, m in models.items()}
         levels.append((x_0['float32'] - x_0['bfloat16']).abs().mean().item() * 127.5)
         for precision in PRECISIONS:
-            scores[precision].append(distance(x_0[precision], z[i : i + 1]).double().item())
-    exact, rough = (
-        torch.tensor(scores[precision], dtype=torch.float64) for precision in PRECISIONS
-    )
+            scores[precision].append(distance(x_0[precision], z[one]).double().item())
+    exact, rough = (torch.tensor(scores[p], dtype=torch.float64) for p in PRECISIONS)
     change = rough - exact
     print(
-        f'| {name} | {batch} × {model.size}² | {choice.precision} | {faster if choice.bf16 else 1 / faster:.2f} | {images} | {exact.mean():.4f} | '
-        f'{change.mean():+.5f} | {change.abs().mean():.5f} | {change.abs().max():.5f} | {sum(levels) / images:.3f} |',
+        f'| {name} | {batch} × {model.size}² | {choice.precision} '
+        f'| {faster if choice.bf16 else 1 / faster:.2f} | {images} | {exact.mean():.4f} '
+        f'| {change.mean():+.5f} | {change.abs().mean():.5f} | {change.abs().max():.5f} '
+        f'| {sum(levels) / images:.3f} |',
         flush=True,
     )
 
@@ -82,10 +79,12 @@ def main():
     if why:
         print(f'NOTE: the distance is {name}: {why}')
     print(
-        f'{DEVICE}; ratio: time of one call in the other precision over that in the chosen one\n'
+        f'{DEVICE}; ratio: time of one call in the other precision over that in the chosen one'
     )
+    print()
     print(
-        f'| network | input | chosen | ratio | patches | {name} | mean change | mean size of the change | largest | mean difference, of 255 levels |'
+        f'| network | input | chosen | ratio | patches | {name} | mean change '
+        '| mean size of the change | largest | mean difference, of 255 levels |'
     )
     print('|' + ' --- |' * 10)
     for model in args.models:

@@ -1,4 +1,6 @@
-"What a solve costs beyond its network calls: ours and diffusers' loops over bare calls of the same network."
+"""What a solve costs beyond its network calls: ours and diffusers' loops over bare calls of
+the same network.
+"""
 
 import argparse
 import time
@@ -44,12 +46,11 @@ def main():
     parser.add_argument('--calls', type=int, default=50, help='network calls per solve')
     parser.add_argument('--rounds', type=int, default=5, help='rounds over all loops')
     parser.add_argument('--batch', type=int, default=16, help='64×64 images per call')
-    args, sched, generator = (
-        parser.parse_args(),
-        Schedule.linear(),
-        torch.Generator().manual_seed(0),
-    )
-    n, net = args.calls, UNet.small().eval()
+    args = parser.parse_args()
+    sched = Schedule.linear()
+    generator = torch.Generator().manual_seed(0)
+    n = args.calls
+    net = UNet.small().eval()
     x_T, y_up = torch.randn(2, args.batch, 3, 64, 64, generator=generator)
 
     def eps_fn(x, t):
@@ -62,16 +63,14 @@ def main():
     def ours(label):
         return lambda eps_fn, x: sampler(label, sched)(eps_fn, x)
 
+    ddim = DDIMScheduler(clip_sample=False, timestep_spacing='trailing')
+    dpm = DPMSolverMultistepScheduler(use_lu_lambdas=True)
     loops = {
         'bare calls': bare,
         f'odebc DDIM-{n}': ours(f'DDIM-{n}'),
         f'odebc DPM++-2M-{n}': ours(f'DPM++-2M-{n}'),
-        'diffusers DDIM': diffusers_loop(
-            DDIMScheduler(clip_sample=False, timestep_spacing='trailing'), n
-        ),
-        'diffusers DPM++ 2M': diffusers_loop(
-            DPMSolverMultistepScheduler(use_lu_lambdas=True), n
-        ),
+        'diffusers DDIM': diffusers_loop(ddim, n),
+        'diffusers DPM++ 2M': diffusers_loop(dpm, n),
     }
     results = {name: [] for name in loops}
     bare(eps_fn, x_T)
@@ -84,13 +83,14 @@ def main():
         return f'{median(ratios):.4f} ({min(ratios):.4f}–{max(ratios):.4f})'
 
     print(
-        f'{n} calls, {args.rounds} rounds, {torch.get_num_threads()} threads: median (range) over rounds'
+        f'{n} calls, {args.rounds} rounds, {torch.get_num_threads()} threads: '
+        'median (range) over rounds'
     )
     print(f'{"":20} {"wall, over bare calls":26} processor, over its own calls')
     for name, own in results.items():
-        print(
-            f'{name:20} {show([a / b for (a, _), (b, _) in zip(own, results["bare calls"])]):26} {show([ratio for _, ratio in own])}'
-        )
+        wall = [a / b for (a, _), (b, _) in zip(own, results['bare calls'])]
+        processor = [ratio for _, ratio in own]
+        print(f'{name:20} {show(wall):26} {show(processor)}')
 
 
 if __name__ == '__main__':

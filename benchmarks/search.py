@@ -1,4 +1,6 @@
-"A search's wall time over that of its bare network calls at the best batch size, LPIPS included; and its peak memory for few and many candidates."
+"""A search's wall time over that of its bare network calls at the best batch size, LPIPS
+included; and its peak memory for few and many candidates.
+"""
 
 import argparse
 import resource
@@ -38,7 +40,8 @@ def pairs(model, R, device):
 
 def one_search(args, K, R, sampler):
     "A search without a file, its result and its wall time"
-    model, (_, distance, _) = SR3.from_pretrained(args.model), best_distance()
+    model = SR3.from_pretrained(args.model)
+    _, distance, _ = best_distance()
     model.net.to(args.device)
     z, y = pairs(model, R, args.device)
     search(model.solution_map('DDIM-1'), z[:1], y[:1], 1, distance, 'exhaustive')  # warm up
@@ -49,19 +52,10 @@ def one_search(args, K, R, sampler):
 
 def memory(args, K):
     "Peak memory in MB of a process that searches"
-    command = [
-        sys.executable,
-        __file__,
-        '--model',
-        args.model,
-        '--device',
-        args.device,
-        '--only-memory-of',
-        str(K),
-    ]
-    return float(
-        subprocess.run(command, capture_output=True, check=True, encoding='utf8').stdout
-    )
+    options = ['--model', args.model, '--device', args.device, '--only-memory-of', str(K)]
+    command = [sys.executable, __file__, *options]
+    done = subprocess.run(command, capture_output=True, check=True, encoding='utf8')
+    return float(done.stdout)
 
 
 def main():
@@ -78,26 +72,25 @@ def main():
     args = parser.parse_args()
     if args.only_memory_of:
         one_search(args, args.only_memory_of, 2, 'DDIM-2')
-        peak = (
-            torch.cuda.max_memory_allocated() / 2**20
-            if args.device == 'cuda'
-            else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        )
-        print(peak)
+        if args.device == 'cuda':
+            print(torch.cuda.max_memory_allocated() / 2**20)
+        else:
+            print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
         return
-    batches, ratios = (4, 8, 16, 32) if args.device == 'cpu' else (16, 64, 256), []
+    batches = (4, 8, 16, 32) if args.device == 'cpu' else (16, 64, 256)
+    ratios = []
     for _ in range(args.rounds):
         model, y, found, seconds = one_search(args, args.k, args.r, args.sampler)
         bare = {batch: per_image(model, y, batch) for batch in batches}
         best = min(bare, key=bare.get)
         ratios.append(seconds / found.nfe / bare[best])
         print(
-            f'{found.nfe} calls in {seconds:.1f} s; a bare call {1e3 * bare[best]:.2f} ms an image in batches of {best}; ratio {ratios[-1]:.3f}',
+            f'{found.nfe} calls in {seconds:.1f} s; a bare call {1e3 * bare[best]:.2f} ms '
+            f'an image in batches of {best}; ratio {ratios[-1]:.3f}',
             flush=True,
         )
-    print(
-        f'wall time of the search over its calls: {sorted(ratios)[len(ratios) // 2]:.3f} (median of {args.rounds})'
-    )
+    middle = sorted(ratios)[len(ratios) // 2]
+    print(f'wall time of the search over its calls: {middle:.3f} (median of {args.rounds})')
     few, many = memory(args, 50), memory(args, 500)
     print(f'peak memory: K = 50 {few:.0f} MB, K = 500 {many:.0f} MB, ratio {many / few:.3f}')
 

@@ -1,4 +1,6 @@
-"Training throughput: samples/s and its ratio to plain float32, and the share of the time that goes into making the examples."
+"""Training throughput: samples/s and its ratio to plain float32, and the share of the time
+that goes into making the examples.
+"""
 
 import argparse
 import time
@@ -11,7 +13,7 @@ from odebc.unet import UNet
 
 
 def seconds(run, batch, tf32):
-    "Wall time of one step; plain float32 is without TF32, which a GPU's convolutions would take by themselves"
+    "Wall time of one step; TF32, which a GPU's convolutions take by themselves, only if asked"
     torch.backends.cudnn.allow_tf32 = tf32
     start = time.perf_counter()
     run.step(batch)
@@ -32,11 +34,8 @@ def main():
     images = [to_bytes(p) for p in photographs().values() if min(p.shape[1:]) >= args.size]
 
     def make(bf16, layout=torch.channels_last):
-        run = Run(
-            getattr(UNet, args.config)(),
-            images,
-            Recipe(batch=args.batch, size=args.size, bf16=bf16),
-        )
+        recipe = Recipe(batch=args.batch, size=args.size, bf16=bf16)
+        run = Run(getattr(UNet, args.config)(), images, recipe)
         run.net.to(memory_format=layout)
         return run
 
@@ -50,7 +49,8 @@ def main():
         runs['TF32, contiguous'] = make(False, torch.contiguous_format)
         runs['bfloat16, compiled'] = make(True)
         runs['bfloat16, compiled'].net.F.compile(dynamic=False)
-    start, times = time.perf_counter(), {name: [] for name in runs}
+    times = {name: [] for name in runs}
+    start = time.perf_counter()
     loader = DataLoader(plain.examples, args.batch, sampler=range(args.batch * args.rounds))
     batches = [[x.to(plain.accelerator.device) for x in batch] for batch in loader]
     making = (time.perf_counter() - start) / args.rounds
@@ -60,14 +60,16 @@ def main():
         for name, run in runs.items():
             times[name].append(seconds(run, batch, 'TF32' in name))
     print(
-        f'{args.config}, batches of {args.batch} patches of {args.size}×{args.size}, {plain.accelerator.device}, {torch.get_num_threads()} threads'
+        f'{args.config}, batches of {args.batch} patches of {args.size}×{args.size}, '
+        f'{plain.accelerator.device}, {torch.get_num_threads()} threads'
     )
     for name, t in times.items():
-        print(
-            f'{name:26} {args.batch / median(t):8.1f} samples/s   ratio {median(a / b for a, b in zip(times["float32, contiguous"], t)):.2f}'
-        )
+        ratio = median(a / b for a, b in zip(times['float32, contiguous'], t))
+        print(f'{name:26} {args.batch / median(t):8.1f} samples/s   ratio {ratio:.2f}')
+    share = making / (making + min(map(median, times.values())))
     print(
-        f'making the examples in the same process: {making / args.batch * 1e3:.2f} ms each, {making / (making + min(map(median, times.values()))):.1%} of the time of the fastest'
+        f'making the examples in the same process: {making / args.batch * 1e3:.2f} ms each, '
+        f'{share:.1%} of the time of the fastest'
     )
 
 

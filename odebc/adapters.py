@@ -17,39 +17,34 @@ from .samplers import is_ode, level, nfe, sampler as named_sampler
 from .schedule import Schedule
 
 # %% ../nbs/13_adapters.ipynb #73b00962
-DECLARED = (
-    'num_train_timesteps',
-    'beta_start',
-    'beta_end',
-    'beta_schedule',
-    'trained_betas',
-)  # of a scheduler
+# of a scheduler
+DECLARED = 'num_train_timesteps', 'beta_start', 'beta_end', 'beta_schedule', 'trained_betas'
 
 
 def schedule_of(
     scheduler,  # a diffusers scheduler, whichever way it samples
 ) -> Schedule:
-    "The schedule that a diffusers model was trained with; ValueError if it is not DDPM's kind (Eq. 1)"
-    name, config = type(scheduler).__name__, getattr(scheduler, 'config', None)
+    "The schedule that a diffusers model was trained with; ValueError if it is not of Eq. 1"
+    name = type(scheduler).__name__
+    config = getattr(scheduler, 'config', None)
     betas, alpha_bar = (getattr(scheduler, key, None) for key in ('betas', 'alphas_cumprod'))
     if betas is None or alpha_bar is None or getattr(config, 'use_flow_sigmas', False):
         raise OdebcError(
-            f"{name} does not describe a diffusion with β_1 … β_T, so there are no α_t and σ_t of Eq. 1"
+            f"{name} does not describe a diffusion with β_1 … β_T, "
+            f"so there are no α_t and σ_t of Eq. 1"
         )
     if betas.max() >= 1:
         raise OdebcError(
-            f"{name} has ᾱ_T = 0 (zero terminal SNR), where x_T and ε no longer determine x_0: use the schedule before rescaling, if the model was trained with it"
+            f"{name} has ᾱ_T = 0 (zero terminal SNR), where x_T and ε no longer determine "
+            f"x_0: use the schedule before rescaling, if the model was trained with it"
         )
     numbers = {key: getattr(config, key) for key in DECLARED if hasattr(config, key)}
-    sched = Schedule(
-        betas.detach().cpu(), name, **(numbers if len(numbers) == len(DECLARED) else {})
-    )
-    if not torch.allclose(
-        sched.alpha(torch.arange(1, sched.T + 1)) ** 2,
-        alpha_bar.detach().cpu().double(),
-        rtol=1e-3,
-        atol=1e-6,
-    ):
+    if len(numbers) < len(DECLARED):
+        numbers = {}
+    sched = Schedule(betas.detach().cpu(), name, **numbers)
+    from_betas = sched.alpha(torch.arange(1, sched.T + 1)) ** 2
+    given = alpha_bar.detach().cpu().double()
+    if not torch.allclose(from_betas, given, rtol=1e-3, atol=1e-6):
         raise OdebcError(f"the betas and alphas_cumprod of {name} contradict each other")
     return sched
 
@@ -62,7 +57,7 @@ TO_EPS = {  # prediction type -> ε from x_t, the network's output, α_t and σ_
 
 
 def eps_of(
-    network: Callable,  # network(x, i) -> output, shape of x; i = t − 1 as a tensor, diffusers counts from 0
+    network: Callable,  # network(x, i) -> output like x; i = t − 1 as a tensor, from 0
     sched: Schedule,  # α and σ
     prediction_type: str = 'epsilon',  # what the output is, a key of TO_EPS
 ) -> Callable:  # eps_fn(x, t), t in [1, T]
@@ -73,13 +68,12 @@ def eps_of(
         )
 
     def eps_fn(x, t):
-        out, (alpha, sigma, _) = (
-            network(x, torch.tensor(t - 1, dtype=torch.float32, device=x.device)),
-            level(sched, t),
-        )
+        out = network(x, torch.tensor(t - 1, dtype=torch.float32, device=x.device))
+        alpha, sigma, _ = level(sched, t)
         if out.shape != x.shape:
             raise OdebcError(
-                f"the network returned shape {tuple(out.shape)} for x of shape {tuple(x.shape)}"
+                f"the network returned shape {tuple(out.shape)} "
+                f"for x of shape {tuple(x.shape)}"
             )
         return TO_EPS[prediction_type](x, out, alpha, sigma)
 
@@ -87,33 +81,31 @@ def eps_of(
 
 # %% ../nbs/13_adapters.ipynb #9a963c3b
 class SolutionMap:
-    "h(x_T, y) -> x_0, images in [-1, 1]: the ODE of a diffusers model, solved from x_T at t = T (Eq. 6)"
+    "h(x_T, y) -> x_0, in [-1, 1]: the ODE of a diffusers model, from x_T at t = T (Eq. 6)"
 
-    scale = stride = calls = (
-        1  # side of x_T over that of y; divisor of its sides; network calls per noise estimate
-    )
+    scale = 1  # side of x_T over that of y
+    stride = 1  # divides the sides of x_T
+    calls = 1  # of the network for a noise estimate
     clip = False  # whether x̂_0 is kept in [-1, 1] on the way
 
     def __init__(
         self,
         unet,  # network, diffusers' UNet2DModel or UNet2DConditionModel
-        scheduler,  # its scheduler: gives schedule and prediction type, not the way of sampling
+        scheduler,  # its scheduler: gives schedule and prediction type, not the sampler
         sampler: str,  # label of an ODE solver, see `odebc.samplers.sampler`
     ):
         if not is_ode(sampler):
             raise OdebcError(
-                f"{sampler} draws noise in every step, so x_0 would not depend on x_T and y alone: choose an ODE solver, such as DDIM-50"
+                f"{sampler} draws noise in every step, so x_0 would not depend on x_T and y "
+                f"alone: choose an ODE solver, such as DDIM-50"
             )
-        self.unet, self.sampler, self.sched, self.channels = (
-            unet,
-            sampler,
-            schedule_of(scheduler),
-            unet.config.out_channels,
-        )
+        self.unet = unet
+        self.sampler = sampler
+        self.sched = schedule_of(scheduler)
+        self.channels = unet.config.out_channels
         self.prediction_type = getattr(scheduler.config, 'prediction_type', 'epsilon')
-        eps_of(
-            unet, self.sched, self.prediction_type
-        )  # refuses an unknown type now, not at the first solve
+        # refuses an unknown type now, not at the first solve
+        eps_of(unet, self.sched, self.prediction_type)
         self.solve = named_sampler(sampler, self.sched, self.clip)
 
     @property
@@ -135,7 +127,7 @@ class SolutionMap:
 
     @cached_property
     def former(self) -> dict:
-        "What earlier versions wrote for some of these facts, on a machine that rounds like this one"
+        "What earlier versions wrote for some of these, on a machine that rounds like this one"
         return dict(schedule=digest(self.sched.table))
 
     def shape(
@@ -144,13 +136,13 @@ class SolutionMap:
     ) -> tuple:  # (C, H, W)
         "The shape of one x_T for these y"
         if y is None or y.ndim != 4 or y.shape[1] != 3:
-            raise OdebcError(
-                f"y must be LR images of shape (B, 3, h, w), not {None if y is None else tuple(y.shape)}"
-            )
+            given = None if y is None else tuple(y.shape)
+            raise OdebcError(f"y must be LR images of shape (B, 3, h, w), not {given}")
         H, W = (self.scale * side for side in y.shape[2:])
         if H % self.stride or W % self.stride:
             raise OdebcError(
-                f"x_T would have {H}×{W} pixels, but this network needs sides divisible by {self.stride}"
+                f"x_T would have {H}×{W} pixels, "
+                f"but this network needs sides divisible by {self.stride}"
             )
         return self.channels, H, W
 
@@ -160,19 +152,17 @@ class SolutionMap:
         y: Tensor | None,  # LR images (B, 3, h, w) in [-1, 1]
     ) -> Tensor:  # x_0, (B, 3, H, W) in [-1, 1], on the network's device, at least float32
         "Solve the ODE from x_T, used at t = T (Eq. 6)"
-        shape, B = self.shape(y), len(x_T if y is None else y)
+        shape = self.shape(y)
+        B = len(x_T if y is None else y)
         if x_T.shape[1:] != shape or len(x_T) not in (1, B):
             raise OdebcError(
-                f"x_T must have the shape {(B, *shape)}, or {(1, *shape)} for one for all, not {tuple(x_T.shape)}"
+                f"x_T must have the shape {(B, *shape)}, or {(1, *shape)} for one for all, "
+                f"not {tuple(x_T.shape)}"
             )
         weight = next(self.unet.parameters())
-        x_T, y = (
-            None
-            if x is None
-            else x.to(weight.device, torch.promote_types(weight.dtype, torch.float32))
-            for x in (x_T, y)
-        )
-        c = None if y is None else self.condition(y)
+        dtype = torch.promote_types(weight.dtype, torch.float32)
+        x_T = x_T.to(weight.device, dtype)
+        c = None if y is None else self.condition(y.to(weight.device, dtype))
         eps_fn = eps_of(lambda x, i: self.network(x, i, c), self.sched, self.prediction_type)
         return self.decode(self.solve(eps_fn, x_T.expand(B, *shape))).clamp(-1, 1)
 
@@ -191,7 +181,7 @@ class SolutionMap:
 
 # %% ../nbs/13_adapters.ipynb #92e3b376
 class UNetMap(SolutionMap):
-    "h of a UNet2DModel over pixels: y enlarged and concatenated (SR3), or unconditional (Eq. 7)"
+    "h of a UNet2DModel of pixels: y enlarged and concatenated (SR3), or unconditional (Eq. 7)"
 
     def __init__(
         self,
@@ -204,14 +194,13 @@ class UNetMap(SolutionMap):
         c = unet.config
         if c.in_channels - c.out_channels not in (0, 3):
             raise OdebcError(
-                f"a network from {c.in_channels} to {c.out_channels} channels takes neither x_t and y (3 channels more than it returns) nor x_t alone (as many)"
+                f"a network from {c.in_channels} to {c.out_channels} channels takes neither "
+                f"x_t and y (3 channels more than it returns) nor x_t alone (as many)"
             )
-        self.scale, self.clip, self.stride, self.conditional = (
-            scale,
-            clip,
-            2 ** (len(c.block_out_channels) - 1),
-            c.in_channels > c.out_channels,
-        )
+        self.scale = scale
+        self.clip = clip
+        self.stride = 2 ** (len(c.block_out_channels) - 1)
+        self.conditional = c.in_channels > c.out_channels
         super().__init__(unet, scheduler, sampler)
 
     def shape(
@@ -228,7 +217,8 @@ class UNetMap(SolutionMap):
         size = self.unet.config.sample_size
         if size is None:
             raise OdebcError(
-                "the configuration of this unconditional network does not say how large its images are (sample_size)"
+                "the configuration of this unconditional network does not say "
+                "how large its images are (sample_size)"
             )
         return self.channels, *(2 * (size,) if isinstance(size, int) else size)
 
@@ -248,11 +238,9 @@ class LatentMap(SolutionMap):
         sampler: str = 'DDIM-50',  # label of an ODE solver
     ):
         super().__init__(pipeline.unet, pipeline.scheduler, sampler)
-        self.vae, self.latent_std, self.stride = (
-            pipeline.vqvae,
-            1.0,
-            2 ** (len(pipeline.unet.config.block_out_channels) - 1),
-        )
+        self.vae = pipeline.vqvae
+        self.latent_std = 1.0
+        self.stride = 2 ** (len(pipeline.unet.config.block_out_channels) - 1)
 
     @cached_property
     def meta(self) -> dict:
@@ -263,9 +251,8 @@ class LatentMap(SolutionMap):
         x: Tensor,  # latents (B, C, h, w)
     ) -> Tensor:  # images (B, 3, H, W)
         "The decoder, in its own precision"
-        return self.vae.decode(
-            (x * self.latent_std).to(next(self.vae.parameters()).dtype)
-        ).sample.to(x)
+        latents = (x * self.latent_std).to(next(self.vae.parameters()).dtype)
+        return self.vae.decode(latents).sample.to(x)
 
 # %% ../nbs/13_adapters.ipynb #83aad522
 class UpscalerMap(LatentMap):
@@ -288,23 +275,22 @@ class UpscalerMap(LatentMap):
         if guidance < 1:
             raise OdebcError(f"the guidance must be at least 1 (none), not {guidance}")
         SolutionMap.__init__(self, pipeline.unet, pipeline.scheduler, sampler)
-        self.vae, self.latent_std = pipeline.vae, 1 / pipeline.vae.config.scaling_factor
+        self.vae = pipeline.vae
+        self.latent_std = 1 / pipeline.vae.config.scaling_factor
         if next(self.vae.parameters()).dtype == torch.float16 and self.vae.config.force_upcast:
             self.vae.float()
         with torch.no_grad():
             text, empty = pipeline.encode_prompt(prompt, pipeline.device, 1, guidance > 1)
-        self.texts, self.guidance = [empty, text] if guidance > 1 else [text], guidance
+        self.texts = [empty, text] if guidance > 1 else [text]
+        self.guidance = guidance
         encoder = getattr(pipeline, 'text_encoder', None)
         stored = encoder.state_dict().values() if encoder is not None else ()
-        self.text = digest(
-            declared(dict(prompt=prompt)), *stored
-        )  # not of what the encoder computes
-        self.calls, self.noise_level, self.seed, self.add_noise = (
-            len(self.texts),
-            noise_level,
-            seed,
-            pipeline.low_res_scheduler.add_noise,
-        )
+        # not of what the encoder computes, which differs between machines
+        self.text = digest(declared(dict(prompt=prompt)), *stored)
+        self.calls = len(self.texts)
+        self.noise_level = noise_level
+        self.seed = seed
+        self.add_noise = pipeline.low_res_scheduler.add_noise
 
     @cached_property
     def meta(self) -> dict:
@@ -324,24 +310,19 @@ class UpscalerMap(LatentMap):
         y: Tensor,  # LR images (B, 3, h, w)
     ) -> Tensor:  # shape of y
         "y with the same noise on every image"
-        noise = torch.randn(
-            1, *y.shape[1:], generator=torch.Generator().manual_seed(self.seed)
-        ).to(y)
+        chance = torch.Generator().manual_seed(self.seed)
+        noise = torch.randn(1, *y.shape[1:], generator=chance).to(y)
         return self.add_noise(y, noise, torch.tensor([self.noise_level], device=y.device))
 
     def network(self, x, i, c):
         "Guided output; without guidance there is one text, and lerp returns its output"
-        levels, weight = (
-            torch.full((len(x),), self.noise_level, device=x.device),
-            next(self.unet.parameters()),
-        )
-        outs = [
-            self.forward(
-                torch.cat([x, c], 1),
-                i,
-                encoder_hidden_states=text.to(weight).expand(len(x), -1, -1),
-                class_labels=levels,
-            )
-            for text in self.texts
-        ]
+        levels = torch.full((len(x),), self.noise_level, device=x.device)
+        weight = next(self.unet.parameters())
+        x_and_y = torch.cat([x, c], 1)
+
+        def told(text):
+            text = text.to(weight).expand(len(x), -1, -1)
+            return self.forward(x_and_y, i, encoder_hidden_states=text, class_labels=levels)
+
+        outs = [told(text) for text in self.texts]
         return torch.lerp(outs[0], outs[-1], self.guidance)

@@ -39,10 +39,11 @@ def winner(
 def correlation(
     D: Tensor,  # (K, R) scores, K ≥ 2
 ) -> Tensor:  # (R, R)
-    "Pearson correlation of the scores of each two pairs over the candidates (the paper's Table 6)"
+    "Pearson correlation of each two pairs' scores over the candidates (the paper's Table 6)"
     if D.ndim != 2 or len(D) < 2:
         raise OdebcError(
-            f"a correlation needs a matrix of at least 2 candidates, not shape {tuple(D.shape)}"
+            "a correlation needs a matrix of at least 2 candidates, "
+            f"not shape {tuple(D.shape)}"
         )
     if not D.isfinite().all():
         raise OdebcError("the scores are not complete")
@@ -59,7 +60,8 @@ def mean_correlation(
     "How much two different pairs agree about the candidates"
     if D.shape[-1] < 2:
         raise OdebcError("agreement needs at least 2 pairs")
-    return ((correlation(D).sum() - D.shape[1]) / (D.shape[1] * (D.shape[1] - 1))).item()
+    R = D.shape[1]
+    return ((correlation(D).sum() - R) / (R * (R - 1))).item()
 
 # %% ../nbs/04_boundary.ipynb #9d26d801
 def holdout(
@@ -70,22 +72,25 @@ def holdout(
     generator: torch.Generator,  # draws K candidates and R pairs, anew for each repeat
     repeats: int = 8,  # as in the paper's Figure 3
 ) -> Tensor:  # (repeats,)
-    "Mean score on unseen pairs of the winner of Eq. 20, for several random choices of candidates and pairs"
+    "Mean score on unseen pairs of Eq. 20's winner, for random choices of candidates and pairs"
     if repeats < 1:
         raise OdebcError(f"the number of repeats must be at least 1, not {repeats}")
     if D.ndim != 2 or D_new.ndim != 2 or len(D) != len(D_new):
         raise OdebcError(
-            f"need two score matrices of the same candidates, got {tuple(D.shape)} and {tuple(D_new.shape)}"
+            "need two score matrices of the same candidates, "
+            f"got {tuple(D.shape)} and {tuple(D_new.shape)}"
         )
     if D_new.isnan().any():
         raise OdebcError("the scores on unseen pairs are not complete")
-    rows, columns = (
-        torch.stack([torch.randperm(n, generator=generator) for _ in range(repeats)])
-        for n in D.shape
-    )
-    return torch.stack(
-        [D_new[r[winner(D[r][:, c], K, R)]].mean() for r, c in zip(rows, columns)]
-    )
+
+    def orders(n):
+        return [torch.randperm(n, generator=generator) for _ in range(repeats)]
+
+    def judge(rows, columns):
+        return D_new[rows[winner(D[rows][:, columns], K, R)]].mean()
+
+    of_rows, of_columns = orders(len(D)), orders(D.shape[1])
+    return torch.stack([judge(r, c) for r, c in zip(of_rows, of_columns)])
 
 # %% ../nbs/04_boundary.ipynb #d82d5946
 def gain(
@@ -93,15 +98,12 @@ def gain(
     R: int,  # pairs to choose by
     rho: float,  # mean correlation between pairs, in 0 … 1
 ) -> float:  # in standard deviations of one score over the candidates
-    "By how much the best of K Gaussian candidates, chosen on R pairs, beats a random one on unseen pairs"
+    "How much the best of K Gaussian candidates on R pairs beats a random one on unseen pairs"
     if K < 1 or R < 1 or not 0 <= rho <= 1:
         raise OdebcError(f"need K ≥ 1, R ≥ 1 and ρ in 0 … 1, got {K}, {R} and {rho}")
+    if not rho:
+        return 0.0
     x = torch.linspace(-9, 9, 10_001, dtype=torch.float64)
-    density = (
-        K * torch.special.ndtr(x) ** (K - 1) * (-(x**2) / 2).exp() / math.sqrt(2 * math.pi)
-    )
-    return (
-        torch.trapezoid(x * density, x).item() * rho / math.sqrt(rho + (1 - rho) / R)
-        if rho
-        else 0.0
-    )
+    below = K * torch.special.ndtr(x) ** (K - 1)
+    density = below * (-(x**2) / 2).exp() / math.sqrt(2 * math.pi)
+    return torch.trapezoid(x * density, x).item() * rho / math.sqrt(rho + (1 - rho) / R)

@@ -86,16 +86,15 @@ class Picture(NamedTuple):
     "A picture as tensors: upright, and in sRGB"
 
     colours: Tensor  # (3, H, W) in [-1, 1]
-    alpha: Tensor | None = (
-        None  # (1, H, W) in [0, 1], 0 is transparent; None where all is opaque
-    )
+    alpha: Tensor | None = None  # (1, H, W) in [0, 1], 0 is transparent; None: all is opaque
 
 
 @contextmanager
 def without_pillows_limit():
     "The limit is the whole process's, so it is lifted for a moment, by one thread at a time"
     with _pillows_limit:
-        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        limit = Image.MAX_IMAGE_PIXELS
+        Image.MAX_IMAGE_PIXELS = None
         try:
             yield
         finally:
@@ -122,7 +121,7 @@ def decode(
     image: Image.Image,  # opened
 ):
     "Let Pillow read the pixels: large ones under the lifted limit, TIFF without a map"
-    # Of a lying TIFF the size is that of the upright picture, and the map is drawn in its shape.
+    # a lying TIFF has the size of the upright picture, and the map is drawn in its shape
     path = getattr(image, 'filename', '')
     if image.format == 'TIFF':
         image.filename = ''
@@ -137,20 +136,16 @@ def decode(
             image.filename = path
 
 # %% ../nbs/05_data.ipynb #8965fda6
-TURNS = dict(
-    zip(
-        range(2, 9),
-        (
-            T.FLIP_LEFT_RIGHT,
-            T.ROTATE_180,
-            T.FLIP_TOP_BOTTOM,
-            T.TRANSPOSE,
-            T.ROTATE_270,
-            T.TRANSVERSE,
-            T.ROTATE_90,
-        ),
-    )
-)  # EXIF's orientation -> what undoes it
+# EXIF's orientation -> what undoes it
+TURNS = {
+    2: T.FLIP_LEFT_RIGHT,
+    3: T.ROTATE_180,
+    4: T.FLIP_TOP_BOTTOM,
+    5: T.TRANSPOSE,
+    6: T.ROTATE_270,
+    7: T.TRANSVERSE,
+    8: T.ROTATE_90,
+}
 
 
 def orientation(
@@ -169,10 +164,9 @@ def orientation(
 def upright(
     image: Image.Image,  # as it was stored
 ) -> Image.Image:  # as the camera was held
-    "Turn by EXIF's orientation alone: Pillow's `exif_transpose` also writes the other tags anew, and fails where one of them is damaged"
-    decode(
-        image
-    )  # first, since Pillow turns a TIFF when it decodes it, and takes the tag away
+    "Turn by EXIF's orientation"
+    # Pillow's `exif_transpose` also writes the other tags anew, and fails where one is damaged
+    decode(image)  # first, since Pillow turns a TIFF with that, and takes the tag away
     turn = TURNS.get(orientation(image, image.getexif))
     return image if turn is None else image.transpose(turn)
 
@@ -229,7 +223,8 @@ def grey16(
     packed: str,  # how it was stored
 ) -> Samples:
     "Greyscale of more than 8 bits"
-    values, white = np.array(image)[..., None], 4095 if packed == 'I;12' else 65535
+    values = np.array(image)[..., None]
+    white = 4095 if packed == 'I;12' else 65535
     if values.max() > white or values.min() < 0:
         raise OdebcError(f"numbers of 32 bits {NO_WHITE}")
     alpha = keyed(values, image.info.get('transparency'))
@@ -244,7 +239,8 @@ def samples(
     packed: str = '',  # how it was stored
 ) -> Samples:
     "The numbers of a picture"
-    mode, key = image.mode, image.info.get('transparency')
+    mode = image.mode
+    key = image.info.get('transparency')
     if mode == 'F':
         raise OdebcError(f"floating-point numbers {NO_WHITE}")
     if mode.startswith('I'):
@@ -252,9 +248,8 @@ def samples(
     if image.has_transparency_data and mode not in ('1', 'L', 'RGB'):
         image = image.convert('LA' if mode in ('LA', 'La') else 'RGBA')
         values = np.array(image)
-        return Samples(
-            values[..., :-1], 255, image.mode[:-1], values[..., -1] / np.float32(255)
-        )
+        alpha = values[..., -1] / np.float32(255)
+        return Samples(values[..., :-1], 255, image.mode[:-1], alpha)
     if mode == '1':
         image = image.convert('L')
     if image.mode not in ('L', 'RGB', 'CMYK', 'LAB'):
@@ -323,7 +318,8 @@ def managed(
 ) -> np.ndarray:  # (h, w, 3), 0 … 255
     "Colours by LittleCMS; between two of the 8-bit greys that Pillow hands it, linear"
     low = np.floor(levels)
-    rest, result = levels - low, ask(transform, low)
+    rest = levels - low
+    result = ask(transform, low)
     if rest.any():
         result += rest * (ask(transform, np.minimum(low + 1, 255)) - result)
     return result
@@ -366,7 +362,8 @@ def to_colours(
 ) -> Tensor:  # (3, H, W) in [-1, 1]
     "Strip by strip, so that little more than the result is held"
     height, width = stored.values.shape[:2]
-    result, rows = torch.empty(3, height, width), max(2**20 // width, 1)
+    result = torch.empty(3, height, width)
+    rows = max(2**20 // width, 1)
     for top in range(0, height, rows):
         levels = stored.values[top : top + rows] * np.float32(255 / stored.white)
         rgb = convert(levels) / np.float32(127.5) - 1
@@ -375,23 +372,9 @@ def to_colours(
 
 # %% ../nbs/05_data.ipynb #ef9740a9
 D50 = np.array([0.9642, 1, 0.8249])  # the white of every ICC profile
-SRGB_CURVE = (
-    2.4,
-    1 / 1.055,
-    0.055 / 1.055,
-    1 / 12.92,
-    0.04045,
-)  # (a x + b)^γ, and c x below d
-SRGB_POINTS = (
-    0.3127,
-    0.329,
-    0.64,
-    0.33,
-    0.3,
-    0.6,
-    0.15,
-    0.06,
-)  # x and y of white, red, green, blue
+SRGB_CURVE = 2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045  # (a x + b)^γ, and c x below d
+# x and y of white, red, green, blue
+SRGB_POINTS = 0.3127, 0.329, 0.64, 0.33, 0.3, 0.6, 0.15, 0.06
 
 
 def to_xyz(
@@ -400,9 +383,8 @@ def to_xyz(
     "What the primaries of a screen are, after the eye is used to its white (Bradford)"
     white, *primaries = ([x / y, 1, (1 - x - y) / y] for x, y in np.reshape(points, (4, 2)))
     primaries = np.array(primaries).T
-    cones = np.array(
-        [[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]]
-    )
+    cones = [[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]]
+    cones = np.array(cones)
     adapt = np.linalg.inv(cones) @ np.diag((cones @ D50) / (cones @ white)) @ cones
     return adapt @ (primaries * np.linalg.solve(primaries, white))
 
@@ -428,7 +410,8 @@ def screen_profile(
     tags = {b'wtpt': b'XYZ ' + bytes(4) + fixed(D50)}
     for name, column in zip((b'r', b'g', b'b'), columns):
         tags |= {name + b'XYZ': b'XYZ ' + bytes(4) + fixed(column), name + b'TRC': transfer}
-    table, body = struct.pack('>I', len(tags)), b''
+    table = struct.pack('>I', len(tags))
+    body = b''
     for name, data in tags.items():
         table += name + struct.pack('>II', 132 + 12 * len(tags) + len(body), len(data))
         body += data
@@ -451,7 +434,8 @@ def icc_curve(
     tag: bytes,  # of type curv or para
 ) -> Callable:  # from numbers, 0 … 1, to light
     "The curve of a screen"
-    kind, (count,) = tag[:4], struct.unpack_from('>I', tag, 8)
+    kind = tag[:4]
+    (count,) = struct.unpack_from('>I', tag, 8)
     if kind == b'curv':
         table = np.frombuffer(tag, '>u2', count, 12) / 65535
         if count > 1:
@@ -461,16 +445,20 @@ def icc_curve(
     (kind,) = struct.unpack_from('>H', tag, 8)
     gamma, *rest = np.frombuffer(tag, '>i4', (1, 3, 4, 5, 7)[kind], 12) / 65536
     a, b, *rest = rest or (1, 0)
-    above, below, slope, bend = 0, 0, 0, -b / (a or 1)
+    above = below = slope = 0
+    bend = -b / (a or 1)
     if kind == 2:
         above = below = rest[0]
     if kind > 2:
         slope, bend = rest[:2]
     if kind == 4:
         above, below = rest[2:]
-    return lambda v: np.where(
-        v >= bend, (a * v + b).clip(0) ** gamma + above, slope * v + below
-    )
+
+    def light(v):
+        curved = (a * v + b).clip(0) ** gamma + above
+        return np.where(v >= bend, curved, slope * v + below)
+
+    return light
 
 
 def by_numbers(
@@ -500,15 +488,16 @@ def by_numbers(
 CICP_POINTS = {
     1: SRGB_POINTS,
     12: (0.3127, 0.329, 0.68, 0.32, 0.265, 0.69, 0.15, 0.06),  # Display P3
-    9: (0.3127, 0.329, 0.708, 0.292, 0.17, 0.797, 0.131, 0.046),
-}  # BT.2020
+    9: (0.3127, 0.329, 0.708, 0.292, 0.17, 0.797, 0.131, 0.046),  # BT.2020
+}
 
 
 def png_chunks(
     file,  # open for reading; where it stands is kept
 ) -> dict[bytes, bytes]:  # name -> content of the chunks that Pillow leaves out, or finds late
     "What stands beside the pixels of a PNG"
-    found, here = {}, file.tell()
+    found = {}
+    here = file.tell()
     file.seek(8)
     while len(head := file.read(8)) == 8:
         length, name = struct.unpack('>I4s', head)
@@ -604,7 +593,8 @@ def read(
     source: str | Path | io.BytesIO | None = None,  # where from; None for a picture in memory
 ) -> tuple[Picture, list[str]]:  # the picture, and what should be said about it
     "Pixels, and what the file says beside them"
-    remarks, packed = [], packing(image)
+    remarks = []
+    packed = packing(image)
     if image.format == 'TIFF':
         check_tiff(image)
     profile = profile_of(image)
@@ -696,9 +686,8 @@ def picture_size(
         if image.format == 'TIFF':
             return image.size  # upright already
         if image.format == 'PNG' and b'eXIf' in (chunks := png_chunks(image.fp)):
-            image.info['exif'] = (
-                b'Exif\0\0' + chunks[b'eXIf']
-            )  # it may stand behind the pixels
+            # it may stand behind the pixels
+            image.info['exif'] = b'Exif\0\0' + chunks[b'eXIf']
         getexif = partial(Image.Image.getexif, image)  # PNG's own would decode the pixels
         number = orientation(image, getexif)
         return image.size[::-1] if number in (5, 6, 7, 8) else image.size
@@ -710,9 +699,8 @@ def photographs() -> dict[str, Tensor]:  # name -> (3, H, W) in [-1, 1]
     from sklearn.datasets import load_sample_image
 
     names = 'astronaut chelsea coffee rocket retina'.split()
-    arrays = {n: getattr(skimage.data, n)() for n in names} | {
-        n: load_sample_image(f'{n}.jpg') for n in ('china', 'flower')
-    }
+    arrays = {n: getattr(skimage.data, n)() for n in names}
+    arrays |= {n: load_sample_image(f'{n}.jpg') for n in ('china', 'flower')}
     return {n: to_tensor(Image.fromarray(a)) for n, a in sorted(arrays.items())}
 
 # %% ../nbs/05_data.ipynb #7f93b9cb
@@ -786,7 +774,8 @@ def read_images(
     if not os.path.isdir(folder):
         raise OdebcError(f"there is no folder {folder}")
     found, ignored = sort_files(folder)
-    images, small, unreadable, remarks = {}, [], [], []
+    images = {}
+    small, unreadable, remarks = [], [], []
     for path in found:
         name = str(path.relative_to(folder))
         try:
@@ -798,7 +787,8 @@ def read_images(
         except OdebcError as e:
             unreadable.append(str(e))
     ignored |= {f'smaller than {min_size}×{min_size}': small, 'unreadable': unreadable}
-    n, said = sum(map(len, ignored.values())), []
+    n = sum(map(len, ignored.values()))
+    said = []
     if n:
         said.append(f"ignored {n} of {n + len(images)} files in {folder}: {counted(ignored)}")
     if remarks:
@@ -807,7 +797,8 @@ def read_images(
         warnings.warn('; '.join(said), stacklevel=3)
     if not images:
         raise OdebcError(
-            f"no usable image in {folder} (looked for {' '.join(SUFFIXES)}, at least {min_size}×{min_size} pixels)"
+            f"no usable image in {folder} (looked for {' '.join(SUFFIXES)}, "
+            f"at least {min_size}×{min_size} pixels)"
         )
     return images
 
@@ -844,9 +835,8 @@ def crops(
             raise OdebcError(
                 f"cannot cut {size}×{size} from an image of {image.shape[2]}×{image.shape[1]}"
             )
-        i, j = (
-            int(torch.randint(s - size + 1, (), generator=generator)) for s in image.shape[1:]
-        )
+        starts = (side - size + 1 for side in image.shape[1:])
+        i, j = (int(torch.randint(many, (), generator=generator)) for many in starts)
         return image[:, i : i + size, j : j + size]
 
     return torch.stack([crop() for _ in range(n)])
@@ -868,18 +858,16 @@ def tiles(
             for i in range(0, image.shape[1] - size + 1, size)
             for j in range(0, image.shape[2] - size + 1, size)
         ]
-        places += [
-            (turn, grid[k])
-            for turn, k in enumerate(torch.randperm(len(grid), generator=generator).tolist())
-        ]
+        order = torch.randperm(len(grid), generator=generator).tolist()
+        places += [(turn, grid[k]) for turn, k in enumerate(order)]
     if not 1 <= n <= len(places):
         raise OdebcError(
-            f"cannot cut {n} patches of {size}×{size} without overlap: the images hold {len(places)}"
+            f"cannot cut {n} patches of {size}×{size} without overlap: "
+            f"the images hold {len(places)}"
         )
     places.sort(key=lambda place: place[0])
-    return torch.stack(
-        [image[:, i : i + size, j : j + size] for _, (image, i, j) in places[:n]]
-    )
+    chosen = (place for _, place in places[:n])
+    return torch.stack([image[:, i : i + size, j : j + size] for image, i, j in chosen])
 
 
 def area_means(
@@ -936,16 +924,17 @@ def split(
         raise OdebcError(f"the share must lie in 0 … 1, not {share}")
     groups = {}
     for name in sorted(images):
-        groups.setdefault(
-            (images[name].shape, hashlib.sha256(images[name].numpy().tobytes()).digest()), []
-        ).append(name)
+        image = images[name]
+        pixels = hashlib.sha256(image.numpy().tobytes()).digest()
+        groups.setdefault((image.shape, pixels), []).append(name)
     groups = list(groups.values())
     if groups:
         groups = joined(groups, near_copies([images[names[0]] for names in groups]))
     n = min(max(round(share * len(groups)), 1), len(groups) - 1)
     if len(groups) < 2:
         raise OdebcError(
-            f"need at least two images that differ to keep search and test apart, got {len(groups)}"
+            f"need at least two images that differ to keep search and test apart, "
+            f"got {len(groups)}"
         )
     order = torch.randperm(len(groups), generator=torch.Generator().manual_seed(seed)).tolist()
     return tuple(
@@ -956,9 +945,9 @@ def split(
 # %% ../nbs/05_data.ipynb #b480908a
 def turned(
     z: Tensor,  # (..., S, S)
-    k: int,  # which of the eight symmetries of the square: k mod 4 quarter turns, after a mirror for 4 … 7
+    k: int,  # 0 … 7: k mod 4 quarter turns, for 4 … 7 after a mirror
 ) -> Tensor:  # (..., S, S)
-    "Turned and mirrored"
+    "In one of the eight symmetries of the square"
     return torch.rot90(z.flip(-1) if k > 3 else z, k % 4, (-2, -1))
 
 
@@ -969,12 +958,8 @@ def augment(
     "Each patch in one of the eight symmetries of the square"
     if z.ndim != 4 or z.shape[-1] != z.shape[-2]:
         raise OdebcError(f"only squares (B, 3, S, S) can be turned, not {tuple(z.shape)}")
-    return torch.stack(
-        [
-            turned(patch, k)
-            for patch, k in zip(z, torch.randint(8, (len(z),), generator=generator).tolist())
-        ]
-    )
+    numbers = torch.randint(8, (len(z),), generator=generator).tolist()
+    return torch.stack([turned(patch, k) for patch, k in zip(z, numbers)])
 
 # %% ../nbs/05_data.ipynb #980d2fce
 def check_batch(
@@ -1037,11 +1022,8 @@ def gaussian_kernel(
     if np.shape(sigma) != (2,) or not all(0 < s < math.inf for s in sigma):
         raise OdebcError(f"need two positive standard deviations, not {sigma}")
     c, s = math.cos(angle), math.sin(angle)
-    p = (
-        grid(size)
-        @ torch.tensor([[c, -s], [s, c]], dtype=torch.float64)
-        / torch.tensor(sigma, dtype=torch.float64)
-    )
+    turn = torch.tensor([[c, -s], [s, c]], dtype=torch.float64)
+    p = grid(size) @ turn / torch.tensor(sigma, dtype=torch.float64)
     k = torch.exp(-p.square().sum(-1) / 2)
     return (k / k.sum()).float()
 
@@ -1056,11 +1038,9 @@ def sinc_kernel(
     from scipy.special import j1  # slow to import: only where it is used
 
     r = grid(size).square().sum(-1).sqrt()
-    k = torch.where(
-        r > 0,
-        cutoff * torch.from_numpy(j1(cutoff * r.numpy())) / (2 * math.pi * r.clamp(min=1e-9)),
-        cutoff**2 / (4 * math.pi),
-    )
+    bessel = torch.from_numpy(j1(cutoff * r.numpy()))
+    rings = cutoff * bessel / (2 * math.pi * r.clamp(min=1e-9))
+    k = torch.where(r > 0, rings, cutoff**2 / (4 * math.pi))
     return (k / k.sum()).float()
 
 
@@ -1068,11 +1048,13 @@ def blur(
     x: Tensor,  # (B, 3, H, W) in [-1, 1]
     kernel: Tensor,  # (size, size), odd
 ) -> Tensor:  # (B, 3, H, W)
-    "Weighted mean of every pixel's neighbourhood; mirrored at the border, or continued where the image is too small for that"
+    "Weighted mean of every pixel's neighbourhood; the picture is mirrored at the border"
     if kernel.ndim != 2 or kernel.shape[0] != kernel.shape[1] or len(kernel) % 2 == 0:
         raise OdebcError(f"a kernel must be square and odd, not {tuple(kernel.shape)}")
     half = len(kernel) // 2
-    x = F.pad(x, (half,) * 4, mode='reflect' if min(x.shape[-2:]) > half else 'replicate')
+    # a picture that is too small for a mirror goes on as its edge
+    mode = 'reflect' if min(x.shape[-2:]) > half else 'replicate'
+    x = F.pad(x, (half,) * 4, mode=mode)
     return F.conv2d(x, kernel.to(x).expand(3, 1, -1, -1), groups=3).clamp(-1, 1)
 
 # %% ../nbs/05_data.ipynb #ffa8a5ec
@@ -1086,14 +1068,11 @@ def gaussian_noise(
     check_batch(x)
     if not 0 <= sigma < math.inf or channels not in (1, 3):
         raise OdebcError(
-            f"need a standard deviation of 0 or more in 1 or 3 channels, not {sigma} in {channels}"
+            f"need a standard deviation of 0 or more in 1 or 3 channels, "
+            f"not {sigma} in {channels}"
         )
-    return (
-        x
-        + sigma
-        / 127.5
-        * torch.randn(len(x), channels, *x.shape[-2:], generator=generator).to(x)
-    ).clamp(-1, 1)
+    noise = torch.randn(len(x), channels, *x.shape[-2:], generator=generator).to(x)
+    return (x + sigma / 127.5 * noise).clamp(-1, 1)
 
 
 def poisson_noise(
@@ -1141,7 +1120,8 @@ def resize(
     "Resize to any size"
     if mode not in ('bicubic', 'bilinear', 'area') or min(size) < 1:
         raise OdebcError(
-            f"cannot resize to {tuple(size)} with {mode!r}; there are bicubic, bilinear and area"
+            f"cannot resize to {tuple(size)} with {mode!r}; "
+            f"there are bicubic, bilinear and area"
         )
     return F.interpolate(x, size=tuple(size), mode=mode, antialias=mode != 'area').clamp(-1, 1)
 
@@ -1151,21 +1131,16 @@ def random_blur(
     widest: float,  # largest standard deviation, pixels
     generator: torch.Generator,  # the only source of chance
 ) -> Tensor:  # (B, 3, H, W)
-    "A Gaussian, round or turned, with standard deviations from .2 to `widest`; once in ten times ringing"
+    "A Gaussian, round or turned, standard deviations .2 … `widest`; one time in ten ringing"
     size = 7 + 2 * int(draw(0, 8, generator))
     if draw(0, 1, generator) < 0.1:
-        return blur(
-            x, sinc_kernel(draw(math.pi / (3 if size < 13 else 5), math.pi, generator), size)
-        )
+        cutoff = draw(math.pi / (3 if size < 13 else 5), math.pi, generator)
+        return blur(x, sinc_kernel(cutoff, size))
     first, second = (draw(0.2, widest, generator) for _ in range(2))
-    return blur(
-        x,
-        gaussian_kernel(
-            (first, first if draw(0, 1, generator) < 0.5 else second),
-            draw(0, math.pi, generator),
-            size,
-        ),
-    )
+    if draw(0, 1, generator) < 0.5:
+        second = first
+    angle = draw(0, math.pi, generator)
+    return blur(x, gaussian_kernel((first, second), angle, size))
 
 
 def random_resize(
@@ -1177,15 +1152,15 @@ def random_resize(
     generator: torch.Generator,  # the only source of chance
 ) -> Tensor:  # (B, 3, about H', about W')
     "To a random multiple of a size, by a random filter"
-    u, (low, high) = draw(0, 1, generator), limits
-    factor = (
-        draw(1, high, generator) if u < up else draw(low, 1, generator) if u < up + down else 1
-    )
-    return resize(
-        x,
-        [max(round(factor * s), 1) for s in size],
-        ('bicubic', 'bilinear', 'area')[int(draw(0, 3, generator))],
-    )
+    u = draw(0, 1, generator)
+    low, high = limits
+    factor = 1
+    if u < up:
+        factor = draw(1, high, generator)
+    elif u < up + down:
+        factor = draw(low, 1, generator)
+    mode = ('bicubic', 'bilinear', 'area')[int(draw(0, 3, generator))]
+    return resize(x, [max(round(factor * s), 1) for s in size], mode)
 
 
 def random_noise(
@@ -1195,12 +1170,9 @@ def random_noise(
 ) -> Tensor:  # (B, 3, H, W)
     "Gaussian (two in five grey) or Poisson with equal chance"
     if draw(0, 1, generator) < 0.5:
-        return gaussian_noise(
-            x,
-            draw(1, strongest, generator),
-            generator,
-            1 if draw(0, 1, generator) < 0.4 else 3,
-        )
+        sigma = draw(1, strongest, generator)
+        channels = 1 if draw(0, 1, generator) < 0.4 else 3
+        return gaussian_noise(x, sigma, generator, channels)
     return poisson_noise(x, 256 / draw(0.05, strongest / 10, generator) ** 2, generator)
 
 
@@ -1230,7 +1202,8 @@ def history(
     generator: torch.Generator,  # the only source of chance
 ) -> dict[str, Tensor]:  # stage -> picture; the last is y, (1, 3, H/scale, W/scale)
     "Second-order degradation (Wang et al., 2021), stage by stage"
-    g, high, low = generator, z.shape[-2:], lr_size(z, scale)
+    g = generator
+    high, low = z.shape[-2:], lr_size(z, scale)
     rounds = {
         'blur': lambda x: random_blur(x, 3.0, g),
         'resize': lambda x: random_resize(x, high, 0.2, 0.7, (0.15, 1.5), g),
@@ -1241,8 +1214,10 @@ def history(
         'noise 2': lambda x: random_noise(x, 25.0, g),
     }
     last = [('sharpen', lambda x: sharpen(x, low, g)), ('JPEG 2', lambda x: random_jpeg(x, g))]
+    if draw(0, 1, g) >= 0.5:
+        last.reverse()
     stages = {}
-    for name, step in [*rounds.items(), *(last if draw(0, 1, g) < 0.5 else last[::-1])]:
+    for name, step in [*rounds.items(), *last]:
         z = stages[name] = step(z)
     return stages
 
@@ -1257,9 +1232,8 @@ def realistic(
     return torch.cat([[*history(x[None], scale, generator).values()][-1] for x in z])
 
 # %% ../nbs/05_data.ipynb #133671a4
-Dataset = namedtuple(
-    'Dataset', 'url sum folders count without', defaults=[()]
-)  # address of an archive, its sum, where its HR images are, how many, names left out
+# address of an archive, its sum, where its HR images are, how many, names left out
+Dataset = namedtuple('Dataset', 'url sum folders count without', defaults=[()])
 _div2k = 'https://data.vision.ee.ethz.ch/cvl/DIV2K/'
 _bsds = (
     'https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/BSR/BSR_bsds500.tgz',
@@ -1333,19 +1307,21 @@ def unpack(
     without: tuple = (),  # names that are left out
 ):
     "Write the images of some folders of an archive into one: all of them or nothing"
+
+    def is_wanted(name):
+        path = Path(name)
+        return is_image(name) and str(path.parent) in folders and path.stem not in without
+
     with tempfile.TemporaryDirectory(dir=target.parent) as temporary:
         part = Path(temporary, target.name)
         part.mkdir()
         for name, file in Bar(archived(archive), desc=f'unpack {target.name}', unit='file'):
-            if (
-                is_image(name)
-                and str(Path(name).parent) in folders
-                and Path(name).stem not in without
-            ):
+            if is_wanted(name):
                 (part / Path(name).name).write_bytes(file.read())
         if (found := len(os.listdir(part))) != count:
             raise OdebcError(
-                f"{Path(archive).name} holds {found} images in {', '.join(folders)}, not {count}"
+                f"{Path(archive).name} holds {found} images "
+                f"in {', '.join(folders)}, not {count}"
             )
         if target.is_dir():
             target.rmdir()  # an empty one
@@ -1356,31 +1332,34 @@ def download(
     name: str,  # a key of DATASETS
     folder: str | Path | None = None,  # of all sets; ODEBC_DATA or a cache by default
 ) -> Path:  # folder of images, see `image_folder`
-    "The HR images of a public set: from its folder if it holds any, else downloaded and checked"
+    "The HR images of a public set: from its folder if there are any, else downloaded"
     if name not in DATASETS:
         raise OdebcError(f"unknown data set {name!r}, known are {', '.join(DATASETS)}")
     import pooch  # slow to import: only where it is used
 
-    folder = Path(
-        folder or os.environ.get('ODEBC_DATA') or pooch.os_cache('odebc')
-    ).expanduser()
-    target, known = folder / name, DATASETS[name]
+    folder = Path(folder or os.environ.get('ODEBC_DATA') or pooch.os_cache('odebc'))
+    folder = folder.expanduser()
+    target = folder / name
+    known = DATASETS[name]
     if has_images(target):
         return target
     archive = folder / known.url.rsplit('/', 1)[-1]
     try:
-        pooch.create(
+        source = pooch.create(
             folder,
             '',
             registry={archive.name: known.sum},
             urls={archive.name: known.url},
             retry_if_failed=2,
-        ).fetch(archive.name, progressbar=True)
+        )
+        source.fetch(archive.name, progressbar=True)
         unpack(archive, known.folders, target, known.count, known.without)
     except (OSError, ValueError, tarfile.TarError, zipfile.BadZipFile) as e:
         if not has_images(target):
+            why = ' '.join(str(e).split())[:200]
             raise OdebcError(
-                f"cannot get {name} from {known.url}: {' '.join(str(e).split())[:200]}. You can fill the folder {target} with its images yourself"
+                f"cannot get {name} from {known.url}: {why}. "
+                f"You can fill the folder {target} with its images yourself"
             ) from None  # else another process was faster
     if all(has_images(folder / other) for other, d in DATASETS.items() if d.url == known.url):
         archive.unlink(missing_ok=True)  # nobody needs it any more
@@ -1410,8 +1389,6 @@ def digest(
     "A fingerprint of tensors: shapes, types and values"
     sha = hashlib.sha256()
     for x in tensors:
-        sha.update(
-            f'{tuple(x.shape)} {x.dtype}'.encode()
-            + x.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
-        )
+        values = x.detach().cpu().contiguous().flatten().view(torch.uint8)
+        sha.update(f'{tuple(x.shape)} {x.dtype}'.encode() + values.numpy().tobytes())
     return sha.hexdigest()[:16]

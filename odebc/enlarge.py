@@ -123,7 +123,8 @@ class Blend:
         tiles: Tensor,  # (n, 3, size, size), the next n
     ) -> Tensor:  # (3, rows, width of the enlarged picture), the next rows; often none
         "Add tiles in their order"
-        tiling, places, size = self.tiling, self.tiling.places, self.tiling.size
+        tiling = self.tiling
+        places, size = tiling.places, tiling.size
         finished = []
         for tile in tiles:
             column = tiling.scale * places[self.done][1]
@@ -139,7 +140,8 @@ class Blend:
         until: int,  # row of the enlarged picture
     ) -> Tensor:  # (3, rows, width)
         "Take the rows above `until` out of the band"
-        (height, width), n = self.tiling.shape, until - self.first
+        height, width = self.tiling.shape
+        n = until - self.first
         colours = self.sums[:3, :n] / self.sums[3, :n]
         kept = colours[:, : max(height - self.first, 0), :width]
         if n:
@@ -173,7 +175,8 @@ def group_memory(
     for line in lines:
         number, kinds, path = line.split(':', 2)
         if number == '0':
-            base, limit, used = Path(root), 'memory.max', 'memory.current'
+            base = Path(root)
+            limit, used = 'memory.max', 'memory.current'
         elif 'memory' in kinds.split(','):
             base = Path(root) / 'memory'
             limit, used = 'memory.limit_in_bytes', 'memory.usage_in_bytes'
@@ -269,7 +272,8 @@ class Forecast:
     seconds: float = math.nan  # where a batch was timed
 
     def __str__(self):
-        tiling, time = self.tiling, ''
+        tiling = self.tiling
+        time = ''
         tiles = f"{len(tiling.places):,} tiles"
         if self.left < len(tiling.places):
             tiles = f"{self.left:,} of {tiles} are left"
@@ -354,14 +358,14 @@ def solved(
     done: int = 0,  # tiles that are solved already
 ) -> Iterator[Tensor]:  # (n, 3, size, size), n ≤ batch
     "Tiles, batch by batch, with a bar where there are several"
-    count, size = len(tiling.places), tiling.size
+    count = len(tiling.places)
     how = dict(disable=True) if count <= batch else {}
     with Bar(total=count, initial=done, desc='upscale', unit='tile', **how) as bar:
         for first in range(done, count, batch):
             last = min(first + batch, count)
             with torch.no_grad():
                 tiles = h(x_T[None], tiling.cut(y, first, last))
-            shape = last - first, 3, size, size
+            shape = last - first, 3, tiling.size, tiling.size
             if tiles.shape != shape:
                 raise OdebcError(
                     f"the solution map must return images of shape {shape}, "
@@ -403,7 +407,8 @@ def enlarge(
     remedy = "use `odebc upscale` or `enlarge_files`, which write strip by strip, or cut it up"
     check_memory(needed, what, remedy, image.device)
     result = torch.empty(3, height, width, device=image.device)
-    blend, top = Blend(tiling, image.device), 0
+    blend = Blend(tiling, image.device)
+    top = 0
     for tiles in solved(h, x_T, image, tiling, batch):
         rows = blend.add(tiles.to(image.device))
         result[:, top : top + rows.shape[1]] = rows
@@ -490,7 +495,8 @@ class Part:
         facts: dict,  # all that its pixels depend on
         row_bytes: int,  # of one row of the picture
     ):
-        self.target, self.row_bytes = Path(target), row_bytes
+        self.target = Path(target)
+        self.row_bytes = row_bytes
         self.facts = json.loads(json.dumps(facts))  # as they come back from a file
         self.folder = self.target.with_name(self.target.name + '.part')
         self.file = None
@@ -673,8 +679,11 @@ class Enlargement:
         batch: int = 16,  # tiles at a time
     ):
         self.tiling = laid_out(picture.colours, x_T, scale, overlap, batch)
-        self.h, self.picture, self.x_T = h, picture, x_T
-        self.target, self.batch = Path(target), batch
+        self.h = h
+        self.picture = picture
+        self.x_T = x_T
+        self.target = Path(target)
+        self.batch = batch
         self.channels = 3 if picture.alpha is None else 4
         if self.target.is_dir():
             raise CannotWrite(f"{target} is a folder: choose another name for the picture")
@@ -701,15 +710,15 @@ class Enlargement:
         seconds: float = math.nan,  # of a tile, see `seconds_per_tile`
     ) -> Forecast:
         "What is still to be done, or a refusal of another's half picture"
-        tiling, left, kept, size = self.tiling, 0, 0, 0
+        tiling = self.tiling
+        left, kept, size = 0, 0, 0
         if not self.finished:
             state = self.part.state()
             left = len(tiling.places) - (state[2] if state else 0)
             size = tiling.shape[0] * self.part.row_bytes
             band = 4 * 4 * tiling.size * tiling.scale * tiling.padded[1]
-            kept = max(
-                size + 2 * band - self.part.size, 0
-            )  # for a moment there are two states
+            # for a moment there are two states
+            kept = max(size + 2 * band - self.part.size, 0)
         return Forecast(
             self.target,
             tiling,
@@ -730,14 +739,15 @@ class Enlargement:
 
     def run(
         self,
-        every: float = 20.0,  # seconds between two moments from which it can go on after a kill
+        every: float = 20.0,  # seconds between two moments to go on from, after a kill
     ):
         "Solve what is left, and write the file"
         if self.finished:
             self.part.clear()  # after a kill in the last moment
             return
         self.forecast().check()
-        blend, part = Blend(self.tiling), self.part
+        blend = Blend(self.tiling)
+        part = self.part
         with part.held(blend):
             self.solve(blend, every)
             self.write()
@@ -749,8 +759,9 @@ class Enlargement:
         every: float,  # seconds
     ):
         "Fill the file of rows"
-        part, saved, whole = self.part, time.monotonic(), True
-        y = self.picture.colours
+        part, y = self.part, self.picture.colours
+        saved = time.monotonic()
+        whole = True
         try:
             for tiles in solved(self.h, self.x_T, y, self.tiling, self.batch, blend.done):
                 whole = False
@@ -778,7 +789,8 @@ class Enlargement:
 
     def write(self):
         "Make the PNG file of the rows, and put it in its place"
-        (height, width), part = self.tiling.shape, self.part
+        height, width = self.tiling.shape
+        part = self.part
         whole = part.folder / 'whole.png'
         how = dict(disable=True) if height * part.row_bytes < 1e8 else {}
         with part.writing(), Bar(total=height, desc='write', unit='row', **how) as bar:
@@ -900,5 +912,6 @@ def told(
 ) -> str:
     "How it was found"
     meta = start.meta
-    distance, R = meta['distance'].split()[0], start.scores.shape[1]
+    distance = meta['distance'].split()[0]
+    R = start.scores.shape[1]
     return f"{meta['sampler']} ({distance}, K = {meta['K']}, R = {R})"

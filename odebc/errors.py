@@ -30,7 +30,8 @@ def writing(
         raise
     except OSError as e:
         refusal = CannotWrite(
-            f"cannot write {path} ({e.strerror or e}): make room, mind the permissions, or give another place"
+            f"cannot write {path} ({e.strerror or e}): "
+            "make room, mind the permissions, or give another place"
         )
         refusal.strerror = e.strerror
         raise refusal from e

@@ -56,7 +56,7 @@ from odebc.views import (
 
 # %% ../nbs/11_explore.ipynb #11e0a022
 class Stopped(KeyboardInterrupt):
-    "Raised inside a job that is no longer wanted; as a KeyboardInterrupt no `except Exception` holds it up"
+    "Raised inside a job that is no longer wanted; no `except Exception` holds it up"
 
 
 class Job:
@@ -67,13 +67,11 @@ class Job:
         fail: Callable,  # gets what the work raises
         pause: float = 0.15,  # seconds in which a newer request replaces an older
     ):
-        self.fail, self.pause, self.stopped, self.busy, self.thread = (
-            fail,
-            pause,
-            threading.Event(),
-            threading.Lock(),
-            None,
-        )
+        self.fail = fail
+        self.pause = pause
+        self.stopped = threading.Event()
+        self.busy = threading.Lock()
+        self.thread = None
         jobs.add(self)
 
     def start(
@@ -84,9 +82,8 @@ class Job:
         "Replace what is waiting or running"
         self.cancel()
         self.stopped = threading.Event()
-        self.thread = threading.Thread(
-            target=self.run, args=(work, self.stopped, done), daemon=True
-        )
+        what = work, self.stopped, done
+        self.thread = threading.Thread(target=self.run, args=what, daemon=True)
         self.thread.start()
 
     def run(self, work, stopped, done):
@@ -167,35 +164,30 @@ class App(widgets.VBox):
     ):
         super().__init__(layout=dict(width='100%', max_width='900px'))
         self.turn = threading.RLock()  # what is shown changes in one thread at a time
-        self.still, self.model, self.caches, self.known, self.job = (
-            None,
-            SR3.from_pretrained(model, 'auto'),
-            caches(folder),
-            {},
-            Job(self.fail),
-        )
+        self.still = None
+        self.model = SR3.from_pretrained(model, 'auto')
+        self.caches = caches(folder)
+        self.known = {}
+        self.job = Job(self.fail)
         self.problem, self.warning, self.note = text('problem'), text('warning'), text('note')
         self.computes = text('precision')
-        self.computes.value = f'<small>{escape(str(self.model.choice))}</small>'  # found out before a job needs it
-        self.complaints, self.pairs = (
-            {label: c.complaint(self.model) for label, c in self.caches.items()},
-            cache(lambda label: self.caches[label].images(self.model)),
-        )
+        # the precision is found out here, before a job needs it
+        self.computes.value = f'<small>{escape(str(self.model.choice))}</small>'
+        self.complaints = {label: c.complaint(self.model) for label, c in self.caches.items()}
+        self.pairs = cache(lambda label: self.caches[label].images(self.model))
         self.first = next(iter(self.caches.values()))
         self.warning.value = self.complaints[self.first.sampler]
 
     def _repr_mimebundle_(self, **kwargs):
         "With a picture for readers that have no kernel"
         still = self.still.value if self.still else b''
-        return super()._repr_mimebundle_(**kwargs) | (
-            {'image/png': base64.b64encode(still).decode()} if still else {}
-        )
+        picture = {'image/png': base64.b64encode(still).decode()} if still else {}
+        return super()._repr_mimebundle_(**kwargs) | picture
 
     def fail(self, e):
         "Tell an error"
-        self.problem.value = (
-            f'<p role="alert" style="color:#A00000">{escape(str(e) or type(e).__name__)}</p>'
-        )
+        said = escape(str(e) or type(e).__name__)
+        self.problem.value = f'<p role="alert" style="color:#A00000">{said}</p>'
 
     def guarded(
         self,
@@ -266,20 +258,16 @@ def number(name: str, value) -> str:
 class Picture(widgets.Image):
     "A place for a picture, out of sight while there is none"
 
-    description = Unicode('').tag(
-        sync=True
-    )  # the browser asks for it where it sets the tooltip
+    # the browser asks for it where it sets the tooltip
+    description = Unicode('').tag(sync=True)
 
     def __init__(
         self,
         what: str,  # text that stands for it
         **layout,
     ):
-        super().__init__(
-            format='png',
-            tooltip=what,
-            layout=dict(max_width='100%', object_fit='contain', display='none') | layout,
-        )
+        layout = dict(max_width='100%', object_fit='contain', display='none') | layout
+        super().__init__(format='png', tooltip=what, layout=layout)
         self.observe(self.show, 'value')
 
     def show(self, _):
@@ -288,15 +276,9 @@ class Picture(widgets.Image):
 
 def control(kind, name: str, **state):
     "A labelled control"
-    return kind(
-        description=name,
-        **(
-            dict(style=dict(description_width='initial'))
-            if kind is not widgets.FileUpload
-            else {}
-        ),
-        **state,
-    )
+    if kind is not widgets.FileUpload:
+        state = dict(style=dict(description_width='initial')) | state
+    return kind(description=name, **state)
 
 
 def stops(name: str, options: list):
@@ -325,50 +307,31 @@ class SearchApp(App):
 
     def __init__(self, model, folder):
         super().__init__(model, folder)
-        self.figures, self.seed, self.found, self.live, self.ahead, self.draw = (
-            {},
-            0,
-            None,
-            Job(self.fail, 0),
-            Job(self.fail, 0.5),
-            lru_cache(500)(self.draw),
+        self.figures = {}
+        self.seed = 0
+        self.found = None
+        self.live = Job(self.fail, 0)
+        self.ahead = Job(self.fail, 0.5)
+        self.draw = lru_cache(500)(self.draw)
+        self.R = stops('R, pairs', log_steps(min(c.R for c in self.caches.values())))
+        self.K = stops('K, candidates', log_steps(min(c.K for c in self.caches.values())))
+        self.sampler = choices('sampler', list(self.caches))
+        self.distance = choices('distance', list(DISTANCES))
+        self.resample = button('resample', self.guarded(self.shuffle))
+        self.go = button('search live', self.guarded(self.begin))
+        self.cancel = button('cancel', self.live.cancel)
+        self.cancel.disabled = True
+        self.progress = control(widgets.FloatProgress, 'search')
+        self.numbers, self.status = text('numbers'), text('status')
+        self.curves = self.still = Picture(
+            'scores of the candidates, winners for growing R and K, the chosen noise'
         )
-        K, R = (min(getattr(c, n) for c in self.caches.values()) for n in 'KR')
-        self.R, self.K, self.sampler, self.distance = (
-            stops('R, pairs', log_steps(R)),
-            stops('K, candidates', log_steps(K)),
-            choices('sampler', list(self.caches)),
-            choices('distance', list(DISTANCES)),
-        )
-        self.resample, self.go, self.cancel = (
-            button('resample', self.guarded(self.shuffle)),
-            button('search live', self.guarded(self.begin)),
-            button('cancel', self.live.cancel),
-        )
-        self.progress, self.cancel.disabled, self.numbers, self.status = (
-            control(widgets.FloatProgress, 'search'),
-            True,
-            text('numbers'),
-            text('status'),
-        )
-        self.curves, self.images, self.best = (
-            Picture('scores of the candidates, winners for growing R and K, the chosen noise'),
-            Picture('unseen images under a random and under the chosen noise'),
-            Picture('an unseen image under the best noise so far'),
-        )
-        self.still, right = (
-            self.curves,
-            widgets.VBox(
-                [
-                    self.numbers,
-                    self.note,
-                    row(self.go, self.cancel),
-                    self.progress,
-                    self.status,
-                    self.best,
-                ],
-                layout=dict(width='410px'),
-            ),
+        self.images = Picture('unseen images under a random and under the chosen noise')
+        self.best = Picture('an unseen image under the best noise so far')
+        buttons = row(self.go, self.cancel)
+        right = widgets.VBox(
+            [self.numbers, self.note, buttons, self.progress, self.status, self.best],
+            layout=dict(width='410px'),
         )
         self.children = [
             self.warning,
@@ -392,9 +355,10 @@ class SearchApp(App):
     def redraw(self):
         "From the cached scores; pictures of the chosen start follow when they are there"
         label = self.sampler.value
-        self.curves.value, self.numbers.value, index = self.draw(
-            label, self.distance.value, self.K.value, self.R.value, self.seed
-        )
+        name, K, R = self.distance.value, self.K.value, self.R.value
+        picture, message, index = self.draw(label, name, K, R, self.seed)
+        self.curves.value = picture
+        self.numbers.value = message
         self.warning.value = self.complaints[label]
         self.later(
             (label, index),
@@ -404,29 +368,27 @@ class SearchApp(App):
 
     def draw(self, label, name, K, R, seed):
         "Picture, numbers and winner"
-        D, D_new = self.caches[label].split(name)
+        kept = self.caches[label]
+        D, D_new = kept.split(name)
         if (label, name) not in self.figures:
-            self.figures[label, name] = SearchFigure(
-                D, D_new, name, self.model.shape, self.caches[label].seed
-            )
-        c, view = choose(D, D_new, K, R, seed), self.figures[label, name]
-        return (
-            render(view.update, c, R),
-            numbers(
-                c, R, name, D_new, *expected_gain(D_new, view.view.winners[:, K - 1, R - 1])
-            ),
-            c.index,
-        )
+            view = SearchFigure(D, D_new, name, self.model.shape, kept.seed)
+            self.figures[label, name] = view
+        c = choose(D, D_new, K, R, seed)
+        view = self.figures[label, name]
+        picture = render(view.update, c, R)
+        gain, error = expected_gain(D_new, view.view.winners[:, K - 1, R - 1])
+        return picture, numbers(c, R, name, D_new, gain, error), c.index
 
     def shown(self, label, n=3):
         "Some unseen images, z and y"
-        return (
-            v[telling(self.caches[label].split('LPIPS')[1], n)] for v in self.pairs(label)[2:]
-        )
+        _, D_new = self.caches[label].split('LPIPS')
+        those = telling(D_new, n)
+        return (v[those] for v in self.pairs(label)[2:])
 
     def solve(self, model, label, index):
         "What the chosen start does to them"
-        seed, (z, y) = self.caches[label].seed, self.shown(label)
+        seed = self.caches[label].seed
+        z, y = self.shown(label)
 
         def h(x_T):
             return model.h(x_T[None], y, label)
@@ -448,28 +410,22 @@ class SearchApp(App):
 
     def begin(self):
         "Start the search"
-        label, name, K, R, seed = (
-            self.sampler.value,
-            self.distance.value,
-            self.K.value,
-            self.R.value,
-            self.seed,
-        )
+        label, name = self.sampler.value, self.distance.value
+        K, R = self.K.value, self.R.value
+        seed = self.seed
         budget = max(K * R // 4, cost(rounds(K, R, 1)))
-        self.found, self.progress.value, self.progress.max = (
-            None,
-            0,
-            (cost(affordable_rounds(K, R, budget)) + len(self.pairs(label)[2])) * nfe(label),
-        )
-        self.go.disabled, self.cancel.disabled, self.status.value, self.best.value = (
-            True,
-            False,
-            'searching …',
-            b'',
-        )
-        self.live.start(
-            lambda check: self.search(label, name, K, R, seed, budget, check), self.idle
-        )
+        solves = cost(affordable_rounds(K, R, budget)) + len(self.pairs(label)[2])
+        self.found = None
+        self.progress.value = 0
+        self.progress.max = solves * nfe(label)
+        self.go.disabled, self.cancel.disabled = True, False
+        self.status.value = 'searching …'
+        self.best.value = b''
+
+        def work(check):
+            self.search(label, name, K, R, seed, budget, check)
+
+        self.live.start(work, self.idle)
 
     def idle(self):
         "Ready for the next search"
@@ -484,23 +440,23 @@ class SearchApp(App):
             check()
             self.progress.value += n
 
-        model, (z, y, *unseen) = Watched(self.model, report), self.pairs(label)
-        those, self.measure = order(len(z), seed)[:R], judge()[0] if name == 'LPIPS' else name
+        model = Watched(self.model, report)
+        z, y, *unseen = self.pairs(label)
+        those = order(len(z), seed)[:R]
+        self.measure = judge()[0] if name == 'LPIPS' else name
         try:
-            self.tell(
-                search(
-                    model.solution_map(label),
-                    z[those],
-                    y[those],
-                    K,
-                    DISTANCES[name](),
-                    budget=budget,
-                    seed=self.caches[label].seed + seed,
-                    unseen=unseen,
-                    watch=lambda found: self.watch(label, found),
-                ),
-                'found',
+            found = search(
+                model.solution_map(label),
+                z[those],
+                y[those],
+                K,
+                DISTANCES[name](),
+                budget=budget,
+                seed=self.caches[label].seed + seed,
+                unseen=unseen,
+                watch=lambda found: self.watch(label, found),
             )
+            self.tell(found, 'found')
         except SearchInterrupted as e:
             self.tell(e.found, 'cancelled; the best so far is')
 
@@ -520,21 +476,29 @@ class SearchApp(App):
         if found is None:
             self.status.value = 'stopped before anything was found'
             return
-        pairs, unseen = (
-            (~found.scores[found.index].isnan()).sum(),
-            ''
-            if found.unseen is None
-            else f', {found.unseen_score:.4f} ± {found.unseen_error:.4f} on unseen ones',
+        pairs = (~found.scores[found.index].isnan()).sum()
+        unseen = ''
+        if found.unseen is not None:
+            unseen = f', {found.unseen_score:.4f} ± {found.unseen_error:.4f} on unseen ones'
+        self.status.value = (
+            f'{what} candidate {number("found", found.index)} of seed {found.seed}, '
+            f'{self.measure} {found.score:.4f} on {pairs} pair{"s" * (pairs > 1)}{unseen}; '
+            f'{found.solves} solves, {found.seconds:.0f} s'
         )
-        self.status.value = f'{what} candidate {number("found", found.index)} of seed {found.seed}, {self.measure} {found.score:.4f} on {pairs} pair{"s" * (pairs > 1)}{unseen}; {found.solves} solves, {found.seconds:.0f} s'
 
 
 def numbers(choice, R, name, D_new, gain, error):
     "The message beside the pictures"
-    random = D_new.mean().item()
+    chance = D_new.mean().item()
+    index = number('candidate', choice.index)
+    score = number('score', f'{choice.score:.4f}')
+    unseen = number('unseen', f'{choice.unseen:.4f}')
+    random = number('random', f'{chance:.4f}')
+    gained = number('gain', f'{gain:.4f} ± {error:.4f}')
     return (
-        f"Candidate {number('candidate', choice.index)} of {len(choice.means)}: {name} {number('score', f'{choice.score:.4f}')} on {R} reference pairs, {number('unseen', f'{choice.unseen:.4f}')} on {D_new.shape[1]} unseen ones. "
-        f"There a random x_T scores {number('random', f'{random:.4f}')}, and a search of this size gains {number('gain', f'{gain:.4f} ± {error:.4f}')}, {gain / random:.0%}."
+        f'Candidate {index} of {len(choice.means)}: {name} {score} on {R} reference pairs, '
+        f'{unseen} on {D_new.shape[1]} unseen ones. There a random x_T scores {random}, '
+        f'and a search of this size gains {gained}, {gain / chance:.0%}.'
     )
 
 
@@ -552,34 +516,21 @@ class TrajectoryApp(App):
     def __init__(self, model, folder):
         super().__init__(model, folder)
         D, D_new = self.first.split('LPIPS')
-        best, seed = winner(D), self.first.seed
-        self.view, self.pair, self.process = (
-            None,
-            choices('image', [(f'unseen image {i}', i) for i in telling(D_new)]),
-            choices(
-                'process',
-                [
-                    ('ODE, DDIM-20', 'DDIM-20'),
-                    ('ODE, DPMS-20', 'DPMS-20'),
-                    ('SDE, DDPM-50', 'DDPM-50'),
-                ],
-            ),
-        )
-        self.start = choices(
-            'start',
-            [
-                (f'found x_T, candidate {best}', (best, seed)),
-                ('a random x_T', (0, seed + 1)),
-                ('another', (1, seed + 1)),
-            ],
-        )
-        self.t = control(
-            widgets.SelectionSlider,
-            't',
-            options=range(1000, -1, -20),
-            value=400,
-            layout=dict(width='600px'),
-        )
+        best = winner(D)
+        seed = self.first.seed
+        images = [(f'unseen image {i}', i) for i in telling(D_new)]
+        processes = ('ODE', 'DDIM-20'), ('ODE', 'DPMS-20'), ('SDE', 'DDPM-50')
+        starts = [
+            (f'found x_T, candidate {best}', (best, seed)),
+            ('a random x_T', (0, seed + 1)),
+            ('another', (1, seed + 1)),
+        ]
+        times = dict(options=range(1000, -1, -20), value=400)
+        self.view = None
+        self.pair = choices('image', images)
+        self.process = choices('process', [(f'{kind}, {n}', n) for kind, n in processes])
+        self.start = choices('start', starts)
+        self.t = control(widgets.SelectionSlider, 't', **times, layout=dict(width='600px'))
         self.still = self.picture = Picture(
             'x_t, the guess of the result, points of the toy, and the log-SNR'
         )
@@ -598,10 +549,8 @@ class TrajectoryApp(App):
     def redraw(self):
         "Go to the step that is nearest to time t"
         if view := self.view:
-            self.picture.value = render(
-                view.update,
-                min(range(len(view.way)), key=lambda i: abs(view.way[i].t - self.t.value)),
-            )
+            gaps = [abs(step.t - self.t.value) for step in view.way]
+            self.picture.value = render(view.update, gaps.index(min(gaps)))
 
     def prepare(self):
         "Solve, if this way is not known yet"
@@ -610,20 +559,13 @@ class TrajectoryApp(App):
 
     def solve(self, model, pair, label, start):
         "One way, with its figure"
-        y, sched, (k, seed) = (
-            self.pairs(self.first.sampler)[3][pair : pair + 1],
-            model.sched,
-            start,
-        )
+        y = self.pairs(self.first.sampler)[3][pair : pair + 1]
+        sched = model.sched
+        k, seed = start
+        x_T = candidate(k, model.shape, seed)[None]
+        generator = torch.Generator().manual_seed(0)
         with torch.no_grad():
-            way = trajectory(
-                label,
-                model.eps(y),
-                candidate(k, model.shape, seed)[None],
-                sched,
-                torch.Generator().manual_seed(0),
-                clip=True,
-            )
+            way = trajectory(label, model.eps(y), x_T, sched, generator, clip=True)
         return TrajectoryFigure(way, toy_way(label, sched), sched)
 
     def show(self, view):
@@ -646,21 +588,17 @@ class NoiseApp(App):
     def __init__(self, model, folder):
         super().__init__(model, folder)
         D, D_new = self.first.split('LPIPS')
-        ranking, self.views = D.mean(1).argsort().tolist(), {}
-        self.a, self.b = (
-            control(widgets.IntSlider, f'candidate {name}', min=0, max=len(D) - 1, value=k)
-            for name, k in zip('ab', (ranking[0], ranking[-1]))
-        )
-        self.share, self.tau = (
-            control(widgets.FloatSlider, 'way from a to b', max=1.0, step=0.05),
-            control(widgets.FloatSlider, 'norm τ', max=1.5, step=0.05, value=1.0),
-        )
-        self.grid, self.pair = (
-            choices(
-                'take out', [('nothing', 0), ('channel means', 1), ('8×8 block means', 8)]
-            ),
-            choices('image', [(f'unseen image {i}', i) for i in telling(D_new)]),
-        )
+        ranking = D.mean(1).argsort().tolist()
+        among = dict(min=0, max=len(D) - 1)
+        removals = [('nothing', 0), ('channel means', 1), ('8×8 block means', 8)]
+        images = [(f'unseen image {i}', i) for i in telling(D_new)]
+        self.views = {}
+        self.a = control(widgets.IntSlider, 'candidate a', **among, value=ranking[0])
+        self.b = control(widgets.IntSlider, 'candidate b', **among, value=ranking[-1])
+        self.share = control(widgets.FloatSlider, 'way from a to b', max=1.0, step=0.05)
+        self.tau = control(widgets.FloatSlider, 'norm τ', max=1.5, step=0.05, value=1.0)
+        self.grid = choices('take out', removals)
+        self.pair = choices('image', images)
         self.still = self.picture = Picture(
             'the noise, its result, the photograph, and how much detail is right or made up'
         )
@@ -679,9 +617,9 @@ class NoiseApp(App):
 
     def redraw(self):
         "The noise at once, its result when it is there"
-        pair, a, b, *how = state = tuple(
-            c.value for c in (self.pair, self.a, self.b, self.share, self.tau, self.grid)
-        )
+        controls = self.pair, self.a, self.b, self.share, self.tau, self.grid
+        state = tuple(c.value for c in controls)
+        pair, a, b, *how = state
         z, y = (v[pair] for v in self.pairs(self.first.sampler)[2:])
         x_T = mixed(*(candidate(k, self.model.shape, self.first.seed) for k in (a, b)), *how)
         if pair not in self.views:
@@ -695,16 +633,16 @@ class NoiseApp(App):
 
     def show(self, view, x_T, x_0):
         "Picture and numbers"
-        self.picture.value, (name, distance, _), pair = (
-            render(view.update, x_T, x_0),
-            judge(),
-            (x_0[None], view.z[None]),
+        name, distance, _ = judge()
+        self.picture.value = render(view.update, x_T, x_0)
+        pair = x_0[None], view.z[None]
+        right, wrong = (f'{v.item():.2f}' for v in details(*pair))
+        norm = f'{x_T.norm() / x_T.numel() ** 0.5:.2f}'
+        self.numbers.value = (
+            f'norm {number("norm", norm)} √n: detail that is right {number("right", right)}, '
+            f'made up {number("wrong", wrong)}; '
+            f'{name} {distance(*pair).item():.4f}, PSNR {psnr(*pair).item():.1f} dB'
         )
-        right, wrong = (
-            number(which, f'{v.item():.2f}')
-            for which, v in zip(('right', 'wrong'), details(*pair))
-        )
-        self.numbers.value = f"norm {number('norm', f'{x_T.norm() / x_T.numel() ** 0.5:.2f}')} √n: detail that is right {right}, made up {wrong}; {name} {distance(*pair).item():.4f}, PSNR {psnr(*pair).item():.1f} dB"
 
 
 def noise_app(
@@ -720,7 +658,8 @@ class UpscaleApp(App):
 
     def __init__(self, model, folder, starts):
         super().__init__(model, folder)
-        seed, best = self.first.seed, winner(self.first.split('LPIPS')[0])
+        seed = self.first.seed
+        best = winner(self.first.split('LPIPS')[0])
         self.starts = dict(starts or {}) | {
             f'found x_T, candidate {best}': candidate(best, self.model.shape, seed),
             'a random x_T': candidate(0, self.model.shape, seed + 1),
@@ -729,26 +668,18 @@ class UpscaleApp(App):
         self.examples = {
             name: degrade(x[None, :, 60:220, 110:270])[0] for name, x in photographs().items()
         }
-        self.upload, self.example, self.start = (
-            control(widgets.FileUpload, 'upload', accept='image/*'),
-            choices('image', list(self.examples)),
-            choices('start', list(self.starts)),
-        )
-        self.family, self.n = (
-            choices('sampler', ['DDIM', 'DPMS', 'DPM++-2M']),
-            control(widgets.IntSlider, 'steps', min=2, max=50, value=10),
-        )
-        self.go, self.cancel, self.progress = (
-            button('enlarge', self.guarded(self.begin)),
-            button('cancel', self.stop),
-            control(widgets.FloatProgress, 'progress'),
-        )
-        self.cancel.disabled, self.download = True, text('download')
-        self.before, self.after = (
-            Picture(f'enlargement, {how}', width='430px')
-            for how in ('bicubic', 'by the network')
-        )
-        self.still = self.after
+        self.upload = control(widgets.FileUpload, 'upload', accept='image/*')
+        self.example = choices('image', list(self.examples))
+        self.start = choices('start', list(self.starts))
+        self.family = choices('sampler', ['DDIM', 'DPMS', 'DPM++-2M'])
+        self.n = control(widgets.IntSlider, 'steps', min=2, max=50, value=10)
+        self.go = button('enlarge', self.guarded(self.begin))
+        self.cancel = button('cancel', self.stop)
+        self.cancel.disabled = True
+        self.progress = control(widgets.FloatProgress, 'progress')
+        self.download = text('download')
+        self.before = Picture('enlargement, bicubic', width='430px')
+        self.after = self.still = Picture('enlargement, by the network', width='430px')
         self.children = [
             self.warning,
             row(self.example, self.upload, self.start),
@@ -774,10 +705,9 @@ class UpscaleApp(App):
         "An image that was uploaded"
         if not self.upload.value:
             return
-        name, image = (
-            Path(self.upload.value[-1]['name']).stem,
-            decoded(bytes(self.upload.value[-1]['content'])),
-        )
+        newest = self.upload.value[-1]
+        name = Path(newest['name']).stem
+        image = decoded(bytes(newest['content']))
         self.example.value = None  # so that every entry of the list is a change
         self.take(name, image)
 
@@ -785,19 +715,31 @@ class UpscaleApp(App):
         "Show what will be enlarged, and what it will cost"
         with self.turn:
             self.job.cancel()
-        self.name, self.image, self.download.value, self.after.value = name, image, '', b''
+        self.name = name
+        self.image = image
+        self.download.value = ''
+        self.after.value = b''
         self.before.value = image_png(to_image(upsample(image[None], self.model.scale)[0]))
-        self.note.value = f'{escape(name)}: {image.shape[2]}×{image.shape[1]} pixels, in {calls_for(image, self.model, "DDIM-1")} tile(s)'
+        n = calls_for(image, self.model, 'DDIM-1')
+        size = f'{image.shape[2]}×{image.shape[1]} pixels'
+        self.note.value = f'{escape(name)}: {size}, in {n} tile(s)'
 
     def begin(self):
         "Start"
-        label, x_T = f'{self.family.value}-{self.n.value}', self.starts[self.start.value]
-        self.progress.value, self.progress.max = 0, calls_for(self.image, self.model, label)
-        self.after.value, self.download.value, self.note.value = b'', '', ''
+        label = f'{self.family.value}-{self.n.value}'
+        x_T = self.starts[self.start.value]
+        calls = calls_for(self.image, self.model, label)
+        self.progress.value = 0
+        self.progress.max = calls
+        self.after.value = b''
+        self.download.value = ''
+        self.note.value = ''
         self.go.disabled, self.cancel.disabled = True, False
-        self.job.start(
-            lambda check: self.enlarge(self.name, self.image, x_T, label, check), self.idle
-        )
+
+        def work(check):
+            self.enlarge(self.name, self.image, x_T, label, check)
+
+        self.job.start(work, self.idle)
 
     def idle(self):
         "Ready for the next one"
@@ -815,24 +757,30 @@ class UpscaleApp(App):
             check()
             self.progress.value += n
 
-        start, lines = time.monotonic(), [seam_lines(n, self.model) for n in image.shape[1:]]
-        x, small = (
-            Watched(self.model, report).upscale(image, x_T, label),
-            upsample(image[None], self.model.scale)[0],
-        )
-        picture, seconds = image_png(to_image(x)), time.monotonic() - start
-        seen = (
-            f"; steps across the seams of the tiles over steps elsewhere {number('seams', f'{seams(x, *lines):.3f}')} (bicubic {seams(small, *lines):.3f})"
-            if any(lines)
-            else ''
-        )
+        start = time.monotonic()
+        lines = [seam_lines(n, self.model) for n in image.shape[1:]]
+        x = Watched(self.model, report).upscale(image, x_T, label)
+        small = upsample(image[None], self.model.scale)[0]
+        picture = image_png(to_image(x))
+        seconds = time.monotonic() - start
+        seen = ''
+        if any(lines):
+            steps = number('seams', f'{seams(x, *lines):.3f}')
+            seen = (
+                f'; steps across the seams of the tiles over steps elsewhere {steps} '
+                f'(bicubic {seams(small, *lines):.3f})'
+            )
+        size = f'{x.shape[2]}×{x.shape[1]} pixels'
+        data = base64.b64encode(picture).decode()
         with self.turn:
             check()
-            self.after.value, self.note.value = (
-                picture,
-                f'{escape(name)}: {x.shape[2]}×{x.shape[1]} pixels in {seconds:.0f} s{seen}',
+            self.after.value = picture
+            self.note.value = f'{escape(name)}: {size} in {seconds:.0f} s{seen}'
+            self.download.value = (
+                '<a style="text-decoration:underline" '
+                f'download="{escape(name)}_x{self.model.scale}.png" '
+                f'href="data:image/png;base64,{data}">download the result</a>'
             )
-            self.download.value = f'<a style="text-decoration:underline" download="{escape(name)}_x{self.model.scale}.png" href="data:image/png;base64,{base64.b64encode(picture).decode()}">download the result</a>'
 
 
 def upscale_app(

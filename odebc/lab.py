@@ -74,9 +74,8 @@ def intact(
     try:
         return read(path)
     except (OSError, ValueError, TypeError, SafetensorError) as e:
-        raise OdebcError(
-            f"{path} is damaged ({' '.join(str(e).split())[:100]}): remove it to measure it anew"
-        ) from None
+        why = ' '.join(str(e).split())[:100]
+        raise OdebcError(f"{path} is damaged ({why}): remove it to measure it anew") from None
 
 
 def read_json(path):
@@ -92,14 +91,15 @@ def measure(
     batch: int | None = None,  # images at a time, see `batch_size`
 ) -> dict:  # 'distance', 'PSNR', 'SSIM' -> (n,), and 'seconds' per image
     "Run a method on every image and score it"
-    metrics = dict(
-        distance=distance, PSNR=lambda a, b: psnr(a, b).clamp(max=EIGHT_BITS), SSIM=ssim
-    )
-    kept = (
-        intact(path, read_json)
-        if path and path.exists()
-        else {name: [] for name in (*metrics, 'seconds')}
-    )
+
+    def limited(x_0, z):
+        return psnr(x_0, z).clamp(max=EIGHT_BITS)
+
+    metrics = dict(distance=distance, PSNR=limited, SSIM=ssim)
+    if path and path.exists():
+        kept = intact(path, read_json)
+    else:
+        kept = {name: [] for name in (*metrics, 'seconds')}
     batch = batch or batch_size(z)
     for i in range(len(kept['PSNR']), len(z), batch):
         start = time.perf_counter()
@@ -125,12 +125,13 @@ def fixed(model, x_T, label):
 
 def drawn(model, label, seed=7, change=lambda x_T: x_T):
     "Every image has an x_T of its own; where the sampler draws noise, every batch has its own"
-    return lambda y, numbers: model.h(
-        torch.stack([change(candidate(i, model.shape, seed)) for i in numbers]),
-        y,
-        label,
-        torch.Generator(model.device).manual_seed(numbers[0]),
-    )
+
+    def solve(y, numbers):
+        x_T = torch.stack([change(candidate(i, model.shape, seed)) for i in numbers])
+        generator = torch.Generator(model.device).manual_seed(numbers[0])
+        return model.h(x_T, y, label, generator)
+
+    return solve
 
 
 def randoms(model, label, draws):
@@ -170,7 +171,7 @@ class Protocol:
     R: int  # reference pairs of each search
     n: int  # patches of each test set, at most
     few: int  # patches of a test set of fewer than 20 photographs, at most
-    ode: list  # labels of the samplers that x_T is searched for; the first serves all side experiments
+    ode: list  # labels of samplers to search for; the first serves all side experiments
     ddpm: list  # labels to compare with
     draws: int  # random x_T of each image, whose mean is called random
     matrix: tuple  # candidates, pairs and sampler of the matrix behind the figures
@@ -178,39 +179,49 @@ class Protocol:
 
 
 PROTOCOLS = dict(
-    quick=Protocol(40, 16, 16, 16, ['DDIM-10'], ['DDPM-50'], 2, (80, 12, 'DDIM-5'), 4),
+    quick=Protocol(
+        K=40,
+        R=16,
+        n=16,
+        few=16,
+        ode=['DDIM-10'],
+        ddpm=['DDPM-50'],
+        draws=2,
+        matrix=(80, 12, 'DDIM-5'),
+        blocks=4,
+    ),
     mid=Protocol(
-        100,
-        16,
-        200,
-        16,
-        ['DDIM-20', 'DDIM-50'],
-        ['DDPM-1000', 'DDPM-250', 'DDPM-100'],
-        2,
-        (320, 20, 'DDIM-10'),
-        4,
+        K=100,
+        R=16,
+        n=200,
+        few=16,
+        ode=['DDIM-20', 'DDIM-50'],
+        ddpm=['DDPM-1000', 'DDPM-250', 'DDPM-100'],
+        draws=2,
+        matrix=(320, 20, 'DDIM-10'),
+        blocks=4,
     ),
     full=Protocol(
-        200,
-        32,
-        200,
-        48,
-        ['DDIM-20', 'DPMS-20', 'DDIM-50', 'DDIM-100'],
-        ['DDPM-1000', 'DDPM-250', 'DDPM-100'],
-        2,
-        (1280, 20, 'DDIM-10'),
-        8,
+        K=200,
+        R=32,
+        n=200,
+        few=48,
+        ode=['DDIM-20', 'DPMS-20', 'DDIM-50', 'DDIM-100'],
+        ddpm=['DDPM-1000', 'DDPM-250', 'DDPM-100'],
+        draws=2,
+        matrix=(1280, 20, 'DDIM-10'),
+        blocks=8,
     ),
     paper=Protocol(
-        1000,
-        300,
-        1000,
-        200,
-        ['DDIM-50', 'DPMS-20', 'DDIM-100'],
-        ['DDPM-1000', 'DDPM-250', 'DDPM-100'],
-        8,
-        (1600, 20, 'DDIM-50'),
-        8,
+        K=1000,
+        R=300,
+        n=1000,
+        few=200,
+        ode=['DDIM-50', 'DPMS-20', 'DDIM-100'],
+        ddpm=['DDPM-1000', 'DDPM-250', 'DDPM-100'],
+        draws=8,
+        matrix=(1600, 20, 'DDIM-50'),
+        blocks=8,
     ),
 )
 
@@ -234,40 +245,30 @@ class Lab:
         folder: str | Path,  # of the results
         accept: list[str] = (),  # facts of lab.json that may differ, such as "tests"
     ):
-        self.model, self.p, self.folder, (self.distance_name, self.distance, self.why) = (
-            model,
-            protocol,
-            Path(folder),
-            best_distance(),
-        )
+        self.model = model
+        self.p = protocol
+        self.folder = Path(folder)
+        self.distance_name, self.distance, self.why = best_distance()
         known = prints(references)
         for name, images in tests.items():
             if both := known & prints(images):
                 raise OdebcError(
-                    f"{len(both)} of the {len(images)} images of the test set {name!r} are references too: what is chosen on an image cannot be tested on it"
+                    f"{len(both)} of the {len(images)} images of the test set {name!r} "
+                    "are references too: what is chosen on an image cannot be tested on it"
                 )
 
         def cut(images, n):
-            return from_bytes(
-                tiles(
-                    images,
-                    min(n, places(images, model.size)),
-                    model.size,
-                    torch.Generator().manual_seed(0),
-                )
-            ).to(model.device)
+            n = min(n, places(images, model.size))
+            patches = tiles(images, n, model.size, torch.Generator().manual_seed(0))
+            return from_bytes(patches).to(model.device)
 
-        self.z, self.tests = (
-            cut(references, max(protocol.R, protocol.matrix[1])),
-            {
-                name: cut(images, protocol.n if len(images) >= 20 else protocol.few)
-                for name, images in tests.items()
-            },
-        )
-        self.y, self.y_tests = (
-            degrade(self.z, self.model.scale),
-            {name: degrade(z, self.model.scale) for name, z in self.tests.items()},
-        )
+        def most(images):
+            return protocol.n if len(images) >= 20 else protocol.few
+
+        self.z = cut(references, max(protocol.R, protocol.matrix[1]))
+        self.tests = {name: cut(images, most(images)) for name, images in tests.items()}
+        self.y = degrade(self.z, model.scale)
+        self.y_tests = {name: degrade(z, model.scale) for name, z in self.tests.items()}
         self.searches = {}
         self.claim(accept)
 
@@ -275,20 +276,17 @@ class Lab:
         "Write down whose folder it is, or refuse another's"
         path = self.folder / 'lab.json'
         mine = json.loads(json.dumps(self.facts(picture_digest, self.model.fingerprint)))
-        former = json.loads(
-            json.dumps(
-                self.facts(digest, self.model.former.get('weights', self.model.fingerprint))
-            )
-        )
+        weights = self.model.former.get('weights', self.model.fingerprint)
+        former = json.loads(json.dumps(self.facts(digest, weights)))
         theirs = intact(path, read_json) if path.exists() else mine
-        theirs = (
-            dict(degradation=BICUBIC) | theirs
-        )  # earlier versions knew no other, and did not say so
+        # earlier versions knew no other degradation, and did not say so
+        theirs = dict(degradation=BICUBIC) | theirs
         for name in differing(theirs, mine, former, [*accept, 'accepted']):
             what = self.difference(name, theirs.get(name), mine.get(name))
             raise OdebcError(
-                f"{self.folder} holds results with another {what}: give another folder, "
-                f"or remove it to start anew; or, if you know that both are the same for your purpose, "
+                f"{self.folder} holds results with another {what}: "
+                "give another folder, or remove it to start anew; "
+                "or, if you know that both are the same for your purpose, "
                 f"accept the {name} of the folder"
             )
         accepted = differing(theirs, theirs | mine, former, ['accepted'])
@@ -346,9 +344,8 @@ class Lab:
     ) -> dict:
         "`measure`, kept in the folder"
         z, y = self.tests[test][:n], self.y_tests[test][:n]
-        return measure(
-            solve, z, y, self.distance, self.folder / 'scores' / test / f'{method}.json'
-        )
+        path = self.folder / 'scores' / test / f'{method}.json'
+        return measure(solve, z, y, self.distance, path)
 
     def random(
         self,
@@ -357,12 +354,8 @@ class Lab:
         n: int | None = None,  # images
     ) -> dict:
         "The mean over random x_T, none of them a candidate"
-        return mean_over(
-            [
-                self.scores(test, name, solve, n)
-                for name, solve in randoms(self.model, label, self.p.draws).items()
-            ]
-        )
+        solves = randoms(self.model, label, self.p.draws)
+        return mean_over([self.scores(test, name, solve, n) for name, solve in solves.items()])
 
     def gain(
         self,
@@ -373,10 +366,8 @@ class Lab:
         n: int,  # images
     ) -> Tensor:  # (n,), negative where x_T is better
         "The distance with x_T minus that with random ones"
-        return (
-            self.scores(test, method, fixed(self.model, x_T, label), n)['distance'][:n]
-            - self.random(test, label, n)['distance'][:n]
-        )
+        judged = self.scores(test, method, fixed(self.model, x_T, label), n)
+        return judged['distance'][:n] - self.random(test, label, n)['distance'][:n]
 
 
 def places(
@@ -392,12 +383,8 @@ def table_1(
     test: str,  # name of the set
 ) -> dict[str, dict]:  # method -> scores
     "Bicubic, DDPM, random and found x_T on one test set"
-    rows = methods(
-        lab.model,
-        lab.p.ddpm,
-        {label: lab.found(label).x_T for label in lab.p.ode},
-        lab.p.draws,
-    )
+    found = {label: lab.found(label).x_T for label in lab.p.ode}
+    rows = methods(lab.model, lab.p.ddpm, found, lab.p.draws)
     return {
         row: mean_over([lab.scores(test, name, solve) for name, solve in solves.items()])
         for row, solves in Bar(rows.items(), desc=test, unit='row')
@@ -441,13 +428,19 @@ def markdown(
     distance: str = 'LPIPS',  # its name
 ) -> str:
     "The table, with the paired difference to the row of the same sampler without x̃_T"
+
+    def line(*cells):
+        return f"| {' | '.join(map(str, cells))} |"
+
+    against = f'{distance}: x̃_T − random'
     lines = [
-        f'| method | {distance} ↓ | PSNR ↑ | SSIM ↑ | NFE | s/image | {distance}: x̃_T − random |',
+        line('method', f'{distance} ↓', 'PSNR ↑', 'SSIM ↑', 'NFE', 's/image', against),
         '|---|---|---|---|---|---|---|',
     ]
     for name, row in rows.items():
-        gain = '' if paired(rows, name) is None else pm(paired(rows, name))
-        lines.append(
-            f"| {name} | {pm(row['distance'])} | {pm(row['PSNR'], 2)} | {pm(row['SSIM'], 3)} | {calls(name)} | {row['seconds'].mean():.2f} | {gain} |"
-        )
+        scores = pm(row['distance']), pm(row['PSNR'], 2), pm(row['SSIM'], 3)
+        seconds = f"{row['seconds'].mean():.2f}"
+        difference = paired(rows, name)
+        gain = '' if difference is None else pm(difference)
+        lines.append(line(name, *scores, calls(name), seconds, gain))
     return '\n'.join(lines)

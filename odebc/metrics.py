@@ -33,7 +33,7 @@ _one_at_a_time = threading.Lock()
 
 
 def import_torchvision():
-    "torchvision, also where it was built for another torch than the one installed; call it before what imports torchvision"
+    "torchvision, also where it was built for another torch; before what imports torchvision"
     with _one_at_a_time:
         try:
             import torchvision
@@ -54,15 +54,15 @@ def check_images(
     *others: Tensor,  # same shape
     least: int = 1,  # that a side must measure, pixels
 ):
-    "Refuse what is not a batch of images in [-1, 1], is not of the shape of the first, or is too small"
+    "Refuse what is no batch of images in [-1, 1], all of one shape, and large enough"
     for x in (a, *others):
         if x.ndim != 4 or x.shape[1] != 3 or x.shape != a.shape:
+            shapes = ' and '.join(str(tuple(i.shape)) for i in (a, *others))
+            raise OdebcError(f"need batches of one shape (B, 3, H, W), got {shapes}")
+        height, width = x.shape[2:]
+        if min(height, width) < least:
             raise OdebcError(
-                f"need batches of one shape (B, 3, H, W), got {' and '.join(str(tuple(i.shape)) for i in (a, *others))}"
-            )
-        if min(x.shape[2:]) < least:
-            raise OdebcError(
-                f"this metric needs sides of at least {least} pixels, not {x.shape[2]}×{x.shape[3]}"
+                f"this metric needs sides of at least {least} pixels, not {height}×{width}"
             )
         if not x.isfinite().all():
             raise OdebcError("an image holds NaN or infinite values")
@@ -113,7 +113,7 @@ def pixel(*rgb):
 
 
 class LPIPS(nn.Module):
-    "A learned perceptual distance (Zhang et al., 2018): squared difference of normalised, weighted features, which can be kept"
+    "A learned perceptual distance (Zhang et al., 2018), between features that can be kept"
 
     def __init__(
         self,
@@ -121,13 +121,12 @@ class LPIPS(nn.Module):
         heads: list[Tensor],  # non-negative weights of the channels, (C_l,) each
     ):
         super().__init__()
-        self.trunk, self.roots = (
-            trunk,
-            nn.ParameterList([w.double().sqrt().float() for w in heads]),
-        )  # rounded alike on every machine: a file of scores remembers them
+        self.trunk = trunk
+        # rounded alike on every machine: a file of scores remembers them
+        self.roots = nn.ParameterList([w.double().sqrt().float() for w in heads])
 
     def weigh(self, maps):
-        "φ of the trunk's maps: vectors of length 1, times the roots of the weights and of the mean"
+        "φ of the trunk's maps: unit vectors, times the roots of the weights and of the mean"
 
         def unit(f):
             return f / (f.square().sum(1, keepdim=True) + 1e-10).sqrt()
@@ -138,12 +137,13 @@ class LPIPS(nn.Module):
         ]
 
     def features(self, x: Tensor) -> list[Tensor]:
-        "φ_l(x), (B, C_l, H_l, W_l) each: what the distance sees of an image; the trunk follows its images to their device"
+        "φ_l(x), (B, C_l, H_l, W_l) each: what the distance sees of an image"
         check_images(x, least=32)
+        # the trunk follows its images to their device
         return self.weigh(self.to(x.device).trunk(x))
 
     def between(self, a: list[Tensor], b: list[Tensor]) -> Tensor:
-        "Distances (B,) of images with the features a to others with the features b, or to a single other"
+        "Distances (B,) of images with the features a to others with b, or to a single other"
         return sum((p - q).square().flatten(1).sum(1) for p, q in zip(a, b))
 
     def forward(self, a, b):
@@ -178,21 +178,24 @@ def trunk_weights(
     "Convolutions trained on ImageNet, from a local file, torchvision's cache or its download"
     if net not in TRUNKS:
         raise OdebcError(f"no network {net!r} for LPIPS: there are {', '.join(TRUNKS)}")
-    (name, file), variable = TRUNKS[net], f'ODEBC_LPIPS_{net.upper()}'
-    path, url = os.environ.get(variable), f'https://download.pytorch.org/models/{file}'
+    name, file = TRUNKS[net]
+    variable = f'ODEBC_LPIPS_{net.upper()}'
+    path = os.environ.get(variable)
+    url = f'https://download.pytorch.org/models/{file}'
     try:
+        if path and path.endswith('.safetensors'):
+            return load_file(path)
         if path:
-            return (
-                load_file(path)
-                if path.endswith('.safetensors')
-                else torch.load(path, weights_only=True, map_location='cpu')
-            )
+            return torch.load(path, weights_only=True, map_location='cpu')
         with patience(20):
             return torch.hub.load_state_dict_from_url(url, check_hash=True, map_location='cpu')
     except (OSError, EOFError, RuntimeError, SafetensorError, pickle.UnpicklingError) as e:
+        need = 'LPIPS and DISTS need' if net == 'vgg' else 'LPIPS needs'
+        why = ' '.join(str(e).split())[:150]
         raise OdebcError(
-            f"{'LPIPS and DISTS need' if net == 'vgg' else 'LPIPS needs'} {name}'s weights, and {path or url} cannot be read ({' '.join(str(e).split())[:150]}). "
-            f"Put {file} into {torch.hub.get_dir()}/checkpoints, or name such a file in {variable}"
+            f"{need} {name}'s weights, and {path or url} cannot be read ({why}). "
+            f"Put {file} into {torch.hub.get_dir()}/checkpoints, "
+            f"or name such a file in {variable}"
         ) from None
 
 
@@ -202,17 +205,18 @@ def load_trunk(
     weights: dict,  # from `trunk_weights`
 ):
     "Give a trunk its weights"
+
+    def found(name):
+        return weights['features.' + re.sub(r'^slice\d\.', '', name)].float()
+
     try:
-        module.load_state_dict(
-            {
-                k: weights['features.' + re.sub(r'^slice\d\.', '', k)].float()
-                for k in module.state_dict()
-            },
-            assign=True,
-        )
+        state = {name: found(name) for name in module.state_dict()}
+        module.load_state_dict(state, assign=True)
     except (KeyError, IndexError, TypeError, AttributeError, RuntimeError) as e:
+        name = TRUNKS[net][0]
+        why = ' '.join(str(e).split())[:150]
         raise OdebcError(
-            f"the weights found for LPIPS are not torchvision's {TRUNKS[net][0]} ({' '.join(str(e).split())[:150]})"
+            f"the weights found for LPIPS are not torchvision's {name} ({why})"
         ) from None
 
 
@@ -228,10 +232,8 @@ def lpips_model(
     with warnings.catch_warnings(action='ignore'):
         package = lpips_package.LPIPS(net=net, pnet_rand=True, verbose=False)
     load_trunk(package.net, net, weights)
-    model = LPIPS(
-        nn.Sequential(package.scaling_layer, package.net),
-        [lin.model[-1].weight.flatten() for lin in package.lins],
-    )
+    heads = [lin.model[-1].weight.flatten() for lin in package.lins]
+    model = LPIPS(nn.Sequential(package.scaling_layer, package.net), heads)
     return model.eval().requires_grad_(False)
 
 
@@ -245,31 +247,28 @@ def lpips(
 
 # %% ../nbs/06_metrics.ipynb #5879e8a9
 class LowRankAlexNet(nn.Module):
-    "AlexNet's five convolutions, the last three squeezed through few channels: a trunk for `LPIPS` of less than half the size"
+    "AlexNet's five convolutions, the last three squeezed: a trunk of less than half the size"
 
     def __init__(
         self,
         ranks: list[int] = (96, 72, 72),  # channels inside the last three
     ):
         super().__init__()
-        conv, pool = partial(nn.Conv2d, padding='same'), lambda: nn.MaxPool2d(3, 2)
-        self.layers = nn.ModuleList(
-            nn.Sequential(*parts, nn.ReLU())
-            for parts in (
-                [nn.Conv2d(3, 64, 11, stride=4, padding=2)],
-                [pool(), conv(64, 192, 5)],
-                [pool(), conv(192, ranks[0], 3, bias=False), conv(ranks[0], 384, 1)],
-                [conv(384, ranks[1], 1, bias=False), conv(ranks[1], 256, 3)],
-                [conv(256, ranks[2], 1, bias=False), conv(ranks[2], 256, 3)],
-            )
+        conv = partial(nn.Conv2d, padding='same')
+        layers = (
+            [nn.Conv2d(3, 64, 11, stride=4, padding=2)],
+            [nn.MaxPool2d(3, 2), conv(64, 192, 5)],
+            [nn.MaxPool2d(3, 2), conv(192, ranks[0], 3, bias=False), conv(ranks[0], 384, 1)],
+            [conv(384, ranks[1], 1, bias=False), conv(ranks[1], 256, 3)],
+            [conv(256, ranks[2], 1, bias=False), conv(ranks[2], 256, 3)],
         )
-        for name, value in dict(
-            shift=pixel(-0.030, -0.088, -0.188), scale=pixel(0.458, 0.448, 0.450)
-        ).items():
-            self.register_buffer(name, value, persistent=False)
+        self.layers = nn.ModuleList(nn.Sequential(*parts, nn.ReLU()) for parts in layers)
+        self.register_buffer('shift', pixel(-0.030, -0.088, -0.188), persistent=False)
+        self.register_buffer('scale', pixel(0.458, 0.448, 0.450), persistent=False)
 
     def forward(self, x):
-        maps, f = [], (x - self.shift) / self.scale
+        maps = []
+        f = (x - self.shift) / self.scale
         for layer in self.layers:
             maps.append(f := layer(f))
         return maps
@@ -279,13 +278,11 @@ class LowRankAlexNet(nn.Module):
 def lite_model() -> LPIPS:
     "The stand-in for LPIPS that this package ships, loaded once"
     folder = files('odebc.assets') / 'lpips_lite'
-    model = LPIPS(
-        LowRankAlexNet(**json.loads((folder / 'config.json').read_text(encoding='utf8'))),
-        [torch.ones(w) for w in (64, 192, 384, 256, 256)],
-    )
-    model.load_state_dict(
-        {k: v.float() for k, v in load_file(folder / 'lpips_lite.safetensors').items()}
-    )
+    config = json.loads((folder / 'config.json').read_text(encoding='utf8'))
+    heads = [torch.ones(channels) for channels in (64, 192, 384, 256, 256)]
+    model = LPIPS(LowRankAlexNet(**config), heads)
+    weights = load_file(folder / 'lpips_lite.safetensors')
+    model.load_state_dict({name: weight.float() for name, weight in weights.items()})
     return model.eval().requires_grad_(False)
 
 
@@ -298,7 +295,7 @@ def lpips_lite(
 
 # %% ../nbs/06_metrics.ipynb #55121f25
 def best_distance() -> tuple[str, Callable, str]:  # name, distance, how to get LPIPS
-    "LPIPS if its weights can be had, else LPIPS-lite and the reason; ValueError if `ODEBC_LPIPS_ALEX` names a bad file"
+    "LPIPS, else LPIPS-lite and the reason; ValueError if `ODEBC_LPIPS_ALEX` names a bad file"
     try:
         return 'LPIPS', lpips_model(), ''
     except ValueError as e:
@@ -315,9 +312,8 @@ def against(
     if not hasattr(distance, 'features'):
         return lambda x, i: distance(x, z[i])
     with torch.no_grad():
-        kept = [
-            torch.cat(maps) for maps in zip(*(distance.features(part) for part in z.split(16)))
-        ]
+        parts = [distance.features(part) for part in z.split(16)]
+        kept = [torch.cat(maps) for maps in zip(*parts)]
     return lambda x, i: distance.between(distance.features(x), [f[i] for f in kept])
 
 # %% ../nbs/06_metrics.ipynb #c00b5a40
@@ -331,33 +327,28 @@ class DISTS(nn.Module):
         beta: Tensor,  # weights of the structures, same shape
     ):
         super().__init__()
-        self.trunk, self.sizes, row = (
-            trunk[:30],
-            (3, 64, 128, 256, 512, 512),
-            torch.tensor([1.0, 2.0, 1.0]),
-        )
+        self.trunk = trunk[:30]
+        self.sizes = 3, 64, 128, 256, 512, 512
         self.register_buffer('alpha', alpha.flatten())
         self.register_buffer('beta', beta.flatten())
-        constants = dict(
-            blur=row.outer(row) / 16,
-            shift=pixel(0.485, 0.456, 0.406),
-            scale=pixel(0.229, 0.224, 0.225),
-        )
-        for name, value in constants.items():
-            self.register_buffer(name, value, persistent=False)
+        row = torch.tensor([1.0, 2.0, 1.0])
+        self.register_buffer('blur', row.outer(row) / 16, persistent=False)
+        self.register_buffer('shift', pixel(0.485, 0.456, 0.406), persistent=False)
+        self.register_buffer('scale', pixel(0.229, 0.224, 0.225), persistent=False)
 
     def pool(self, f):
         "Half the size without aliasing: the root of blurred squares in place of VGG's maximum"
-        kernel = self.blur.expand(f.shape[1], 1, 3, 3)
-        return (
-            F.conv2d(f.square(), kernel, stride=2, padding=1, groups=f.shape[1]) + 1e-12
-        ).sqrt()
+        channels = f.shape[1]
+        kernel = self.blur.expand(channels, 1, 3, 3)
+        blurred = F.conv2d(f.square(), kernel, stride=2, padding=1, groups=channels)
+        return (blurred + 1e-12).sqrt()
 
     def features(self, x):
         "The image in [0, 1] and VGG16's five maps before each pooling"
         check_images(x, least=32)
         x = (x + 1) / 2
-        maps, f = [x], (x - self.to(x.device).shift) / self.scale
+        maps = [x]
+        f = (x - self.to(x.device).shift) / self.scale
         for i, layer in enumerate(self.trunk):
             f = self.pool(f) if isinstance(layer, nn.MaxPool2d) else layer(f)
             if i in (3, 8, 15, 22, 29):
@@ -366,20 +357,18 @@ class DISTS(nn.Module):
 
     def between(self, a, b):
         "Distance of images whose features are known"
-        similarity, c = 0, 1e-6
-        for p, q, alpha, beta in zip(
-            a, b, self.alpha.split(self.sizes), self.beta.split(self.sizes)
-        ):
+        similarity = 0
+        c = 1e-6
+        alphas, betas = self.alpha.split(self.sizes), self.beta.split(self.sizes)
+        for p, q, alpha, beta in zip(a, b, alphas, betas):
             (vp, mp), (vq, mq) = (
                 torch.var_mean(f, (2, 3), correction=0, keepdim=True) for f in (p, q)
             )
-            cov, vp, mp, vq, mq = (
-                s.mean((2, 3)) for s in ((p - mp) * (q - mq), vp, mp, vq, mq)
-            )
-            similarity = similarity + (
-                alpha * (2 * mp * mq + c) / (mp**2 + mq**2 + c)
-                + beta * (2 * cov + c) / (vp + vq + c)
-            ).sum(1)
+            cov = ((p - mp) * (q - mq)).mean((2, 3))
+            vp, mp, vq, mq = (s.mean((2, 3)) for s in (vp, mp, vq, mq))
+            texture = alpha * (2 * mp * mq + c) / (mp**2 + mq**2 + c)
+            structure = beta * (2 * cov + c) / (vp + vq + c)
+            similarity = similarity + (texture + structure).sum(1)
         return 1 - similarity / (self.alpha.sum() + self.beta.sum())
 
     forward = LPIPS.forward
@@ -392,11 +381,8 @@ def dists_model() -> DISTS:
     with torch.device('meta'):
         trunk = torchvision.models.vgg16().features
     load_trunk(trunk, 'vgg', trunk_weights('vgg'))
-    w = torch.load(
-        files('torchmetrics.functional.image') / 'dists_models/weights.pt',
-        weights_only=True,
-        map_location='cpu',
-    )
+    path = files('torchmetrics.functional.image') / 'dists_models/weights.pt'
+    w = torch.load(path, weights_only=True, map_location='cpu')
     return DISTS(trunk, w['alpha'].detach(), w['beta'].detach()).eval().requires_grad_(False)
 
 
@@ -404,5 +390,5 @@ def dists(
     a: Tensor,  # (B, 3, H, W) in [-1, 1]
     b: Tensor,  # reference, same shape
 ) -> Tensor:  # (B,), 0 for equal images
-    "DISTS (Ding et al., 2020) without resizing; ValueError where VGG16's weights cannot be had"
+    "DISTS (Ding et al., 2020) without resizing; ValueError without VGG16's weights"
     return dists_model()(a, b)

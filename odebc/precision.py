@@ -115,7 +115,7 @@ def one_thread():
 
 
 def clock() -> float:
-    "Seconds that the processor gave to this thread; plain seconds where it counts too coarsely"
+    "Seconds the processor gave to this thread; plain seconds where it counts too coarsely"
     fine = time.get_clock_info('thread_time').resolution < 1e-4
     return time.thread_time() if fine else time.perf_counter()
 
@@ -144,10 +144,11 @@ def seconds(
 def race(
     call: Callable,  # precision -> seconds
     rounds: int = 3,  # of one call each
-    limit: float = 3.0,  # seconds on the wall after which no further round begins, but for the first
+    limit: float = 3.0,  # seconds on the wall after which no round begins, but for the first
 ) -> tuple[float, float]:  # medians in float32 and in bfloat16
     "Calls that take turns, after one of each to warm up"
-    start, times = time.perf_counter(), []
+    start = time.perf_counter()
+    times = []
     for precision in PRECISIONS:
         call(precision)
     for _ in range(rounds):
@@ -177,7 +178,7 @@ def found_out(
     net: nn.Module,  # a `UNet`
     size: int,  # side of its images, pixels
 ) -> Choice:
-    "What is faster on the device of the network: by ODEBC_PRECISION, by capability, or by the clock"
+    "What is faster on the network's device: by ODEBC_PRECISION, capability, or the clock"
     said = os.environ.get('ODEBC_PRECISION', '')
     if said in PRECISIONS:
         return Choice(said, 'as ODEBC_PRECISION says')
@@ -185,11 +186,8 @@ def found_out(
         raise OdebcError(f"ODEBC_PRECISION is {said!r}: set it to float32, bfloat16 or auto")
     device = next(net.parameters()).device
     if device.type == 'cuda':
-        name, capability = (
-            torch.cuda.get_device_name(device),
-            torch.cuda.get_device_capability(device),
-        )
-        return by_gpu('cuda', name, capability)
+        name = torch.cuda.get_device_name(device)
+        return by_gpu('cuda', name, torch.cuda.get_device_capability(device))
     if device.type != 'cpu':
         return by_gpu(device.type)
     told = by_cpu(cpu_features(), cpu_limited())
@@ -205,7 +203,7 @@ def found_out(
 def together(
     decide: Callable,  # () -> Choice or None
 ) -> Choice | None:
-    "What the first of all processes decides, or the refusal that it meets; every process must come here"
+    "What the first process decides, or the refusal it meets; every process must come here"
     from accelerate import PartialState
     from accelerate.utils import broadcast_object_list
 
@@ -247,8 +245,10 @@ def in_words(
     was,  # its value in the one
     now,  # its value in the other
 ) -> tuple:  # the same three for a reader
-    "`bf16` becomes precision, its values become float32 and bfloat16; other facts stay what they are"
-    return ('precision', named(was), named(now)) if key == 'bf16' else (key, was, now)
+    "`bf16` becomes precision, its values float32 and bfloat16; other facts stay what they are"
+    if key != 'bf16':
+        return key, was, now
+    return 'precision', named(was), named(now)
 
 
 def kept(
@@ -263,15 +263,13 @@ def precision_asked(
     precision: str | bool,  # 'float32', 'bfloat16', 'auto'; or a bool
     bf16: bool | None = None,  # the older way to say it
 ) -> str:  # 'float32', 'bfloat16' or 'auto'
-    "What the two arguments of a constructor ask for together; OdebcError for an unknown precision"
+    "What the two arguments of a constructor ask for; OdebcError for an unknown precision"
     if isinstance(precision, bool):
-        precision, bf16 = 'float32', precision
+        bf16 = precision
+        precision = 'float32'
     if bf16 is not None:
-        warnings.warn(
-            f"say precision={named(bool(bf16))!r} in place of bf16={bf16}",
-            DeprecationWarning,
-            stacklevel=3,
-        )
+        said = f"say precision={named(bool(bf16))!r} in place of bf16={bf16}"
+        warnings.warn(said, DeprecationWarning, stacklevel=3)
         return named(bool(bf16))
     if precision not in (*PRECISIONS, 'auto'):
         raise OdebcError(f"unknown precision {precision!r}: it is float32, bfloat16 or auto")

@@ -8,7 +8,7 @@ import tqdm.auto
 
 
 class Calm:
-    "Releases the lock of all bars whatever happens, and falls silent where it cannot be written"
+    "Releases the lock of all bars whatever happens, and is silent where it cannot write"
 
     def refresh(self, nolock=False, lock_args=None):
         if nolock:

@@ -45,11 +45,8 @@ def section(
     model: str = 'small',  # a network whose results are shipped
 ) -> str:  # markdown
     "What the full measurement says"
-    parts = (
-        (files('odebc.assets') / 'results' / model / 'results.md')
-        .read_text(encoding='utf8')
-        .split('\n## ')[1:]
-    )
+    path = files('odebc.assets') / 'results' / model / 'results.md'
+    parts = path.read_text(encoding='utf8').split('\n## ')[1:]
     texts = {part.split('\n')[0]: part.split('\n', 2)[2] for part in parts}
     if title not in texts:
         raise OdebcError(
@@ -62,15 +59,8 @@ def table(
     model: str = 'small',  # a network whose results are shipped
 ) -> list[dict]:  # lines of its results.csv
     "The full Table 1"
-    return list(
-        csv.DictReader(
-            io.StringIO(
-                (files('odebc.assets') / 'results' / model / 'results.csv').read_text(
-                    encoding='utf8'
-                )
-            )
-        )
-    )
+    path = files('odebc.assets') / 'results' / model / 'results.csv'
+    return list(csv.DictReader(io.StringIO(path.read_text(encoding='utf8'))))
 
 # %% ../nbs/10_results.ipynb #c8b60284
 ROWS = (
@@ -113,11 +103,9 @@ def crossed(
 ) -> str:  # markdown
     "A table of rows and columns"
     rows, columns = (list(dict.fromkeys(key[i] for key in cell)) for i in (0, 1))
-    lines = [
-        ['', *columns],
-        ['---'] * (1 + len(columns)),
-        *([row, *(cell.get((row, column), '') for column in columns)] for row in rows),
-    ]
+    lines = [['', *columns], ['---'] * (1 + len(columns))]
+    for row in rows:
+        lines.append([row, *(cell.get((row, column), '') for column in columns)])
     return '\n'.join(f"| {' | '.join(line)} |" for line in lines)
 
 
@@ -125,37 +113,33 @@ def beside(
     lines: list[dict],  # of results.csv
     model: str = 'small',  # or "small-mid"
 ) -> str:  # markdown
-    "LPIPS of every method on every test set; in brackets as a share of DDPM-1000's, and the paper's share"
+    "LPIPS of each method on each test set; in brackets its share of DDPM-1000's / the paper's"
     cell = {(line['method'], line['set']): line for line in lines if line['metric'] == 'LPIPS'}
 
     def text(method, test):
-        here, paper = cell[method, test], PAPER.get((model, test), {})
-        share = float(here['mean']) / float(cell['DDPM-1000', test]['mean'])
+        here = cell[method, test]
+        mean, error = float(here['mean']), float(here['standard error'])
+        paper = PAPER.get((model, test), {})
+        share = mean / float(cell['DDPM-1000', test]['mean'])
         theirs = f" / {paper[method] / paper['DDPM-1000']:.2f}" if method in paper else ''
-        return f"{float(here['mean']):.4f} ± {float(here['standard error']):.4f} ({share:.2f}{theirs})"
+        return f'{mean:.4f} ± {error:.4f} ({share:.2f}{theirs})'
 
-    return crossed(
-        {
-            (method, f"{test}, {line['images']} patches"): text(method, test)
-            for (method, test), line in cell.items()
-        }
-    )
+    texts = {}
+    for (method, test), line in cell.items():
+        texts[method, f"{test}, {line['images']} patches"] = text(method, test)
+    return crossed(texts)
 
 
 def certainty(
     lines: list[dict],  # of results.csv
 ) -> str:  # markdown
-    "By how many of its standard errors the mean of LPIPS with x̃_T minus LPIPS with random x_T, image by image, is below zero"
-    return crossed(
-        {
-            (
-                line['method'],
-                line['set'],
-            ): f"{-float(line['mean']) / float(line['standard error']):.1f}"
-            for line in lines
-            if line['metric'] == 'x̃_T − random'
-        }
-    )
+    "How many standard errors the paired difference in LPIPS, x̃_T − random, is below zero"
+    texts = {}
+    for line in lines:
+        if line['metric'] == 'x̃_T − random':
+            below = -float(line['mean']) / float(line['standard error'])
+            texts[line['method'], line['set']] = f'{below:.1f}'
+    return crossed(texts)
 
 # %% ../nbs/10_results.ipynb #3fd83bef
 def matrix(
@@ -164,24 +148,20 @@ def matrix(
     "Scores of many candidates on the references in several distances; a few steps each"
     K, R, label = lab.p.matrix
     R = min(R, len(lab.z))
-    path, z, y, model = lab.folder / 'matrix.safetensors', lab.z[:R], lab.y[:R], lab.model
+    path = lab.folder / 'matrix.safetensors'
+    z, y = lab.z[:R], lab.y[:R]
+    model = lab.model
     distances = {
         lab.distance_name: lab.distance,
         'DSSIM': dssim,
         'MSE': lambda a, b: (a - b).square().mean((1, 2, 3)),
     }
-    kept = (
-        intact(path, load_file)
-        if path.exists()
-        else {name: torch.empty(0, R) for name in (*distances, 'unconditional')}
-    )
-    for k in Bar(
-        range(len(kept['MSE']), K),
-        desc='matrix',
-        unit='candidate',
-        initial=len(kept['MSE']),
-        total=K,
-    ):
+    if path.exists():
+        kept = intact(path, load_file)
+    else:
+        kept = {name: torch.empty(0, R) for name in (*distances, 'unconditional')}
+    done = len(kept['MSE'])
+    for k in Bar(range(done, K), desc='matrix', unit='candidate', initial=done, total=K):
         x_T = candidate(k, model.shape)[None]
         with torch.no_grad():
             x_0 = model.h(x_T, y, label)
@@ -197,10 +177,11 @@ def matrix(
 def agreement(
     D: dict[str, Tensor],  # of `matrix`
     distance: str = 'LPIPS',  # which
-) -> dict:  # correlation matrix (R, R), its mean, least and greatest element off the diagonal, and the correlation of the conditional and unconditional means
-    "Table 6, and the ranking with y, in this distance, and without, always in the first"
+) -> dict:  # C (R, R); mean, least and greatest off its diagonal; unconditional
+    "Table 6; how the ranking with y, in this distance, agrees with that without, in the first"
     C = correlation(D[distance][:100, :10])
-    off, n = C[~torch.eye(len(C), dtype=bool)], len(D['unconditional'])
+    off = C[~torch.eye(len(C), dtype=bool)]
+    n = len(D['unconditional'])
     both = torch.stack([D[distance][:n].mean(1), D['unconditional'].mean(1)])
     return dict(
         C=C,
@@ -218,14 +199,14 @@ def winners(
     "Winners for growing R at all candidates of a block, and for growing K on all pairs"
     size, R = len(D) // blocks, D.shape[1]
     settings = [(size, r) for r in powers(1, R)] + [(k, R) for k in powers(10, size)]
-    order = [
-        torch.randperm(R, generator=torch.Generator().manual_seed(b)) for b in range(blocks)
-    ]
+
+    def block(b):
+        order = torch.randperm(R, generator=torch.Generator().manual_seed(b))
+        return D[b * size : (b + 1) * size, order]
+
+    parts = [block(b) for b in range(blocks)]
     return {
-        (k, r): [
-            b * size + winner(D[b * size : (b + 1) * size, order[b]], k, r)
-            for b in range(blocks)
-        ]
+        (k, r): [b * size + winner(part, k, r) for b, part in enumerate(parts)]
         for k, r in settings
     }
 
@@ -244,22 +225,15 @@ def ablation(
     n: int = 100,  # test images
 ) -> dict[tuple, Tensor]:  # (K, R) -> mean distance on unseen images, (blocks,)
     "Figure 3"
-    chosen, label = winners(matrix(lab)[lab.distance_name], lab.p.blocks), lab.p.matrix[2]
+    chosen = winners(matrix(lab)[lab.distance_name], lab.p.blocks)
+    label = lab.p.matrix[2]
 
     def judge(k):
-        return lab.scores(
-            test,
-            f'{label} candidate {k}',
-            fixed(lab.model, candidate(k, lab.model.shape), label),
-            n,
-        )['distance'].mean()
+        solve = fixed(lab.model, candidate(k, lab.model.shape), label)
+        return lab.scores(test, f'{label} candidate {k}', solve, n)['distance'].mean()
 
-    means = {
-        k: judge(k)
-        for k in Bar(
-            sorted({k for ks in chosen.values() for k in ks}), desc='Figure 3', unit='winner'
-        )
-    }
+    different = sorted({k for ks in chosen.values() for k in ks})
+    means = {k: judge(k) for k in Bar(different, desc='Figure 3', unit='winner')}
     return {setting: torch.stack([means[k] for k in ks]) for setting, ks in chosen.items()}
 
 # %% ../nbs/10_results.ipynb #40ed53eb
@@ -299,62 +273,42 @@ def tricks(
     n: int = 100,  # test images
 ) -> dict[str, dict]:  # name -> scores
     "Random, found and worst x_T beside simple changes of a random one, for the first sampler"
-    label, found = lab.p.ode[0], lab.found(lab.p.ode[0])
+    label = lab.p.ode[0]
+    found = lab.found(label)
+    shape = lab.model.shape
 
     def change(name, f=lambda x: x, model=lab.model):
-        return mean_over(
-            [
-                lab.scores(test, f'{label} {name} {k}', drawn(model, label, 100 + k, f), n)
-                for k in range(lab.p.draws)
-            ]
-        )
+        def scores(k):
+            return lab.scores(test, f'{label} {name} {k}', drawn(model, label, 100 + k, f), n)
+
+        return mean_over([scores(k) for k in range(lab.p.draws)])
+
+    def start(name, x_T, model=lab.model):
+        return lab.scores(test, f'{label} {name}', fixed(model, x_T, label), n)
 
     rows = {
         'random x_T': lab.random(test, label, n),
         'x̃_T': lab.scores(test, f'{label} found', fixed(lab.model, found.x_T, label)),
     }
-    rows['worst candidate'] = lab.scores(
-        test,
-        f'{label} worst',
-        fixed(lab.model, candidate(worst(found), lab.model.shape), label),
-        n,
-    )
-    rows['x_T = 0'] = lab.scores(
-        test, f'{label} zero', fixed(lab.model, torch.zeros(lab.model.shape), label), n
-    )
+    rows['worst candidate'] = start('worst', candidate(worst(found), shape))
+    rows['x_T = 0'] = start('zero', torch.zeros(shape))
     for tau in (0.25, 0.5, 0.75, 0.9, 0.98, 1.02, 1.05, 1.1):
         rows[f'{tau}·x_T'] = change(f'times {tau}', lambda x: tau * x)
     cosine = lab.model.on('cosine')
     rows['cosine schedule'] = change('cosine', model=cosine)
-    rows['x̃_T, cosine schedule'] = lab.scores(
-        test, f'{label} found cosine', fixed(cosine, found.x_T, label), n
-    )
+    rows['x̃_T, cosine schedule'] = start('found cosine', found.x_T, cosine)
     for k in (0.99, 0.995, 0.998):
-        rows[f'{k}·ε'] = change(f'eps times {k}', model=scaled(lab.model, k))
-        rows[f'x̃_T, {k}·ε'] = lab.scores(
-            test,
-            f'{label} found eps times {k}',
-            fixed(scaled(lab.model, k), found.x_T, label),
-            n,
-        )
-    rows['1.02·x̃_T'] = lab.scores(
-        test, f'{label} found times 1.02', fixed(lab.model, 1.02 * found.x_T, label), n
-    )
+        less = scaled(lab.model, k)
+        rows[f'{k}·ε'] = change(f'eps times {k}', model=less)
+        rows[f'x̃_T, {k}·ε'] = start(f'found eps times {k}', found.x_T, less)
+    rows['1.02·x̃_T'] = start('found times 1.02', 1.02 * found.x_T)
     for name, grid in (('channel means', 1), ('8×8 block means', 8)):
         rows[f'{name} removed'] = change(f'without {grid}', lambda x: without_blocks(x, grid))
-    rows['x̃_T, 8×8 block means removed'] = lab.scores(
-        test,
-        f'{label} found without 8',
-        fixed(lab.model, without_blocks(found.x_T, 8), label),
-        n,
-    )
+    removed = without_blocks(found.x_T, 8)
+    rows['x̃_T, 8×8 block means removed'] = start('found without 8', removed)
     for eta in ('0.5', '1') if label.startswith('DDIM') else ():
-        rows[f'η = {eta}'] = lab.scores(
-            test,
-            f'{label} eta {eta}',
-            drawn(lab.model, label.replace('DDIM', f'DDIM({eta})')),
-            n,
-        )
+        noisy = drawn(lab.model, label.replace('DDIM', f'DDIM({eta})'))
+        rows[f'η = {eta}'] = lab.scores(test, f'{label} eta {eta}', noisy, n)
     return {
         name: {metric: values[:n] for metric, values in row.items()}
         for name, row in rows.items()
@@ -371,59 +325,42 @@ def predictors(
     def blocks(n):
         return torch.stack([F.adaptive_avg_pool2d(v, n).square().mean().sqrt() for v in x])
 
-    P = dict(
-        length=torch.stack([v.norm() for v in x]),
-        **{
-            f'channel mean, {c}': torch.stack([v[i].mean() for v in x])
-            for i, c in enumerate(('red', 'green', 'blue'))
-        },
-        **{
-            'size of the channel means': blocks(1),
-            'size of the 4×4 block means': blocks(4),
-            'size of the 8×8 block means': blocks(8),
-        },
-    )
-
     def unit(v):
         return (v - v.mean()) / v.std()
 
-    score, A = unit(D.mean(1)), torch.stack([unit(v) for v in P.values()], 1)
-    fit = A @ torch.linalg.lstsq(A, score[:, None]).solution
+    P = dict(length=torch.stack([v.norm() for v in x]))
+    for i, colour in enumerate(('red', 'green', 'blue')):
+        P[f'channel mean, {colour}'] = torch.stack([v[i].mean() for v in x])
+    P['size of the channel means'] = blocks(1)
+    P['size of the 4×4 block means'] = blocks(4)
+    P['size of the 8×8 block means'] = blocks(8)
+
+    score = unit(D.mean(1))
+    A = torch.stack([unit(v) for v in P.values()], 1)
     n, p = A.shape
-    return {
-        name: (unit(v) * score).mean().item() * n / (n - 1) for name, v in P.items()
-    } | dict(
-        together=1
-        - (
-            (score[:, None] - fit).square().sum()
-            / (n - p - 1)
-            / score.square().sum()
-            * (n - 1)
-        ).item()
-    )
+    told = {name: (unit(v) * score).mean().item() * n / (n - 1) for name, v in P.items()}
+    rest = score[:, None] - A @ torch.linalg.lstsq(A, score[:, None]).solution
+    left = rest.square().sum() / (n - p - 1) / score.square().sum() * (n - 1)
+    return told | dict(together=1 - left.item())
 
 # %% ../nbs/10_results.ipynb #dbd2d6b5
 def overfitting(
     D: Tensor,  # (K, R) of `matrix`
     blocks: int,  # disjoint sets of candidates
 ) -> dict[int, tuple]:  # pairs that decide -> shares below the mean
-    "Choose on some of the first half of the pairs, judge on them and on the second half; mean over the blocks"
+    "Choose on pairs of the first half, judge on them and on the second; mean over the blocks"
     size, half = len(D) // blocks, D.shape[1] // 2
+    parts = [D[b * size : (b + 1) * size] for b in range(blocks)]
 
     def gains(part, r):
         k = winner(part, len(part), r)
-        return torch.stack(
-            [1 - side[k].mean() / side.mean() for side in (part[:, :r], part[:, half:])]
-        )
+        sides = part[:, :r], part[:, half:]
+        return torch.stack([1 - side[k].mean() / side.mean() for side in sides])
 
-    return {
-        r: tuple(
-            torch.stack([gains(D[b * size : (b + 1) * size], r) for b in range(blocks)])
-            .mean(0)
-            .tolist()
-        )
-        for r in powers(1, half)
-    }
+    def shares(r):
+        return torch.stack([gains(part, r) for part in parts]).mean(0)
+
+    return {r: tuple(shares(r).tolist()) for r in powers(1, half)}
 
 # %% ../nbs/10_results.ipynb #a497d8b5
 def transfer(
@@ -452,11 +389,10 @@ def transfer_networks(
     "Every network's x_T in every network"
 
     def name(a, b):
-        return (
-            f'{label} found'
-            if a == b
-            else f'{label} with x_T {digest(labs[a].found(label).x_T)} of {a}'
-        )  # the other's folder may be made anew
+        if a == b:
+            return f'{label} found'
+        # by its digest, as the other's folder may be made anew
+        return f'{label} with x_T {digest(labs[a].found(label).x_T)} of {a}'
 
     return {
         (a, b): labs[b].gain(test, name(a, b), labs[a].found(label).x_T, label, n)
@@ -470,26 +406,19 @@ def choice_by(
     blocks: int,  # disjoint sets of candidates
 ) -> dict[tuple, float]:  # (chosen by, judged by) -> standard deviations below the mean
     "Choose by one distance on half of the pairs, judge by another on the other half"
-    names, size = (
-        [name for name in D if name != 'unconditional'],
-        len(next(iter(D.values()))) // blocks,
-    )
+    names = [name for name in D if name != 'unconditional']
+    size = len(next(iter(D.values()))) // blocks
     half = D[names[0]].shape[1] // 2
 
-    def gain(a, b):
-        parts = [
-            (D[a][k : k + size, :half].mean(1), D[b][k : k + size, half:].mean(1))
-            for k in range(0, blocks * size, size)
-        ]
-        return (
-            sum(
-                ((judge.mean() - judge[choose.argmin()]) / judge.std()).item()
-                for choose, judge in parts
-            )
-            / blocks
-        )
+    def gain(a, b, first):
+        block = slice(first, first + size)
+        choose, judge = D[a][block, :half].mean(1), D[b][block, half:].mean(1)
+        return ((judge.mean() - judge[choose.argmin()]) / judge.std()).item()
 
-    return {(a, b): gain(a, b) for a in names for b in names}
+    def mean_gain(a, b):
+        return sum(gain(a, b, first) for first in range(0, blocks * size, size)) / blocks
+
+    return {(a, b): mean_gain(a, b) for a in names for b in names}
 
 # %% ../nbs/10_results.ipynb #5b84dad6
 def picture(
@@ -502,13 +431,9 @@ def picture(
     import matplotlib.pyplot as plt  # slow to import: only where something is drawn
 
     n = min(map(len, columns.values()))
-    fig, axes = plt.subplots(
-        n,
-        len(columns),
-        figsize=(1.6 * len(columns), 1.75 * n + 0.4),
-        layout='constrained',
-        squeeze=False,
-    )
+    m = len(columns)
+    size = 1.6 * m, 1.75 * n + 0.4
+    fig, axes = plt.subplots(n, m, figsize=size, layout='constrained', squeeze=False)
     for column, (title, images) in zip(axes.T, columns.items()):
         scores = distance(images[:n], z[:n]) if title not in ('LR', 'HR') else n * [None]
         column[0].set_title(title.replace(' + ', '\n+ '), fontsize=9)
@@ -525,20 +450,21 @@ def story(
     test: str,  # name of the set
     n: int = 3,  # images
 ) -> 'Figure':
-    "Figures 1, 2 and 4: images under some random x_T, under the worst and the best candidate, and by DDPM"
-    label, z, y, model = lab.p.ode[0], lab.tests[test][:n], lab.y_tests[test][:n], lab.model
+    "Figures 1, 2 and 4: images under random x_T, the worst and the best one, and by DDPM"
+    label, ddpm = lab.p.ode[0], lab.p.ddpm[-1]
+    z, y = lab.tests[test][:n], lab.y_tests[test][:n]
+    model = lab.model
     found = lab.found(label)
-    starts = {f'$x_T^{{({k})}}$': candidate(k, model.shape, 1) for k in range(3)} | {
-        'worst candidate': candidate(worst(found), model.shape),
-        r'$\tilde x_T$': found.x_T,
-    }
+    starts = {f'$x_T^{{({k})}}$': candidate(k, model.shape, 1) for k in range(3)}
+    starts['worst candidate'] = candidate(worst(found), model.shape)
+    starts[r'$\tilde x_T$'] = found.x_T
+    columns = dict(LR=y)
     with torch.no_grad():
-        columns = (
-            dict(LR=y)
-            | {title: model.h(x_T[None], y, label) for title, x_T in starts.items()}
-            | {lab.p.ddpm[-1]: drawn(model, lab.p.ddpm[-1])(y, range(len(y)))}
-        )
-    return picture(columns | dict(HR=z), z, lab.distance, lab.distance_name)
+        for title, x_T in starts.items():
+            columns[title] = model.h(x_T[None], y, label)
+        columns[ddpm] = drawn(model, ddpm)(y, range(len(y)))
+    columns['HR'] = z
+    return picture(columns, z, lab.distance, lab.distance_name)
 
 # %% ../nbs/10_results.ipynb #8c18b55f
 def plot_ablation(
@@ -556,13 +482,9 @@ def plot_ablation(
             for setting, v in sorted(means.items())
             if setting[1 - place] == most[1 - place]
         }
-        ax.errorbar(
-            list(line),
-            [v.mean().item() for v in line.values()],
-            [v.std().item() for v in line.values()],
-            fmt='o-',
-            capsize=3,
-        )
+        middle = [v.mean().item() for v in line.values()]
+        spread = [v.std().item() for v in line.values()]
+        ax.errorbar(list(line), middle, spread, fmt='o-', capsize=3)
         ax.set(xscale='log', xlabel=f'${symbol}$', title=f'${other} = {most[1 - place]}$')
         ax.set_xticks(list(line), list(map(str, line)), minor=False)
         ax.minorticks_off()
@@ -577,9 +499,8 @@ def plot_agreement(
     import matplotlib.pyplot as plt
 
     fig, ax = plt.subplots(figsize=(4, 3.4), layout='constrained')
-    fig.colorbar(
-        ax.imshow(C, cmap='PuOr_r', vmin=-1, vmax=1), label='correlation over candidates'
-    )
+    image = ax.imshow(C, cmap='PuOr_r', vmin=-1, vmax=1)
+    fig.colorbar(image, label='correlation over candidates')
     ax.set(xlabel='image $i$', ylabel='image $j$')
     return fig
 
@@ -601,7 +522,7 @@ def plot_predictors(
 
 # %% ../nbs/10_results.ipynb #1204e3f4
 def table_lines(lab, rows, test):
-    "For results.csv: set, method, metric, mean, standard error, images, calls, seconds per image"
+    "For results.csv, in the order of the columns that `write` names"
     for method, row in rows.items():
         values = {
             lab.distance_name: row['distance'],
@@ -609,17 +530,11 @@ def table_lines(lab, rows, test):
             'SSIM': row['SSIM'],
             'x̃_T − random': paired(rows, method),
         }
+        seconds = f"{row['seconds'].mean():.4f}"
         for metric, v in values.items():
             if v is not None:
-                yield (
-                    test,
-                    method,
-                    metric,
-                    *(f'{s:.5f}' for s in stats(v)),
-                    len(v),
-                    calls(method),
-                    f"{row['seconds'].mean():.4f}",
-                )
+                mean, error = (f'{s:.5f}' for s in stats(v))
+                yield test, method, metric, mean, error, len(v), calls(method), seconds
 
 
 def listing(
@@ -627,10 +542,8 @@ def listing(
     head: tuple,  # two titles
 ) -> str:  # markdown
     "A table of two columns"
-    return '\n'.join(
-        [f'| {head[0]} | {head[1]} |', '|---|---|']
-        + [f'| {name} | {text} |' for name, text in rows.items()]
-    )
+    lines = [f'| {name} | {text} |' for name, text in rows.items()]
+    return '\n'.join([f'| {head[0]} | {head[1]} |', '|---|---|', *lines])
 
 
 def kept(
@@ -653,98 +566,71 @@ def experiments(
     others: dict[str, Lab] = {},  # name -> laboratory of another network, for the transfer
 ) -> Iterator[tuple[str, str]]:  # title and markdown
     "All that Table 1 leaves open, one after the other"
-    p, name, n = lab.p, lab.distance_name, min(100, lab.p.n)
-    yield (
-        'Searches',
-        listing(
-            {
-                label: f'candidate {f.index} of {p.K}, {f.score:.4f} ± {f.error:.4f} on {f.scores.shape[1]} pairs, {f.solves} solves, {f.nfe} calls, {f.seconds:.0f} s; correlation of pairs {f.meta["rho"]:.2f}'
-                for label, f in ((label, lab.found(label)) for label in p.ode)
-            },
-            ('sampler', 'found'),
-        ),
-    )
-    yield 'Figures 1, 2 and 4', kept(lab, story(lab, main), 'story.jpg')
-    D, means = matrix(lab), ablation(lab, main, n)
-    yield (
-        'Figure 3',
-        kept(lab, plot_ablation(means, name), 'ablation.png')
-        + '\n\n'
-        + listing(
-            {
-                f'K = {k}, R = {r}': f'{v.mean():.4f} ± {v.std():.4f} (standard deviation over {len(v)} blocks)'
-                for (k, r), v in means.items()
-            },
-            ('choice', f'{name} on unseen images'),
-        ),
-    )
-    seen = agreement(D, name)
-    yield (
-        'Table 6',
-        kept(lab, plot_agreement(seen['C']), 'agreement.png')
-        + '\n\n'
-        + listing({k: f'{v:.3f}' for k, v in seen.items() if k != 'C'}, ('correlation', '')),
-    )
-    yield (
-        'Simple tricks',
-        f'{main}, {p.ode[0]}.\n\n'
-        + listing(
-            {k: pm(row['distance']) for k, row in tricks(lab, main, n).items()},
-            ('start', name),
-        ),
-    )
-    told = predictors(D[name], lab.model.shape)
-    yield (
-        'What tells a score?',
-        kept(lab, plot_predictors(told, len(D[name])), 'predictors.png')
-        + '\n\n'
-        + listing(
-            {k: f'{v:+.3f}' for k, v in told.items()},
-            (
-                'property of x_T',
-                'correlation with the mean score; together: share of the variance',
-            ),
-        ),
-    )
-    yield (
-        'Over-fitting to the references',
-        listing(
-            {
-                f'R = {r}': f'{100 * own:.1f} % on these pairs, {100 * other:.1f} % on others'
-                for r, (own, other) in overfitting(D[name], p.blocks).items()
-            },
-            ('chosen on', f'{name} of the winner below the mean of all candidates'),
-        ),
-    )
-    yield (
-        'Transfer between distances',
-        listing(
-            {f'{a} → {b}': f'{v:.2f}' for (a, b), v in choice_by(D, p.blocks).items()},
-            ('chosen by → judged by', 'standard deviations below the mean, on other pairs'),
-        ),
-    )
-    yield (
-        'Transfer between samplers',
-        f'{main}.\n\n'
-        + listing(
-            {f'{a} → {b}': pm(v) for (a, b), v in transfer(lab, main, n).items()},
-            ('found for → used by', f'{name} minus that of a random x_T'),
-        ),
-    )
-    if others:
-        yield (
-            'Transfer between networks',
-            f'{main}, {p.ode[0]}.\n\n'
-            + listing(
-                {
-                    f'{a} → {b}': pm(v)
-                    for (a, b), v in transfer_networks(
-                        {'this': lab} | others, main, p.ode[0], n
-                    ).items()
-                },
-                ('found with → used by', f'{name} minus that of a random x_T'),
-            ),
+    p = lab.p
+    name = lab.distance_name
+    n = min(100, p.n)
+
+    def found(label):
+        f = lab.found(label)
+        return (
+            f'candidate {f.index} of {p.K}, {f.score:.4f} ± {f.error:.4f} '
+            f'on {f.scores.shape[1]} pairs, {f.solves} solves, {f.nfe} calls, '
+            f'{f.seconds:.0f} s; correlation of pairs {f.meta["rho"]:.2f}'
         )
+
+    def with_spread(v):
+        return f'{v.mean():.4f} ± {v.std():.4f} (standard deviation over {len(v)} blocks)'
+
+    rows = {label: found(label) for label in p.ode}
+    yield 'Searches', listing(rows, ('sampler', 'found'))
+
+    yield 'Figures 1, 2 and 4', kept(lab, story(lab, main), 'story.jpg')
+
+    D = matrix(lab)
+    means = ablation(lab, main, n)
+    figure = kept(lab, plot_ablation(means, name), 'ablation.png')
+    rows = {f'K = {k}, R = {r}': with_spread(v) for (k, r), v in means.items()}
+    text = listing(rows, ('choice', f'{name} on unseen images'))
+    yield 'Figure 3', f'{figure}\n\n{text}'
+
+    seen = agreement(D, name)
+    figure = kept(lab, plot_agreement(seen['C']), 'agreement.png')
+    rows = {k: f'{v:.3f}' for k, v in seen.items() if k != 'C'}
+    text = listing(rows, ('correlation', ''))
+    yield 'Table 6', f'{figure}\n\n{text}'
+
+    rows = {k: pm(row['distance']) for k, row in tricks(lab, main, n).items()}
+    text = listing(rows, ('start', name))
+    yield 'Simple tricks', f'{main}, {p.ode[0]}.\n\n{text}'
+
+    told = predictors(D[name], lab.model.shape)
+    figure = kept(lab, plot_predictors(told, len(D[name])), 'predictors.png')
+    rows = {k: f'{v:+.3f}' for k, v in told.items()}
+    measure = 'correlation with the mean score; together: share of the variance'
+    text = listing(rows, ('property of x_T', measure))
+    yield 'What tells a score?', f'{figure}\n\n{text}'
+
+    rows = {
+        f'R = {r}': f'{100 * own:.1f} % on these pairs, {100 * other:.1f} % on others'
+        for r, (own, other) in overfitting(D[name], p.blocks).items()
+    }
+    measure = f'{name} of the winner below the mean of all candidates'
+    yield 'Over-fitting to the references', listing(rows, ('chosen on', measure))
+
+    rows = {f'{a} → {b}': f'{v:.2f}' for (a, b), v in choice_by(D, p.blocks).items()}
+    measure = 'standard deviations below the mean, on other pairs'
+    yield 'Transfer between distances', listing(rows, ('chosen by → judged by', measure))
+
+    measure = f'{name} minus that of a random x_T'
+    rows = {f'{a} → {b}': pm(v) for (a, b), v in transfer(lab, main, n).items()}
+    text = listing(rows, ('found for → used by', measure))
+    yield 'Transfer between samplers', f'{main}.\n\n{text}'
+
+    if others:
+        gains = transfer_networks({'this': lab} | others, main, p.ode[0], n)
+        rows = {f'{a} → {b}': pm(v) for (a, b), v in gains.items()}
+        text = listing(rows, ('found with → used by', measure))
+        yield 'Transfer between networks', f'{main}, {p.ode[0]}.\n\n{text}'
 
 
 def write(
@@ -753,30 +639,20 @@ def write(
     texts: dict[str, str],  # title -> markdown
 ) -> str:  # results.md
     "Both files, results.csv and results.md"
-    lines, text = (
-        io.StringIO(),
-        f'# Results\n\nPrecision: {lab.model.precision}. Distance: {lab.distance_name}. {lab.why}\n',
-    )
-    csv.writer(lines).writerows(
-        [
-            (
-                'set',
-                'method',
-                'metric',
-                'mean',
-                'standard error',
-                'images',
-                'calls',
-                'seconds per image',
-            ),
-            *(line for test, rows in tables.items() for line in table_lines(lab, rows, test)),
-        ]
+    columns = 'set,method,metric,mean,standard error,images,calls,seconds per image'
+    lines = io.StringIO()
+    into = csv.writer(lines)
+    into.writerow(columns.split(','))
+    for test, rows in tables.items():
+        into.writerows(table_lines(lab, rows, test))
+    text = (
+        f'# Results\n\nPrecision: {lab.model.precision}. '
+        f'Distance: {lab.distance_name}. {lab.why}\n'
     )
     text += ''.join(f'\n## {title}\n\n{content}\n' for title, content in texts.items())
     for file, content in (('results.csv', lines.getvalue()), ('results.md', text)):
-        write_atomically(
-            lab.folder / file, content.encode(errors='backslashreplace')
-        )  # a set's name may be no text
+        data = content.encode(errors='backslashreplace')  # a set's name may be no text
+        write_atomically(lab.folder / file, data)
     return text
 
 
@@ -789,9 +665,8 @@ def report(
     tables, texts = {}, {}
     for test, z in lab.tests.items():
         tables[test] = table_1(lab, test)
-        texts[f'Table 1, {test}'] = (
-            f'{len(z)} patches.\n\n{markdown(tables[test], lab.distance_name)}'
-        )
+        shown = markdown(tables[test], lab.distance_name)
+        texts[f'Table 1, {test}'] = f'{len(z)} patches.\n\n{shown}'
         write(lab, tables, texts)
     for title, text in experiments(lab, main, others):
         texts[title] = text

@@ -42,7 +42,7 @@ class Solver:
     "A grid of times and the step from each to the next"
 
     times: Tensor  # (n+1,), from the first time to the last
-    steps: list  # n functions step(past, t, sched, generator) -> x_t, past = the last Points, newest last
+    steps: list  # n of step(past, t, sched, generator) -> x_t; past: last Points, newest last
 
     @property
     def nfe(self) -> int:
@@ -66,10 +66,12 @@ def solve(
     generator: torch.Generator | None = None,  # chance of a stochastic step
     callback: Callable | None = None,  # callback(i, t, x) after step i
 ) -> Tensor:  # x at the last time, shape of x_T
-    "The loop of all samplers: one evaluation of `eps_fn`, then one step, for each time but the last"
+    "The loop of all samplers: one call of `eps_fn`, then one step, for each time but the last"
     if not x_T.isfinite().all():
         raise OdebcError("x_T holds NaN or infinite values")
-    x, past, times = x_T, [], solver.times.tolist()
+    x = x_T
+    past = []
+    times = solver.times.tolist()
     for i, (s, t, step) in enumerate(zip(times, times[1:], solver.steps), 1):
         eps = eps_fn(x, s)
         if eps.shape != x.shape:
@@ -93,17 +95,17 @@ def ddim_step(
     def step(past, t, sched, generator=None):
         s, x, eps = past[-1]
         (alpha_s, sigma_s, _), (alpha, sigma, _) = level(sched, s), level(sched, t)
-        noise = (
-            eta * sigma / sigma_s * max(1 - (alpha_s / alpha) ** 2, 0) ** 0.5 if eta else 0.0
-        )
+        noise = 0.0
+        if eta:
+            noise = eta * sigma / sigma_s * max(1 - (alpha_s / alpha) ** 2, 0) ** 0.5
         x = alpha * predict_x0(past[-1], sched) + (sigma**2 - noise**2) ** 0.5 * eps
         if not noise:
             return x
         if generator is None:
             raise OdebcError("a stochastic step needs a torch.Generator")
-        return x + noise * torch.randn(
-            x.shape, generator=generator, dtype=x.dtype, device=generator.device
-        ).to(x.device)
+        how = dict(dtype=x.dtype, device=generator.device)
+        drawn = torch.randn(x.shape, generator=generator, **how)
+        return x + noise * drawn.to(x.device)
 
     return step
 
@@ -135,26 +137,22 @@ def exponential_step(
     predict: str = 'eps',  # what is interpolated: "eps" (DPM-Solver) or "x0" (DPM-Solver++)
     moments: Callable = moments,  # right-hand sides of the weights' equations
 ) -> Callable:  # a step for `solve`
-    "DPM-Solver's step: the linear part exactly, the rest by a polynomial in λ (Lu et al., 2022)"
-    sign, carried, other = {'eps': (1, 0, 1), 'x0': (-1, 1, 0)}[
-        predict
-    ]  # places of α and σ in `level`
+    "DPM-Solver's step: the linear part exact, the rest by a polynomial in λ (Lu et al., 2022)"
+    # `carried` and `other` are the places of α and σ in `level`
+    sign, carried, other = {'eps': (1, 0, 1), 'x0': (-1, 1, 0)}[predict]
 
     def step(past, t, sched, generator=None):
         s, x, _ = past[base]
         at_s, at_t = level(sched, s), level(sched, t)
         h = at_t[2] - at_s[2]
-        tau = torch.tensor(
-            [(level(sched, past[i].t)[2] - at_s[2]) / h for i in nodes], dtype=torch.float64
-        )  # in units of h
+        points = [past[i] for i in nodes]
+        tau = [(level(sched, p.t)[2] - at_s[2]) / h for p in points]  # in units of h
+        powers = torch.vander(torch.tensor(tau, dtype=torch.float64), increasing=True).T
         M = moments(h, len(nodes), sign) / h ** torch.arange(len(nodes), dtype=torch.float64)
-        weights = torch.linalg.solve(torch.vander(tau, increasing=True).T, M).tolist()
-        values = [
-            past[i].eps if predict == 'eps' else predict_x0(past[i], sched) for i in nodes
-        ]
-        return at_t[carried] / at_s[carried] * x - sign * at_t[other] * sum(
-            w * v for w, v in zip(weights, values)
-        )
+        weights = torch.linalg.solve(powers, M).tolist()
+        values = [p.eps if predict == 'eps' else predict_x0(p, sched) for p in points]
+        change = sum(w * v for w, v in zip(weights, values))
+        return at_t[carried] / at_s[carried] * x - sign * at_t[other] * change
 
     return step
 
@@ -170,10 +168,9 @@ def multistep(
     "DPM-Solver(++) 2M and 3M: steps uniform in λ, values from the steps before"
     if order not in (1, 2, 3):
         raise OdebcError(f"the order must be 1, 2 or 3, not {order}")
-    return Solver(
-        lam_times(n, sched, start, end),
-        [exponential_step(tuple(range(-min(i, order), 0)), **how) for i in range(1, n + 1)],
-    )
+    times = lam_times(n, sched, start, end)
+    nodes = [tuple(range(-min(i, order), 0)) for i in range(1, n + 1)]
+    return Solver(times, [exponential_step(past, **how) for past in nodes])
 
 # %% ../nbs/03_samplers.ipynb #1900ad06
 def midpoint(
@@ -181,7 +178,7 @@ def midpoint(
     n: int,  # how many
     sign: int,  # +1 for ε, −1 for x̂_0
 ) -> Tensor:  # (n,) float64
-    "Moments that take a linear v at the middle of the step: the published second-order methods"
+    "Moments that take a linear v at the step's middle: the published second-order methods"
     M = moments(h, n, sign)
     if n > 1:
         M[1] = h / 2 * M[0]
@@ -198,14 +195,13 @@ def stages(
     def stage(nodes, base, **how):
         return exponential_step(nodes, base, predict, **how)
 
-    first, last = (
-        stage((-1,), -1),
-        {2: stage((-2, -1), -2, moments=midpoint), 3: stage((-3, -1), -3)},
-    )
-    return [
-        (0.0, *inner[: order - 1]),
-        {1: [first], 2: [first, last[2]], 3: [first, stage((-2, -1), -2), last[3]]}[order],
-    ]
+    first = stage((-1,), -1)
+    steps = {
+        1: [first],
+        2: [first, stage((-2, -1), -2, moments=midpoint)],
+        3: [first, stage((-2, -1), -2), stage((-3, -1), -3)],
+    }
+    return [(0.0, *inner[: order - 1]), steps[order]]
 
 
 def singlestep(
@@ -222,12 +218,12 @@ def singlestep(
         raise OdebcError(f"the order must be 1, 2 or 3, not {order}")
     inner = {1: (), 2: (1 / 2,), 3: (1 / 3, 2 / 3)} | (inner or {})
     orders = n // order * [order] + [n % order] * (n % order > 0)
-    outer, times, steps = lam_times(len(orders), sched, start, end), [], []
+    outer = lam_times(len(orders), sched, start, end)
+    times, steps = [], []
     for s, t, o in zip(outer, outer[1:], orders):
         shares, new = stages(o, inner[o], predict)
-        times += [s] + [
-            sched.t_of_lam(torch.lerp(sched.lam(s), sched.lam(t), r)) for r in shares[1:]
-        ]
+        inside = [torch.lerp(sched.lam(s), sched.lam(t), r) for r in shares[1:]]
+        times += [s] + [sched.t_of_lam(lam) for lam in inside]
         steps += new
     return Solver(torch.stack([*times, outer[-1]]), steps)
 
@@ -251,23 +247,19 @@ def to_zero(
     return Solver(torch.cat([solver.times, torch.zeros(1)]), solver.steps + [ddim_step()])
 
 
-DDPM_SECTIONS = {
-    1000: [1000],
-    250: [90, 60, 60, 20, 20],
-    100: [45, 20, 15, 10, 10],
-}  # the paper's respacing
+# the paper's respacing
+DDPM_SECTIONS = {1000: [1000], 250: [90, 60, 60, 20, 20], 100: [45, 20, 15, 10, 10]}
 
 
 def ddpm(
     n: int,  # steps
     sched: Schedule,  # for its T
 ) -> Solver:
-    "DDPM, respaced as in the paper for 1000, 250 and 100 steps of 1000, else uniformly over whole times"
-    times = (
-        respaced_times(DDPM_SECTIONS[n], sched.T)
-        if n in DDPM_SECTIONS and sched.T == 1000
-        else uniform_times(n, sched.T).round()
-    )
+    "DDPM, respaced as in the paper for 1000, 250 and 100 steps of 1000, else uniformly"
+    if n in DDPM_SECTIONS and sched.T == 1000:
+        times = respaced_times(DDPM_SECTIONS[n], sched.T)
+    else:
+        times = uniform_times(n, sched.T).round()
     return Solver(times, n * [ddim_step(1.0)])
 
 # %% ../nbs/03_samplers.ipynb #20792e03
@@ -300,22 +292,17 @@ def parse(
     "The parts of a sampler's label; ValueError for an unknown one, with the nearest known"
     name, _, n = label.rpartition('-')
     family, _, eta = name.rstrip(')').partition('(')
-    if (
-        family not in FAMILIES
-        or not n.isdecimal()
-        or name != (f'{family}({eta})' if eta else family)
-        or (
-            eta
-            and (family != 'DDIM' or not eta.replace('.', '', 1).isdecimal() or float(eta) > 1)
-        )
-    ):
+    plain = family in FAMILIES and name == family
+    in_range = eta.replace('.', '', 1).isdecimal() and float(eta) <= 1
+    noisy = name == f'DDIM({eta})' and in_range
+    if not n.isdecimal() or not (plain or noisy):
         calls = n if n.isdecimal() and int(n) else 50
-        close = ' or '.join(
-            f'{match}-{calls}'
-            for match in get_close_matches(family or n, FAMILIES, 2, 0.4) or ['DDIM']
-        )
+        matches = get_close_matches(family or n, FAMILIES, 2, 0.4) or ['DDIM']
+        close = ' or '.join(f'{match}-{calls}' for match in matches)
         raise OdebcError(
-            f"unknown sampler {label!r}, did you mean {close}? Known are <family>-<calls> with the families {', '.join(FAMILIES)}, and DDIM(<eta>)-<calls> with eta in 0 … 1"
+            f"unknown sampler {label!r}, did you mean {close}? "
+            f"Known are <family>-<calls> with the families {', '.join(FAMILIES)}, "
+            "and DDIM(<eta>)-<calls> with eta in 0 … 1"
         )
     if int(n) < 1:
         raise OdebcError(f"{label}: at least 1 call is needed")
@@ -351,7 +338,7 @@ def clipped(
 
 
 def sampler(
-    label: str,  # the paper's rows "DDPM-1000", "DDIM-50", "DPMS-20", and every other family of `FAMILIES`
+    label: str,  # "DDPM-1000", "DDIM-50", "DPMS-20" … and all other `FAMILIES`
     sched: Schedule,  # the network's schedule
     clip: bool = False,  # keep x̂_0 in [-1, 1]
 ) -> Callable:  # (eps_fn, x_T, generator=None, callback=None) -> x_0
@@ -364,8 +351,7 @@ def sampler(
     def sample(eps_fn, x_T, generator=None, callback=None):
         if eta and generator is None:
             raise OdebcError(f"{label} draws noise in every step: pass a torch.Generator")
-        return solve(
-            solver, clipped(eps_fn, sched) if clip else eps_fn, x_T, sched, generator, callback
-        )
+        fn = clipped(eps_fn, sched) if clip else eps_fn
+        return solve(solver, fn, x_T, sched, generator, callback)
 
     return sample

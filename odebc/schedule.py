@@ -13,7 +13,7 @@ from .errors import OdebcError
 
 # %% ../nbs/00_schedule.ipynb #618e18c4
 class Schedule:
-    "Variance-preserving noise schedule q(x_t | x_0) = N(α_t x_0, σ_t² I), real t in [0, T] (Eqs. 1-3)"
+    "Variance-preserving noise schedule: x_t ~ N(α_t x_0, σ_t² I), real t in [0, T] (Eqs. 1-3)"
 
     def __init__(
         self,
@@ -24,14 +24,11 @@ class Schedule:
         betas = torch.as_tensor(betas, dtype=torch.float64)
         if betas.ndim != 1 or not ((0 < betas) & (betas < 1)).all():
             raise OdebcError("betas must be a vector with every β in (0, 1)")
-        self.T, self.name, self.numbers = (
-            len(betas),
-            name,
-            numbers or dict(betas=betas.tolist()),
-        )
-        self.table = torch.cat(
-            [torch.zeros(1, dtype=torch.float64), torch.log1p(-betas).cumsum(0) / 2]
-        )
+        self.T = len(betas)
+        self.name = name
+        self.numbers = numbers or dict(betas=betas.tolist())
+        at_0 = torch.zeros(1, dtype=torch.float64)
+        self.table = torch.cat([at_0, torch.log1p(-betas).cumsum(0) / 2])
 
     @classmethod
     def linear(
@@ -51,16 +48,15 @@ class Schedule:
         s: float = 0.008,  # offset that keeps the first β from being too small
         beta_max: float = 0.999,  # no β is larger
     ):
-        "ᾱ_t falls like a squared cosine (Nichol & Dhariwal, 2021, Eq. 17); β is clipped at `beta_max`"
-        alpha_bar = (
-            (torch.arange(T + 1, dtype=torch.float64) / T + s) / (1 + s) * math.pi / 2
-        ).cos() ** 2
+        "ᾱ_t falls like a squared cosine (Nichol & Dhariwal, 2021, Eq. 17); β ≤ `beta_max`"
+        share = torch.arange(T + 1, dtype=torch.float64) / T
+        alpha_bar = ((share + s) / (1 + s) * math.pi / 2).cos() ** 2
         betas = (1 - alpha_bar[1:] / alpha_bar[:-1]).clamp(max=beta_max)
         return cls(betas, 'cosine', s=s, beta_max=beta_max)
 
     @property
     def facts(self) -> dict:
-        "Name and numbers, which tell it from others; the table they lead to is rounded by the machine"
+        "Name and numbers tell it from others; their table is rounded by the machine"
         return dict(schedule=self.name, T=self.T) | self.numbers
 
     def log_alpha(
@@ -69,7 +65,8 @@ class Schedule:
     ) -> Tensor:  # log α_t, float64, shape of t
         "DDPM's ½ log ᾱ_t at integers, linear in between"
         t = torch.as_tensor(t, dtype=torch.float64)
-        table, i = self.table.to(t.device), self._interval(t)
+        table = self.table.to(t.device)
+        i = self._interval(t)
         return torch.lerp(table[i], table[i + 1], t - i)
 
     def _interval(self, t):
@@ -91,13 +88,14 @@ class Schedule:
 
     def t_of_lam(
         self,
-        l,  # λ, number or tensor, not below λ_T
-    ) -> Tensor:  # t with lam(t) = l
+        lam,  # λ, number or tensor, not below λ_T
+    ) -> Tensor:  # t with self.lam(t) = lam
         "The inverse of `lam`"
-        l = torch.as_tensor(l, dtype=torch.float64)
-        if not (l >= self.lam(self.T) - 1e-9).all():
+        lam = torch.as_tensor(lam, dtype=torch.float64)
+        if not (lam >= self.lam(self.T) - 1e-9).all():
             raise OdebcError(f"λ must not be below λ_T = {self.lam(self.T):.4f}")
-        table, log_alpha = self.table.to(l.device), -torch.nn.functional.softplus(-2 * l) / 2
+        table = self.table.to(lam.device)
+        log_alpha = -torch.nn.functional.softplus(-2 * lam) / 2
         i = (torch.searchsorted(-table, -log_alpha) - 1).clamp(0, self.T - 1)
         return (i + (log_alpha - table[i]) / (table[i + 1] - table[i])).clamp(max=self.T)
 
@@ -133,11 +131,11 @@ def lam_times(
     ends = torch.tensor([sched.T if start is None else start, end], dtype=torch.float64)
     if not (ends > 0).all():
         raise OdebcError(
-            f"steps equal in λ go between times above 0, where λ is finite, not from {ends[0]:g} to {ends[1]:g}"
+            "steps equal in λ go between times above 0, where λ is finite, "
+            f"not from {ends[0]:g} to {ends[1]:g}"
         )
-    inner = torch.lerp(*sched.lam(ends), torch.linspace(0, 1, n + 1, dtype=torch.float64))[
-        1:-1
-    ]
+    shares = torch.linspace(0, 1, n + 1, dtype=torch.float64)
+    inner = torch.lerp(*sched.lam(ends), shares)[1:-1]
     return torch.cat([ends[:1], sched.t_of_lam(inner), ends[1:]])[: n + 1]
 
 
@@ -145,21 +143,22 @@ def respaced_times(
     sections: list,  # steps taken from each of the equal sections of 1 … T, smallest t first
     T: int = 1000,  # the schedule's T
 ) -> Tensor:  # (sum(sections)+1,) whole times from T down to 0
-    "The times of respaced DDPM, section by section (guided-diffusion's `space_timesteps`, t = index + 1)"
+    "Times of respaced DDPM, by sections (guided-diffusion's `space_timesteps`, t = index + 1)"
     if sections[-1:] == [1] and T > 1:
         raise OdebcError(
             "the last section needs at least 2 steps, so that t = T is one of them"
         )
     sizes = [T // len(sections) + (i < T % len(sections)) for i in range(len(sections))]
-    times, start = [0], 1
+    times = [0]
+    start = 1
     for n, size in zip(sections, sizes):
         if not 1 <= n <= size:
             raise OdebcError(f"a section of {size} steps cannot give {n}")
         stride = (size - 1) / (n - 1) if n > 1 else 1
         position = 0.0
-        for _ in range(
-            n
-        ):  # added up, not multiplied: where i·stride ends in .5, guided-diffusion's rounding error decides
+        # added up, not multiplied: where i·stride ends in .5,
+        # guided-diffusion's rounding error decides
+        for _ in range(n):
             times.append(start + round(position))
             position += stride
         start += size

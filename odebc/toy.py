@@ -23,18 +23,19 @@ class Gaussian:
         cov: Tensor,  # (D, D), positive semi-definite
         sched: Schedule,  # α and σ
     ):
-        self.mean, self.cov, self.sched = (
-            *(torch.as_tensor(v, dtype=torch.float64) for v in (mean, cov)),
-            sched,
-        )
+        self.mean = torch.as_tensor(mean, dtype=torch.float64)
+        self.cov = torch.as_tensor(cov, dtype=torch.float64)
+        self.sched = sched
         if self.mean.ndim < 1 or self.cov.shape != 2 * self.mean.shape[-1:]:
             raise OdebcError(
-                f"need a mean (…, D) and a covariance (D, D), got {tuple(self.mean.shape)} and {tuple(self.cov.shape)}"
+                "need a mean (…, D) and a covariance (D, D), "
+                f"got {tuple(self.mean.shape)} and {tuple(self.cov.shape)}"
             )
         self.eigenvalues, self.axes = torch.linalg.eigh(self.cov)
         if self.eigenvalues[0] < -1e-9 * self.eigenvalues[-1].abs():
             raise OdebcError(
-                f"a covariance has no negative eigenvalue, this one has {self.eigenvalues[0]:.3g}"
+                "a covariance has no negative eigenvalue, "
+                f"this one has {self.eigenvalues[0]:.3g}"
             )
         self.eigenvalues = self.eigenvalues.clamp(min=0)
 
@@ -59,9 +60,9 @@ class Gaussian:
         t: float,  # in (0, T]
     ) -> Tensor:  # (B, D)
         "E[ε | x_t = x]"
-        return self.along_axes(
-            x - self.sched.alpha(t) * self.mean, self.sched.sigma(t) / self.variances(t)
-        ).to(x.dtype)
+        centred = x - self.sched.alpha(t) * self.mean
+        factors = self.sched.sigma(t) / self.variances(t)
+        return self.along_axes(centred, factors).to(x.dtype)
 
     def flow(
         self,
@@ -71,10 +72,9 @@ class Gaussian:
     ) -> Tensor:  # x_t, (B, D)
         "The exact solution of the diffusion ODE from time u to time t (Eq. 5)"
         scale = (self.variances(t) / self.variances(u)).sqrt()
-        return (
-            self.sched.alpha(t) * self.mean
-            + self.along_axes(x - self.sched.alpha(u) * self.mean, scale)
-        ).to(x.dtype)
+        centred = x - self.sched.alpha(u) * self.mean
+        x_t = self.sched.alpha(t) * self.mean + self.along_axes(centred, scale)
+        return x_t.to(x.dtype)
 
     def log_prob(
         self,
@@ -110,16 +110,11 @@ class Mixture:
             torch.as_tensor(v, dtype=torch.float64) for v in (weights, means, stds)
         )
         self.sched = sched
-        if (
-            self.means.ndim != 2
-            or not self.weights.shape == self.stds.shape == self.means.shape[:1]
-        ):
+        as_many = self.weights.shape == self.stds.shape == self.means.shape[:1]
+        if self.means.ndim != 2 or not as_many:
             raise OdebcError("need K weights, K means (K, D) and K standard deviations")
-        if (
-            (self.weights <= 0).any()
-            or (self.weights.sum() - 1).abs() > 1e-6
-            or (self.stds < 0).any()
-        ):
+        below = (self.weights <= 0).any() or (self.stds < 0).any()
+        if below or (self.weights.sum() - 1).abs() > 1e-6:
             raise OdebcError(
                 "weights must be positive with sum 1, standard deviations not negative"
             )
@@ -131,13 +126,10 @@ class Mixture:
     ) -> tuple:  # three tensors
         "x − α μ_k (B, K, D), the variances v_k (K,) and log w_k N(x; α μ_k, v_k) (B, K)"
         alpha, sigma = self.sched.alpha(t), self.sched.sigma(t)
-        u, v = x.double()[:, None] - alpha * self.means, (alpha * self.stds) ** 2 + sigma**2
-        return (
-            u,
-            v,
-            self.weights.log()
-            - (u.square().sum(-1) / v + x.shape[-1] * (2 * math.pi * v).log()) / 2,
-        )
+        u = x.double()[:, None] - alpha * self.means
+        v = (alpha * self.stds) ** 2 + sigma**2
+        exponent = u.square().sum(-1) / v + x.shape[-1] * (2 * math.pi * v).log()
+        return u, v, self.weights.log() - exponent / 2
 
     def log_prob(
         self,
@@ -154,9 +146,8 @@ class Mixture:
     ) -> Tensor:  # (B, D)
         "E[ε | x_t = x]"
         u, v, log_joint = self.components(x, t)
-        return (self.sched.sigma(t) * ((log_joint.softmax(-1) / v)[..., None] * u).sum(1)).to(
-            x.dtype
-        )
+        shares = (log_joint.softmax(-1) / v)[..., None]
+        return (self.sched.sigma(t) * (shares * u).sum(1)).to(x.dtype)
 
     def sample(
         self,
@@ -165,13 +156,13 @@ class Mixture:
     ) -> Tensor:  # x_0, (n, D), float64
         "Draw x_0"
         k = torch.multinomial(self.weights, n, replacement=True, generator=generator)
-        return self.means[k] + self.stds[k, None] * torch.randn(
-            n, self.means.shape[1], generator=generator, dtype=torch.float64
-        )
+        D = self.means.shape[1]
+        noise = torch.randn(n, D, generator=generator, dtype=torch.float64)
+        return self.means[k] + self.stds[k, None] * noise
 
 # %% ../nbs/01_toy.ipynb #cc183c51
 class ToySR:
-    "x_0 ~ N(0, C) with C_ij = exp(−|i − j|/length), y = block means of x_0 plus noise: super-resolution with an exact h"
+    "x_0 ~ N(0, C), C_ij = exp(−|i − j|/length), y = noisy block means of x_0; h is exact"
 
     def __init__(
         self,
@@ -184,13 +175,13 @@ class ToySR:
         if D % scale:
             raise OdebcError(f"D = {D} must be divisible by the scale {scale}")
         i = torch.arange(D, dtype=torch.float64)
-        self.sched, self.tau = sched, tau
+        self.sched = sched
+        self.tau = tau
         self.C = (-(i[:, None] - i).abs() / length).exp()
         self.A = torch.eye(D // scale, dtype=torch.float64).repeat_interleave(scale, 1) / scale
-        self.K = torch.linalg.solve(
-            self.A @ self.C @ self.A.T + tau**2 * torch.eye(D // scale, dtype=torch.float64),
-            self.A @ self.C,
-        ).T
+        noise = tau**2 * torch.eye(D // scale, dtype=torch.float64)
+        cov_y = self.A @ self.C @ self.A.T + noise
+        self.K = torch.linalg.solve(cov_y, self.A @ self.C).T
 
     def given(
         self,
@@ -239,15 +230,10 @@ def reference(
 
     from scipy.integrate import solve_ivp  # slow to import: only where it is used
 
-    solution = solve_ivp(
-        slope,
-        (ratio(u), ratio(t)),
-        (x / sched.alpha(u)).flatten().numpy(),
-        'DOP853',
-        t_eval=[ratio(t)],
-        rtol=tol,
-        atol=tol,
-    )
+    first, last = ratio(u), ratio(t)
+    v = (x / sched.alpha(u)).flatten().numpy()
+    how = dict(method='DOP853', rtol=tol, atol=tol)
+    solution = solve_ivp(slope, (first, last), v, t_eval=[last], **how)
     if not solution.success:
         raise OdebcError(f"the reference solution failed: {solution.message}")
     return sched.alpha(t) * torch.from_numpy(solution.y[:, -1]).view(x.shape)

@@ -41,16 +41,14 @@ from .schedule import Schedule
 from .unet import UNet
 
 # %% ../nbs/08_train.ipynb #9286c5f0
-WEIGHTS, CONFIG, RECORD, CHECKPOINT = (
-    'model.safetensors',
-    'config.json',
-    'record.json',
-    'checkpoint.pt',
-)
+WEIGHTS = 'model.safetensors'
+CONFIG = 'config.json'
+RECORD = 'record.json'
+CHECKPOINT = 'checkpoint.pt'
 
 
 class SR3:
-    "A super-resolution diffusion model: noise estimator, schedule and condition (Saharia et al., 2022)"
+    "A diffusion model for super-resolution: noise estimator, schedule, condition (SR3, 2022)"
 
     def __init__(
         self,
@@ -58,21 +56,20 @@ class SR3:
         scale: int = 4,  # enlargement
         size: int = 64,  # side of the images it was trained on, pixels
         record: dict | None = None,  # of the training
-        precision: str = 'float32',  # of the network: 'float32', 'bfloat16', or 'auto': what is faster here
+        precision: str = 'float32',  # or 'bfloat16', or 'auto': what is faster here
         bf16: bool | None = None,  # the older way to say it
     ):
-        self.net, self.scale, self.size, self.record, self.sched = (
-            net,
-            scale,
-            size,
-            record or {},
-            net.sched,
-        )
+        self.net = net
+        self.scale = scale
+        self.size = size
+        self.record = record or {}
+        self.sched = net.sched
         self.asked = precision_asked(precision, bf16)
 
     @cached_property
     def choice(self) -> Choice:
-        "What the network computes in, and why; 'auto' is found out once, at the first need, on the device of the network"
+        "What the network computes in, and why"
+        # 'auto' is found out once, at the first need, on the device of the network
         return chosen(self.asked, self.net, self.size)
 
     @property
@@ -108,15 +105,8 @@ class SR3:
         "The same weights, solved on another schedule"
         net = UNet(**self.net.config | dict(schedule=schedule))
         net.take(self.net)
-        return SR3(
-            net.eval()
-            .requires_grad_(False)
-            .to(self.device, memory_format=torch.channels_last),
-            self.scale,
-            self.size,
-            self.record,
-            self.precision,
-        )
+        net.eval().requires_grad_(False).to(self.device, memory_format=torch.channels_last)
+        return SR3(net, self.scale, self.size, self.record, self.precision)
 
     @property
     def samples(self) -> int:
@@ -133,7 +123,7 @@ class SR3:
 
     @property
     def former(self) -> dict:
-        "What earlier versions wrote where it was another identity, on a machine that rounds like this one"
+        "What earlier versions wrote where it differs, on a machine that rounds like this one"
         if self.sched.facts == Schedule.linear().facts:
             return {}
         return dict(weights=digest(*self.net.state_dict().values(), self.sched.table))
@@ -142,7 +132,7 @@ class SR3:
         self,
         y: Tensor | None,  # LR images (B, 3, h, w) in [-1, 1]; None: unconditional
     ) -> Callable:  # eps_fn(x, t)
-        "The noise estimate ε_θ(x, y, t) with y closed over; for a gradient in x it keeps no inner values, and computes them again"
+        "The noise estimate ε_θ(x, y, t) with y closed over"
         if y is not None and not y.abs().max() <= 1 + 1e-3:
             raise OdebcError(f"y must lie in [-1, 1], not in [{y.min():.3g}, {y.max():.3g}]")
         y_up = None if y is None else upsample(y, self.scale)
@@ -151,9 +141,13 @@ class SR3:
             with torch.autocast(x.device.type, torch.bfloat16, enabled=self.bf16):
                 return self.net(x, y_up, t)
 
-        return lambda x, t: (
-            checkpoint(eps_fn, x, t, use_reentrant=False) if x.requires_grad else eps_fn(x, t)
-        )
+        def frugal(x, t):
+            # for a gradient in x no inner values are kept: they are computed again
+            if x.requires_grad:
+                return checkpoint(eps_fn, x, t, use_reentrant=False)
+            return eps_fn(x, t)
+
+        return frugal
 
     def h(
         self,
@@ -175,16 +169,14 @@ class SR3:
         "`h` with one sampler, as the search takes it"
         if not is_ode(sampler):
             raise OdebcError(
-                f"{sampler} draws noise in every step, its result is no function of x_T; choose one of the ODE, such as DDIM-50"
+                f"{sampler} draws noise in every step, its result is no function of x_T; "
+                f"choose one of the ODE, such as DDIM-50"
             )
-        named_sampler(
-            sampler, self.sched, clip=True
-        )  # refuses an impossible one now, not at the first solve
+        # refuses an impossible one now, not at the first solve
+        named_sampler(sampler, self.sched, clip=True)
         h = partial(self.h, sampler=sampler)
-        h.nfe, h.meta = (
-            nfe(sampler),
-            dict(sampler=sampler, weights=self.fingerprint, bf16=self.bf16),
-        )
+        h.nfe = nfe(sampler)
+        h.meta = dict(sampler=sampler, weights=self.fingerprint, bf16=self.bf16)
         h.former = self.former
         return h
 
@@ -196,7 +188,7 @@ class SR3:
         overlap: int = 4,  # of neighbouring tiles, LR pixels
         batch: int = 16,  # tiles at a time
     ) -> Tensor:  # (3, h·scale, w·scale) in [-1, 1]
-        "Enlarge an image tile by tile, blending where tiles overlap; see `odebc.enlarge` for what does not fit into memory"
+        "Enlarge an image in memory, tile by tile, blending overlaps; see also `odebc.enlarge`"
         h = self.solution_map(sampler)
         if x_T.shape != self.shape:
             raise OdebcError(
@@ -212,65 +204,51 @@ class SR3:
         config = dict(scale=self.scale, size=self.size, net=self.net.config)
         write_atomically(Path(folder) / CONFIG, json.dumps(config, indent=1).encode())
         write_atomically(Path(folder) / RECORD, json.dumps(self.record).encode())
-        write_atomically(
-            Path(folder) / WEIGHTS,
-            save({k: v.half().contiguous() for k, v in self.net.state_dict().items()}),
-        )
+        weights = {k: v.half().contiguous() for k, v in self.net.state_dict().items()}
+        write_atomically(Path(folder) / WEIGHTS, save(weights))
 
     @classmethod
     def from_pretrained(
         cls,
         name_or_path: str
-        | Path = 'small',  # a shipped model, or a folder written by `save_pretrained`; ./small is always a folder
-        precision: str = 'float32',  # of the network: 'float32', 'bfloat16', or 'auto': what is faster here
+        | Path = 'small',  # a shipped model, or a folder; ./small is a folder
+        precision: str = 'float32',  # or 'bfloat16', or 'auto': what is faster here
         bf16: bool | None = None,  # the older way to say it
     ):
-        "Load a model, ready for use: weights in float32, without gradients, in the memory format that is faster on a CPU"
+        "Load a model, ready for use: weights in float32, without gradients"
         precision = precision_asked(precision, bf16)
-        shipped = {
-            folder.name: Path(str(folder))
-            for folder in files('odebc.assets').iterdir()
-            if (folder / WEIGHTS).is_file()
-        }
+        models = [f for f in files('odebc.assets').iterdir() if (f / WEIGHTS).is_file()]
+        shipped = {folder.name: Path(str(folder)) for folder in models}
         folder = shipped.get(name_or_path) or Path(name_or_path)
         if not os.path.isdir(folder):
             raise OdebcError(
-                f"no model {name_or_path}: there is no such folder, and the package ships {', '.join(sorted(shipped))}"
+                f"no model {name_or_path}: there is no such folder, "
+                f"and the package ships {', '.join(sorted(shipped))}"
             )
         missing = [f for f in (CONFIG, RECORD, WEIGHTS) if not (folder / f).is_file()]
         if missing:
             raise OdebcError(f"no model in {folder}: {', '.join(missing)} is missing")
+
+        def read(name):
+            return json.loads((folder / name).read_text(encoding='utf8'))
+
+        unreadable = OSError, SafetensorError, RuntimeError
+        of_another_form = LookupError, TypeError, AttributeError, ArithmeticError, ValueError
         try:
-            config, record = (
-                json.loads((folder / f).read_text(encoding='utf8')) for f in (CONFIG, RECORD)
-            )
-            net, scale, size, record = (
-                UNet(**config['net']),
-                int(config['scale']),
-                int(config['size']),
-                dict(record),
-            )
-            net.load_state_dict({k: v.float() for k, v in load_file(folder / WEIGHTS).items()})
-        except (
-            OSError,
-            SafetensorError,
-            LookupError,
-            TypeError,
-            AttributeError,
-            ArithmeticError,
-            RuntimeError,
-            ValueError,
-        ) as e:
+            config, record = read(CONFIG), read(RECORD)
+            net = UNet(**config['net'])
+            scale, size = int(config['scale']), int(config['size'])
+            record = dict(record)
+            weights = load_file(folder / WEIGHTS)
+            net.load_state_dict({k: v.float() for k, v in weights.items()})
+        except (*unreadable, *of_another_form) as e:
+            why = ' '.join(str(e).split())[:200]
             raise OdebcError(
-                f"the checkpoint in {folder} is damaged or of another version: {' '.join(str(e).split())[:200]}"
+                f"the checkpoint in {folder} is damaged or of another version: {why}"
             ) from None
-        return cls(
-            net.eval().requires_grad_(False).to(memory_format=torch.channels_last),
-            scale,
-            size,
-            record,
-            precision,
-        )
+        # the memory format is the faster one on a CPU
+        net.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+        return cls(net, scale, size, record, precision)
 
 
 def total(
@@ -304,7 +282,7 @@ def sr3_error(
 
 
 def sr3_loss(net, z, y_up, t, eps, drop=None) -> Tensor:  # (B,)
-    "Mean squared error of the noise estimate (Eq. B.1), per image; arguments as in `sr3_error`"
+    "Mean square of `sr3_error`, which has the same arguments, for each image (Eq. B.1)"
     return sr3_error(net, z, y_up, t, eps, drop).square().mean((1, 2, 3))
 
 # %% ../nbs/08_train.ipynb #63fd6ad8
@@ -321,25 +299,23 @@ def training_times(
 
 
 class Objective(nn.Module):
-    "What training makes small: Eq. B.1 in units of what is unknown of the noise, or the logarithm of this for each image; and LPIPS of x̂_0, on photographs with noise and where sampling leads"
+    "What training makes small: Eq. B.1 in units of the unknown of the noise; LPIPS of x̂_0"
 
     def __init__(
         self,
         net: UNet,  # noise estimator
-        relative: bool = False,  # the logarithm
-        perceptual: float = 0.0,  # weight of LPIPS, from SqueezeNet; ValueError where its weights cannot be had
+        relative: bool = False,  # the logarithm of each image's loss in place of the loss
+        perceptual: float = 0.0,  # weight of LPIPS on photographs with noise, by SqueezeNet
         own_path: float = 0.0,  # weight of LPIPS where sampling leads
     ):
         super().__init__()
         for weight in (perceptual, own_path):
             if not weight >= 0:
                 raise OdebcError(f"the weight of LPIPS must not be negative, as {weight} is")
-        self.net, self.relative, self.perceptual, self.own_path = (
-            net,
-            relative,
-            perceptual,
-            own_path,
-        )
+        self.net = net
+        self.relative = relative
+        self.perceptual = perceptual
+        self.own_path = own_path
         if perceptual or own_path:
             from odebc.metrics import lpips_model
 
@@ -356,13 +332,11 @@ class Objective(nn.Module):
             loss = loss + self.perceptual * ~drop * self.seen(z - sigma / alpha * error, z)
         if self.own_path:
             T = self.net.sched.T
-            t, eta = (
-                1 + v.double() ** 2 * (T - 1),
-                (v * T % 1 < 0.5).to(z),
-            )  # the one chance that an example brings decides both
-            loss = loss + self.own_path * ~drop * self.seen(
-                self.estimate(self.on_path(eps, y_up, t, eta), y_up, t), z
-            )
+            # the one chance that an example brings decides both
+            t = 1 + v.double() ** 2 * (T - 1)
+            eta = (v * T % 1 < 0.5).to(z)
+            x_0 = self.estimate(self.on_path(eps, y_up, t, eta), y_up, t)
+            loss = loss + self.own_path * ~drop * self.seen(x_0, z)
         return loss.mean()
 
     def seen(self, x_0, z):
@@ -379,36 +353,26 @@ class Objective(nn.Module):
 
     @torch.no_grad()
     def on_path(self, x_T, y_up, t, eta, steps=20):
-        "x_t, where DDIM (η 0) or DDPM (η 1) lead from x_T by steps that get smaller; what they draw is x_T with its values in another order"
-        x, times = (
-            x_T,
-            [t + (self.net.sched.T - t) * (1 - i / steps) ** 2 for i in range(steps + 1)],
-        )
+        "x_t, where DDIM (η 0) or DDPM (η 1) lead from x_T by steps that get smaller"
+        x = x_T
+        times = [t + (self.net.sched.T - t) * (1 - i / steps) ** 2 for i in range(steps + 1)]
         for i, (s, u) in enumerate(zip(times, times[1:])):
             (alpha, sigma), (alpha_u, sigma_u) = (levels(self.net.sched, w, x) for w in (s, u))
             x_0 = self.estimate(x, y_up, s).clamp(-1, 1)
-            noise = (
-                eta.view(-1, 1, 1, 1)
-                * sigma_u
-                / sigma
-                * (1 - (alpha / alpha_u) ** 2).clamp(min=0).sqrt()
-            )
-            order = torch.randperm(
-                x_T[0].numel(), generator=torch.Generator().manual_seed(i)
-            ).to(x.device)
-            drawn = x_T.flatten(1)[:, order].view_as(
-                x
-            )  # an example needs no chance of its own for every step
-            x = (
-                alpha_u * x_0
-                + (sigma_u**2 - noise**2).clamp(min=0).sqrt() / sigma * (x - alpha * x_0)
-                + noise * drawn
-            )
+            lost = (1 - (alpha / alpha_u) ** 2).clamp(min=0).sqrt()
+            noise = eta.view(-1, 1, 1, 1) * sigma_u / sigma * lost
+            # an example needs no chance of its own for every step:
+            # what DDPM draws is x_T with its values in another order
+            chance = torch.Generator().manual_seed(i)
+            order = torch.randperm(x_T[0].numel(), generator=chance).to(x.device)
+            drawn = x_T.flatten(1)[:, order].view_as(x)
+            kept = (sigma_u**2 - noise**2).clamp(min=0).sqrt() / sigma
+            x = alpha_u * x_0 + kept * (x - alpha * x_0) + noise * drawn
         return x
 
 # %% ../nbs/08_train.ipynb #79ac09fd
 class Examples(Dataset):
-    "Training examples 0, 1, 2 …: arguments of `Objective`; number n depends on (seed, n) alone"
+    "Training examples 0, 1, 2 … for `Objective`; number n depends on (seed, n) alone"
 
     def __init__(
         self,
@@ -419,31 +383,26 @@ class Examples(Dataset):
     ):
         bad = [x for x in images if x.dtype != torch.uint8 or min(x.shape[1:]) < size]
         if bad or not images:
-            raise OdebcError(
-                f"need 8-bit images of at least {size}×{size} pixels, "
-                + (
-                    f"not {bad[0].dtype} of {bad[0].shape[2]}×{bad[0].shape[1]}"
-                    if bad
-                    else "and there are none"
-                )
-            )
+            found = "and there are none"
+            if bad:
+                found = f"not {bad[0].dtype} of {bad[0].shape[2]}×{bad[0].shape[1]}"
+            raise OdebcError(f"need 8-bit images of at least {size}×{size} pixels, {found}")
         if size % scale:
             raise OdebcError(f"the size {size} must be divisible by the scale {scale}")
-        self.images, self.size, self.scale, self.seed = images, size, scale, seed
+        self.images = images
+        self.size = size
+        self.scale = scale
+        self.seed = seed
 
     def __getitem__(self, n):
-        g = torch.Generator().manual_seed(
-            int(np.random.SeedSequence((self.seed, n)).generate_state(1)[0])
-        )
+        own = np.random.SeedSequence((self.seed, n)).generate_state(1)[0]
+        g = torch.Generator().manual_seed(int(own))
         z = from_bytes(augment(crops(self.images, 1, self.size, g), g))
         y_up = upsample(degrade(z, self.scale), self.scale)
-        return (
-            z[0],
-            y_up[0],
-            torch.rand((), generator=g),
-            torch.randn(z.shape[1:], generator=g),
-            torch.rand((), generator=g) < 0.1,
-        )
+        v = torch.rand((), generator=g)
+        eps = torch.randn(z.shape[1:], generator=g)
+        drop = torch.rand((), generator=g) < 0.1
+        return z[0], y_up[0], v, eps, drop
 
 
 def residual_std(
@@ -451,14 +410,12 @@ def residual_std(
     n: int = 1024,  # how many are looked at
 ) -> tuple[float, float]:  # s and s_no_y of `UNet`
     "Standard deviation of z − y_up, and root mean square of z, over the training data"
-    squares = (
-        sum(
-            torch.stack([(z - y_up).square().mean(), z.square().mean()]).double()
-            for z, y_up, *_ in (examples[i] for i in range(n))
-        )
-        / n
-    )
-    return tuple(round(s, 3) for s in squares.sqrt().tolist())
+    squares = 0
+    for i in range(n):
+        z, y_up, *_ = examples[i]
+        pair = torch.stack([(z - y_up).square().mean(), z.square().mean()])
+        squares = squares + pair.double()
+    return tuple(round(s, 3) for s in (squares / n).sqrt().tolist())
 
 # %% ../nbs/08_train.ipynb #cb519bc0
 @dataclass
@@ -485,20 +442,19 @@ def trapezoid(
     cooldown: float = 0.25,  # share of the steps for the fall
 ) -> float:  # factor of the learning rate, 0 … 1
     "Warm-up, plateau, cool-down"
-    return min(
-        1, (step + 1) / max(warmup * steps, 1), (steps - step) / max(cooldown * steps, 1)
-    )
+    rise = (step + 1) / max(warmup * steps, 1)
+    fall = (steps - step) / max(cooldown * steps, 1)
+    return min(1, rise, fall)
 
 # %% ../nbs/08_train.ipynb #8b577416
 @contextmanager
 def interrupts():
-    "A list that gets an entry for every interrupt, in place of a KeyboardInterrupt amid a step"
-    asked, main = [], threading.current_thread() is threading.main_thread()
-    caught = [
-        s
-        for s in (signal.SIGINT, signal.SIGTERM)
-        if main and signal.getsignal(s) is signal.default_int_handler
-    ]
+    "A list that gets an entry for every interrupt, and no KeyboardInterrupt amid a step"
+    asked = []
+    main = threading.current_thread() is threading.main_thread()
+    ours = signal.default_int_handler
+    both = (signal.SIGINT, signal.SIGTERM) if main else ()
+    caught = [s for s in both if signal.getsignal(s) is ours]
     for s in caught:
         signal.signal(s, lambda number, frame: asked.append(number))
     try:
@@ -509,7 +465,7 @@ def interrupts():
 
 
 class Run:
-    "A training run that can be stopped and resumed exactly; iterating over it trains and yields the losses"
+    "A training run that can be stopped and resumed exactly; to iterate over it is to train"
 
     def __init__(
         self,
@@ -518,43 +474,37 @@ class Run:
         recipe: Recipe = Recipe(),  # steps, batch size …
         start: dict | None = None,  # record of the model whose weights the network has
     ):
-        r, self.start, self.recipe, self.net, self.examples = (
-            recipe,
-            start,
-            recipe,
-            net.requires_grad_(True).to(memory_format=torch.channels_last),
-            Examples(images, recipe.size, recipe.scale, recipe.seed),
-        )
-        from accelerate import (
-            Accelerator,
-            DataLoaderConfiguration,
-        )  # slow to import: only where it is used
+        # slow to import: only where it is used
+        from accelerate import Accelerator, DataLoaderConfiguration
 
+        r = recipe
+        self.start = start
+        self.recipe = recipe
+        self.net = net.requires_grad_(True).to(memory_format=torch.channels_last)
+        self.examples = Examples(images, r.size, r.scale, r.seed)
         self.accelerator = Accelerator(
             cpu=not torch.cuda.is_available(),
             dataloader_config=DataLoaderConfiguration(split_batches=True),
         )
-        if r.batch % self.accelerator.num_processes:
+        processes = self.accelerator.num_processes
+        if r.batch % processes:
             raise OdebcError(
-                f"a batch of {r.batch} cannot be shared between {self.accelerator.num_processes} processes"
+                f"a batch of {r.batch} cannot be shared between {processes} processes"
             )
-        self.objective, self.optimizer = self.accelerator.prepare(
-            Objective(net, r.relative, r.perceptual, r.own_path),
-            torch.optim.AdamW(net.parameters(), lr=r.lr, weight_decay=1e-4),
-        )
+        objective = Objective(net, r.relative, r.perceptual, r.own_path)
+        optimizer = torch.optim.AdamW(net.parameters(), lr=r.lr, weight_decay=1e-4)
+        self.objective, self.optimizer = self.accelerator.prepare(objective, optimizer)
         self.ema = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(r.decay))
-        self.losses, self.seconds = [], 0.0
+        self.losses = []
+        self.seconds = 0.0
 
     def __iter__(self):
-        r, device = self.recipe, self.accelerator.device
-        numbers, workers = (
-            range(len(self.losses) * r.batch, r.steps * r.batch),
-            0 if device.type == 'cpu' else min(os.cpu_count(), 12),
-        )
+        r = self.recipe
+        numbers = range(len(self.losses) * r.batch, r.steps * r.batch)
+        workers = 0 if self.accelerator.device.type == 'cpu' else min(os.cpu_count(), 12)
         start = time.monotonic()
-        for batch in self.accelerator.prepare(
-            DataLoader(self.examples, r.batch, sampler=numbers, num_workers=workers)
-        ):
+        loader = DataLoader(self.examples, r.batch, sampler=numbers, num_workers=workers)
+        for batch in self.accelerator.prepare(loader):
             self.losses.append(self.step(batch))
             self.seconds += time.monotonic() - start
             yield self.losses[-1]
@@ -564,22 +514,20 @@ class Run:
         self,
         batch: tuple,  # arguments of `Objective`
     ) -> float:  # loss
-        "One step of training; ValueError where loss or gradient is not finite, with the weights untouched"
+        "One step of training; ValueError, and no step, where loss or gradient is not finite"
         for group in self.optimizer.param_groups:
             group['lr'] = self.recipe.lr * trapezoid(len(self.losses), self.recipe.steps)
-        with torch.autocast(
-            self.accelerator.device.type, torch.bfloat16, enabled=self.recipe.bf16
-        ):
+        device = self.accelerator.device.type
+        with torch.autocast(device, torch.bfloat16, enabled=self.recipe.bf16):
             loss = self.objective(*batch)
         self.optimizer.zero_grad()
         self.accelerator.backward(loss)
-        norm, loss = (
-            self.accelerator.clip_grad_norm_(self.net.parameters(), 1.0),
-            self.accelerator.reduce(loss.detach(), 'mean').item(),
-        )
+        norm = self.accelerator.clip_grad_norm_(self.net.parameters(), 1.0)
+        loss = self.accelerator.reduce(loss.detach(), 'mean').item()
         if not math.isfinite(loss + norm):
             raise OdebcError(
-                f"loss {loss} and gradient {norm:.3g} at step {len(self.losses)}: lower the learning rate; the last checkpoint is still good"
+                f"loss {loss} and gradient {norm:.3g} at step {len(self.losses)}: "
+                f"lower the learning rate; the last checkpoint is still good"
             )
         self.optimizer.step()
         self.ema.update_parameters(self.net)
@@ -589,32 +537,27 @@ class Run:
     def task(self) -> dict:
         "What a run must have in common with the checkpoint that it resumes"
         images = self.examples.images
-        return (
-            asdict(self.recipe)
-            | self.net.config
-            | {
-                'number of photographs': len(images),
-                'number of their pixels': sum(image[0].numel() for image in images),
-            }
-        )
+        photographs = {
+            'number of photographs': len(images),
+            'number of their pixels': sum(image[0].numel() for image in images),
+        }
+        return asdict(self.recipe) | self.net.config | photographs
 
     def save(
         self,
         path: str | Path,  # of the checkpoint
     ):
         "Write all that changes during the run"
-        state, buffer = (
-            dict(
-                net=self.net.state_dict(),
-                ema=self.ema.state_dict(),
-                optimizer=self.optimizer.state_dict(),
-                losses=self.losses,
-                seconds=self.seconds,
-                task=self.task,
-                start=self.start,
-            ),
-            io.BytesIO(),
+        state = dict(
+            net=self.net.state_dict(),
+            ema=self.ema.state_dict(),
+            optimizer=self.optimizer.state_dict(),
+            losses=self.losses,
+            seconds=self.seconds,
+            task=self.task,
+            start=self.start,
         )
+        buffer = io.BytesIO()
         torch.save(state, buffer)
         write_atomically(path, buffer.getvalue())
 
@@ -623,12 +566,12 @@ class Run:
         path: str | Path,  # written by `save`
     ):
         "Go on where the checkpoint was written; steps, learning rate and precision may differ"
-        free, mine = ('steps', 'lr', 'bf16'), self.task
+        free = 'steps', 'lr', 'bf16'
+        mine = self.task
         try:
             state = torch.load(path, weights_only=True, map_location='cpu')
-            was = (
-                asdict(Recipe()) | state['task']
-            )  # a checkpoint may be older than the newest field
+            # a checkpoint may be older than the newest field
+            was = asdict(Recipe()) | state['task']
             differ = [k for k in mine if k not in free and mine[k] != was.get(k)]
             if differ:
                 raise OdebcError(
@@ -638,14 +581,13 @@ class Run:
                 raise OdebcError("it began from other weights")
             for part in ('net', 'ema', 'optimizer'):
                 getattr(self, part).load_state_dict(state[part])
-            self.losses, self.seconds, self.start = (
-                state['losses'],
-                state['seconds'],
-                state['start'],
-            )
+            self.losses = state['losses']
+            self.seconds = state['seconds']
+            self.start = state['start']
         except Exception as e:
+            why = ' '.join(str(e).split())[:200]
             raise OdebcError(
-                f"cannot resume from {path}, it is damaged or of another run: {' '.join(str(e).split())[:200]}"
+                f"cannot resume from {path}, it is damaged or of another run: {why}"
             ) from None
         return self
 
@@ -654,17 +596,17 @@ class Run:
         data: str = '',  # what the images were
     ) -> SR3:  # the averaged network with its record
         "The result so far"
-        r, n, device = self.recipe, len(self.losses), self.accelerator.device
+        r = self.recipe
+        n = len(self.losses)
         every = max(n // 200, 1)
+        starts = range(0, n - every + 1, every)
         curve = [
-            [i + every, round(sum(self.losses[i : i + every]) / every, 5)]
-            for i in range(0, n - every + 1, every)
+            [i + every, round(sum(self.losses[i : i + every]) / every, 5)] for i in starts
         ]
-        hardware = (
-            torch.cuda.get_device_name(device)
-            if device.type == 'cuda'
-            else f'{platform.machine()} CPU, {torch.get_num_threads()} threads'
-        )
+        device = self.accelerator.device
+        hardware = f'{platform.machine()} CPU, {torch.get_num_threads()} threads'
+        if device.type == 'cuda':
+            hardware = torch.cuda.get_device_name(device)
         record = dict(
             data=data,
             images=len(self.examples.images),
@@ -700,26 +642,15 @@ class Run:
         minutes: float = 5,  # between checkpoints
     ) -> SR3:  # the trained model
         "Train to the last step with a progress bar; what is done is kept when interrupted"
-        folder, r, main, saved = (
-            Path(folder),
-            self.recipe,
-            self.accelerator.is_main_process,
-            time.monotonic(),
-        )
+        folder = Path(folder)
+        main = self.accelerator.is_main_process
+        saved = time.monotonic()
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
         if (folder / CHECKPOINT).exists():
             self.resume(folder / CHECKPOINT)
-        with (
-            interrupts() as asked,
-            Bar(
-                total=r.steps,
-                initial=len(self.losses),
-                desc='train',
-                unit='step',
-                disable=not main,
-            ) as bar,
-        ):
+        steps = dict(total=self.recipe.steps, initial=len(self.losses), unit='step')
+        with interrupts() as asked, Bar(**steps, desc='train', disable=not main) as bar:
             for loss in self:
                 bar.set_postfix(loss=f'{loss:.4f}', refresh=False)
                 bar.update()
@@ -734,7 +665,8 @@ class Run:
                     self.keep(folder, data)
                     saved = time.monotonic()
         self.keep(folder, data)
-        self.accelerator.wait_for_everyone()  # when one process ends, the launcher ends the others: not while the main one writes
+        # when one process ends, the launcher ends the others: not while the main one writes
+        self.accelerator.wait_for_everyone()
         if asked:
             raise KeyboardInterrupt
         return self.model(data)
@@ -744,22 +676,20 @@ class Run:
         folder: Path,  # of log.csv
     ):
         "Add a line to the log: the last 50 steps"
-        n, path, head = len(self.losses), folder / 'log.csv', 'step,samples,minutes,loss'
+        n = len(self.losses)
+        path = folder / 'log.csv'
         rows = path.read_text(encoding='utf8').splitlines()[1:] if path.exists() else []
-        before = [
-            row for row in rows if row.split(',')[0].isdecimal() and int(row.split(',')[0]) < n
-        ]  # what came after the checkpoint is trained anew
-        write_atomically(
-            path,
-            '\n'.join(
-                [
-                    head,
-                    *before,
-                    f'{n},{n * self.recipe.batch},{self.seconds / 60:.2f},{sum(self.losses[-50:]) / 50:.5f}',
-                    '',
-                ]
-            ).encode(),
-        )
+
+        def came_before(row):
+            step = row.split(',')[0]
+            return step.isdecimal() and int(step) < n
+
+        # what came after the checkpoint is trained anew
+        before = filter(came_before, rows)
+        loss = sum(self.losses[-50:]) / 50
+        row = f'{n},{n * self.recipe.batch},{self.seconds / 60:.2f},{loss:.5f}'
+        lines = ['step,samples,minutes,loss', *before, row, '']
+        write_atomically(path, '\n'.join(lines).encode())
 
 # %% ../nbs/08_train.ipynb #cf255c6c
 CONFIGS = {  # name -> network, made with the measured s and s_no_y, and recipe
@@ -781,9 +711,8 @@ def began_in_bf16(
 ) -> bool | None:  # None: it cannot be read, and `Run.resume` says why
     "Whether the run that wrote a checkpoint computed in bfloat16"
     try:
-        return torch.load(path, weights_only=True, map_location='cpu', mmap=True)['task'].get(
-            'bf16', False
-        )
+        state = torch.load(path, weights_only=True, map_location='cpu', mmap=True)
+        return state['task'].get('bf16', False)
     except Exception:
         return None
 
@@ -797,7 +726,8 @@ def configured(
     "A run by the name of its configuration"
     if name not in CONFIGS:
         raise OdebcError(f"unknown configuration {name!r}, known are {', '.join(CONFIGS)}")
-    make, recipe = CONFIGS[name][0], replace(CONFIGS[name][1], **changes)
+    make, recipe = CONFIGS[name]
+    recipe = replace(recipe, **changes)
     torch.manual_seed(recipe.seed)
     net = make(*residual_std(Examples(images, recipe.size, recipe.scale, recipe.seed)))
     if start:
@@ -811,45 +741,33 @@ def watch(
     seconds: float = 20,  # to train
     every: float = 4,  # seconds between two pictures
 ):
-    "Train in a notebook, with a live curve and samples (DDIM-10 with the weights of the moment, from one x_T)"
+    "Train in a notebook, with a live curve and samples by DDIM-10 from one x_T"
     import matplotlib.pyplot as plt
     from IPython.display import display
     from odebc.data import to_image
 
-    y, x_T = (
-        degrade(z, run.recipe.scale),
-        torch.randn(1, *z.shape[1:], generator=torch.Generator().manual_seed(0)),
-    )
+    scale = run.recipe.scale
+    y = degrade(z, scale)
+    x_T = torch.randn(1, *z.shape[1:], generator=torch.Generator().manual_seed(0))
     fig, axes = plt.subplots(1, 2, figsize=(8, 2.6), layout='constrained', width_ratios=(1, 2))
     plt.close(fig)
-    shown, start, last = display(fig, display_id=True), time.monotonic(), 0.0
+    shown = display(fig, display_id=True)
+    start, last = time.monotonic(), 0.0
     for _ in run:
         now = time.monotonic() - start
         if now - last < every and now < seconds:
             continue
         with torch.no_grad():
-            x_0 = SR3(run.net, run.recipe.scale).h(x_T, y, 'DDIM-10').cpu()
+            x_0 = SR3(run.net, scale).h(x_T, y, 'DDIM-10').cpu()
         for ax in axes:
             ax.clear()
         axes[0].plot(range(1, len(run.losses) + 1), run.losses, lw=0.8)
-        axes[0].set(
-            xlabel='step',
-            ylabel='loss',
-            xscale='log',
-            yscale='linear' if run.recipe.relative else 'log',
-        )
-        axes[1].imshow(
-            to_image(
-                torch.cat(
-                    [torch.cat([*p], -1) for p in (upsample(y, run.recipe.scale), x_0, z)], -2
-                )
-            )
-        )
-        axes[1].set(
-            xticks=[],
-            yticks=[],
-            title=f'bicubic, $h(x_T, y)$, $z$ after {len(run.losses)} steps',
-        )
+        yscale = 'linear' if run.recipe.relative else 'log'
+        axes[0].set(xlabel='step', ylabel='loss', xscale='log', yscale=yscale)
+        rows = [torch.cat([*pictures], -1) for pictures in (upsample(y, scale), x_0, z)]
+        axes[1].imshow(to_image(torch.cat(rows, -2)))
+        title = f'bicubic, $h(x_T, y)$, $z$ after {len(run.losses)} steps'
+        axes[1].set(xticks=[], yticks=[], title=title)
         shown.update(fig)
         last = now
         if now > seconds:

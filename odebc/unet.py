@@ -22,11 +22,11 @@ def time_embedding(
     "Sinusoidal embedding of time (Vaswani et al., 2017)"
     if dim % 2:
         raise OdebcError(
-            f"the embedding has a cosine and a sine for each wave: its length must be even, not {dim}"
+            f"the embedding has a cosine and a sine for each wave: "
+            f"its length must be even, not {dim}"
         )
-    freqs = torch.exp(
-        -math.log(max_period) * torch.arange(dim // 2, device=t.device) / (dim // 2)
-    )
+    n = dim // 2
+    freqs = torch.exp(-math.log(max_period) * torch.arange(n, device=t.device) / n)
     angles = t[:, None].float() * freqs
     return torch.cat([angles.cos(), angles.sin()], -1)
 
@@ -39,7 +39,7 @@ def zero(module: nn.Module) -> nn.Module:
 
 
 class ResBlock(nn.Module):
-    "Residual block with scale-shift time embedding; `resize` makes it BigGAN's up or down block"
+    "Residual block, scaled and shifted by time; `resize` makes it BigGAN's up or down block"
 
     def __init__(
         self,
@@ -50,14 +50,10 @@ class ResBlock(nn.Module):
         resize: nn.Module | None = None,  # AvgPool2d, Upsample or nothing
     ):
         super().__init__()
-        self.norm1, self.conv1 = (
-            nn.GroupNorm(groups, c_in),
-            nn.Conv2d(c_in, c_out, 3, padding=1),
-        )
-        self.norm2, self.conv2 = (
-            nn.GroupNorm(groups, c_out),
-            zero(nn.Conv2d(c_out, c_out, 3, padding=1)),
-        )
+        self.norm1 = nn.GroupNorm(groups, c_in)
+        self.conv1 = nn.Conv2d(c_in, c_out, 3, padding=1)
+        self.norm2 = nn.GroupNorm(groups, c_out)
+        self.conv2 = zero(nn.Conv2d(c_out, c_out, 3, padding=1))
         self.scale_shift = nn.Linear(emb, 2 * c_out)
         self.shortcut = nn.Conv2d(c_in, c_out, 1) if c_in != c_out else nn.Identity()
         self.resize = resize or nn.Identity()
@@ -81,20 +77,15 @@ class Attention(nn.Module):
         super().__init__()
         if channels % heads:
             raise OdebcError(f"{channels} channels are not divisible by {heads} heads")
-        self.heads, self.norm = heads, nn.GroupNorm(groups, channels)
-        self.qkv, self.out = (
-            nn.Conv2d(channels, 3 * channels, 1),
-            zero(nn.Conv2d(channels, channels, 1)),
-        )
+        self.heads = heads
+        self.norm = nn.GroupNorm(groups, channels)
+        self.qkv = nn.Conv2d(channels, 3 * channels, 1)
+        self.out = zero(nn.Conv2d(channels, channels, 1))
 
     def forward(self, x, emb=None):
         b, c, h, w = x.shape
-        q, k, v = (
-            self.qkv(self.norm(x))
-            .reshape(b, 3, self.heads, c // self.heads, h * w)
-            .transpose(-1, -2)
-            .unbind(1)
-        )  # each (b, heads, hw, c/heads)
+        maps = self.qkv(self.norm(x)).reshape(b, 3, self.heads, c // self.heads, h * w)
+        q, k, v = maps.transpose(-1, -2).unbind(1)  # each (b, heads, hw, c/heads)
         a = F.scaled_dot_product_attention(q, k, v)
         return x + self.out(a.transpose(-1, -2).reshape(b, c, h, w))
 
@@ -114,11 +105,8 @@ class Stage(nn.Module):
 
 def check_layout(channels, mults, attention, heads, groups, unshuffle):
     "Refuse what cannot be built"
-    odd = [
-        c
-        for c in (channels, *(m * channels for m in mults))
-        if c < 1 or c % groups or c % heads
-    ]
+    widths = channels, *(m * channels for m in mults)
+    odd = [c for c in widths if c < 1 or c % groups or c % heads]
     if odd:
         raise OdebcError(
             f"{odd[0]} channels are not divisible by {groups} groups and {heads} heads"
@@ -138,8 +126,8 @@ class Backbone(nn.Module):
         self,
         channels: int,  # of the finest level
         mults: list,  # channel multiplier of each level, finest first
-        blocks: int = 2,  # residual blocks per level on the way down (one more on the way up)
-        attention: list = (),  # levels with attention, 0 is the finest; the middle always has it
+        blocks: int = 2,  # residual blocks per level on the way down, one more on that up
+        attention: list = (),  # levels with attention, 0 is the finest; the middle has it, too
         heads: int = 4,  # of attention
         groups: int = 32,  # of the normalisation
         unshuffle: int = 1,  # pixels folded into channels, per side
@@ -161,14 +149,17 @@ class Backbone(nn.Module):
             return ResBlock(c_in, c_out, emb, groups, **kw)
 
         def level(i, c_in, c_out):
-            return [res(c_in, c_out)] + (
-                [Attention(c_out, heads, groups)] if i in attention else []
-            )
+            layers = [res(c_in, c_out)]
+            if i in attention:
+                layers.append(Attention(c_out, heads, groups))
+            return layers
 
         self.embed = nn.Sequential(nn.Linear(channels, emb), nn.SiLU(), nn.Linear(emb, emb))
         self.no_y = nn.Parameter(torch.zeros(emb))
         self.first = nn.Conv2d(6 * unshuffle**2, channels, 3, padding=1)
-        c, skips, down, up = channels, [channels], [], []
+        c = channels
+        skips = [channels]
+        down, up = [], []
         for i, m in enumerate(mults):
             for _ in range(blocks):
                 down.append(Stage(*level(i, c, m * channels)))
@@ -182,22 +173,12 @@ class Backbone(nn.Module):
             for j in range(blocks + 1):
                 stage = level(i, c + skips.pop(), m * channels)
                 c = m * channels
-                up.insert(
-                    0,
-                    Stage(
-                        *stage,
-                        *(
-                            [res(c, c, resize=nn.Upsample(scale_factor=2))]
-                            if i and j == blocks
-                            else []
-                        ),
-                    ),
-                )
+                if i and j == blocks:
+                    stage.append(res(c, c, resize=nn.Upsample(scale_factor=2)))
+                up.insert(0, Stage(*stage))
         self.down, self.up = nn.ModuleList(down), nn.ModuleList(up)
-        self.norm, self.last = (
-            nn.GroupNorm(groups, c),
-            zero(nn.Conv2d(c, 3 * unshuffle**2, 3, padding=1)),
-        )
+        self.norm = nn.GroupNorm(groups, c)
+        self.last = zero(nn.Conv2d(c, 3 * unshuffle**2, 3, padding=1))
 
     def forward(
         self,
@@ -207,9 +188,8 @@ class Backbone(nn.Module):
         drop: Tensor,  # (B,), 1. where the condition is dropped, 0. where not
     ) -> Tensor:  # (B, 3, H, W)
         u = self.config['unshuffle']
-        emb = (
-            self.embed(time_embedding(t, self.config['channels'])) + drop[:, None] * self.no_y
-        )
+        waves = time_embedding(t, self.config['channels'])
+        emb = self.embed(waves) + drop[:, None] * self.no_y
         h = self.first(F.pixel_unshuffle(torch.cat([x, y_up], 1), u))
         hs = [h]
         for stage in self.down:
@@ -222,12 +202,12 @@ class Backbone(nn.Module):
 
 # %% ../nbs/07_unet.ipynb #680048c7
 class UNet(nn.Module):
-    "SR3's noise estimate ε_θ(x_t, y, t): plain, or as a correction to that of a Gaussian residual z − y_up ~ N(0, s²)"
+    "SR3's noise estimate ε_θ(x_t, y, t): plain, or that of z − y_up ~ N(0, s²), corrected"
 
     def __init__(
         self,
         s: float | None = None,  # standard deviation of z − y_up; None: plain SR3
-        s_no_y: float = 0.5,  # root mean square of z, in place of s where the condition is dropped
+        s_no_y: float = 0.5,  # root mean square of z: s where the condition is dropped
         schedule: str = 'linear',  # or "cosine": at what time which noise comes
         **layout,  # of the Backbone
     ):
@@ -238,12 +218,10 @@ class UNet(nn.Module):
             )
         if schedule not in ('linear', 'cosine'):
             raise OdebcError(f"the schedule must be linear or cosine, not {schedule!r}")
-        self.F, self.s, self.s_no_y, self.sched = (
-            Backbone(**layout),
-            s,
-            s_no_y,
-            getattr(Schedule, schedule)(),
-        )
+        self.F = Backbone(**layout)
+        self.s = s
+        self.s_no_y = s_no_y
+        self.sched = getattr(Schedule, schedule)()
         self.config = dict(s=s, s_no_y=s_no_y, schedule=schedule) | self.F.config
         self.multiple = self.F.config['unshuffle'] * 2 ** (len(self.F.config['mults']) - 1)
 
@@ -259,39 +237,38 @@ class UNet(nn.Module):
         t = torch.as_tensor(t, device=x_t.device)
         if t.shape not in ((), (1,), (len(x_t),)):
             raise OdebcError(
-                f"t must be one time or one for each of the {len(x_t)} images, not of shape {tuple(t.shape)}"
+                f"t must be one time or one for each of the {len(x_t)} images, "
+                f"not of shape {tuple(t.shape)}"
             )
         self.sched.alpha(t)  # complains of a time outside [0, T]
         t = t.expand(len(x_t))
         if y_up is None:
-            y_up, drop = torch.zeros_like(x_t), torch.ones(len(x_t), device=x_t.device)
+            y_up = torch.zeros_like(x_t)
+            drop = torch.ones(len(x_t), device=x_t.device)
         drop = torch.zeros_like(t, dtype=x_t.dtype) if drop is None else drop.to(x_t)
         y_up = y_up * (1 - drop).view(-1, 1, 1, 1)
-        return (
-            self.F(x_t, y_up, self.clock(t), drop)
-            if self.s is None
-            else self.corrected(x_t, y_up, t, drop)
-        )
+        if self.s is None:
+            return self.F(x_t, y_up, self.clock(t), drop)
+        return self.corrected(x_t, y_up, t, drop)
 
     def corrected(self, x_t, y_up, t, drop):
         "The exact estimate of a Gaussian residual, corrected by F"
-        alpha, sigma, spread, s = (
-            v.to(x_t).view(-1, 1, 1, 1)
-            for v in (
-                self.sched.alpha(t),
-                self.sched.sigma(t),
-                self.spread(t, drop),
-                self.std(drop),
-            )
+        numbers = (
+            self.sched.alpha(t),
+            self.sched.sigma(t),
+            self.spread(t, drop),
+            self.std(drop),
         )
-        u, d = x_t - alpha * y_up, (alpha * s) ** 2 + sigma**2
+        alpha, sigma, spread, s = (v.to(x_t).view(-1, 1, 1, 1) for v in numbers)
+        u = x_t - alpha * y_up
+        d = (alpha * s) ** 2 + sigma**2
         return sigma / d * u + spread * self.F(u / d.sqrt(), y_up, self.clock(t), drop)
 
     def clock(
         self,
         t: Tensor,  # times of the network's own schedule, (B,)
     ) -> Tensor:  # (B,)
-        "The times at which the linear schedule has the same λ: how F is told how noisy x_t is, whatever the schedule"
+        "The times at which the linear schedule has the same λ: they tell F how noisy x_t is"
         if self.sched.name == 'linear':
             return t
         linear = Schedule.linear()
@@ -312,17 +289,16 @@ class UNet(nn.Module):
         "What is unknown of the noise: its standard deviation given x_t, α s/√d"
         if self.s is None:
             return torch.ones_like(drop)
-        signal, sigma = (
-            self.sched.alpha(t).to(drop) * self.std(drop),
-            self.sched.sigma(t).to(drop),
-        )
+        signal = self.sched.alpha(t).to(drop) * self.std(drop)
+        sigma = self.sched.sigma(t).to(drop)
         return signal / (signal**2 + sigma**2).sqrt()
 
     def check(self, x_t, y_up):
         "Refuse shapes that the levels do not divide or that do not match"
         if x_t.ndim != 4 or x_t.shape[1] != 3 or any(n % self.multiple for n in x_t.shape[2:]):
             raise OdebcError(
-                f"x_t must be (B, 3, H, W) with sides divisible by {self.multiple}, not {tuple(x_t.shape)}"
+                f"x_t must be (B, 3, H, W) with sides divisible by {self.multiple}, "
+                f"not {tuple(x_t.shape)}"
             )
         if y_up is not None and y_up.shape != x_t.shape:
             raise OdebcError(
@@ -338,7 +314,8 @@ class UNet(nn.Module):
         misfit = [k for k in given if k not in own or own[k].shape != given[k].shape]
         if misfit:
             raise OdebcError(
-                f"cannot start from that network: {len(misfit)} of its {len(given)} tensors do not fit, {misfit[0]} first"
+                f"cannot start from that network: {len(misfit)} of its {len(given)} tensors "
+                f"do not fit, {misfit[0]} first"
             )
         self.load_state_dict(given, strict=False)
 
@@ -371,7 +348,8 @@ class UNet(nn.Module):
         s: float | None = 0.13,  # standard deviation of z − y_up, None: plain SR3
         s_no_y: float = 0.5,  # root mean square of z
     ):
-        "For 64 → 256: `small` with one more level, 6.3 M parameters; attention at 32 and 16, as in Table 3; the cosine schedule"
+        "For 64 → 256: `small` with one more level, 6.3 M parameters, and the cosine schedule"
+        # attention at 32 and 16, as in Table 3
         return cls(
             s,
             s_no_y,

@@ -65,10 +65,9 @@ class Cache:
         "Read one file"
         try:
             with safe_open(path, 'pt') as f:
-                scores, facts = (
-                    {name: f.get_tensor(name).double() for name in ('LPIPS', 'DSSIM', 'MSE')},
-                    f.metadata(),
-                )
+                names = 'LPIPS', 'DSSIM', 'MSE'
+                scores = {name: f.get_tensor(name).double() for name in names}
+                facts = f.metadata()
             return cls(
                 facts['sampler'],
                 scores,
@@ -99,16 +98,18 @@ class Cache:
     ) -> str:  # empty if there is none
         "Whether the scores are those of this network"
         mine = model.solution_map(self.sampler).meta['weights']
+        if mine == self.weights:
+            return ''
         return (
-            ''
-            if mine == self.weights
-            else f"The cached scores for {self.sampler} were made with another network ({self.weights}) than the one loaded ({mine}): pictures and numbers do not belong together. Run tools/explore_cache.py to renew them."
+            f"The cached scores for {self.sampler} were made with another network "
+            f"({self.weights}) than the one loaded ({mine}): pictures and numbers do not "
+            "belong together. Run tools/explore_cache.py to renew them."
         )
 
     def images(
         self,
         model: SR3,  # for size and scale
-        accept: bool = False,  # also photographs that are not the ones that were scored, pixel by pixel
+        accept: bool = False,  # also photographs that are not those scored, pixel by pixel
     ) -> tuple:  # z and y of the references, z and y of the unseen pairs
         "The pairs that were scored"
         U = self.scores['LPIPS'].shape[1] - self.R
@@ -140,11 +141,9 @@ def order(
     seed: int,  # 0: as they are
 ) -> Tensor:  # (n,)
     "0 … n − 1, shuffled"
-    return (
-        torch.randperm(n, generator=torch.Generator().manual_seed(seed))
-        if seed
-        else torch.arange(n)
-    )
+    if not seed:
+        return torch.arange(n)
+    return torch.randperm(n, generator=torch.Generator().manual_seed(seed))
 
 
 class Choice(NamedTuple):
@@ -174,7 +173,7 @@ def all_winners(
     D: Tensor,  # (n, m) scores
     rows: Tensor,  # (B, K) candidates
     columns: Tensor,  # (B, R) pairs
-) -> Tensor:  # (B, K, R): candidate that wins among the first k of rows[b], judged on the first r of columns[b]
+) -> Tensor:  # (B, K, R): who wins among the first k of rows[b] on the first r of columns[b]
     "Eq. 20 for every number of candidates and pairs"
     best = D[rows[:, :, None], columns[:, None]].cumsum(2).cummin(1).indices
     return rows[:, :, None].expand_as(best).gather(1, best)
@@ -219,9 +218,8 @@ def figure(
     **grid,  # of Figure.subplots
 ) -> tuple['Figure', np.ndarray]:  # matplotlib's figure, and axes
     "An empty figure that no window or notebook knows"
-    from matplotlib.backends.backend_agg import (
-        FigureCanvasAgg,
-    )  # slow to import: only where something is drawn
+    # slow to import: only where something is drawn
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     fig = Figure(size, dpi=100, layout='constrained')
@@ -276,29 +274,23 @@ class SearchFigure:
         shape: tuple,  # of x_T
         seed: int = 0,  # of the candidates
     ):
-        self.view, self.shape, self.seed = outlook(D, D_new), shape, seed
+        self.view = outlook(D, D_new)
+        self.shape = shape
+        self.seed = seed
         self.fig, self.axes = figure((8.8, 2.3), ncols=4, width_ratios=(1.1, 1, 1, 0.75))
-        histogram, *curves, noise = self.axes
-        self.bars, self.chosen = (
-            histogram.stairs([1], [0, 1], fill=True, color=BLUE, alpha=0.6),
-            histogram.axvline(0, c=ORANGE, lw=2),
-        )
+        histogram, over_R, over_K, noise = self.axes
+        self.bars = histogram.stairs([1], [0, 1], fill=True, color=BLUE, alpha=0.6)
+        self.chosen = histogram.axvline(0, c=ORANGE, lw=2)
         histogram.set(xlabel=f'mean {name} on $R$ pairs', ylabel='candidates', yticks=[])
-        self.curves = [
-            self.curve(ax, symbol, n)
-            for ax, symbol, n in zip(curves, 'RK', (D.shape[1], len(D)))
-        ]
-        self.low, self.high = (
-            v.item()
-            for v in torch.lerp(
-                self.view.low.min(), self.view.high.max(), torch.tensor([-0.15, 1.15]).double()
-            )
-        )
-        for ax in curves:
+        self.curves = [self.curve(over_R, 'R', D.shape[1]), self.curve(over_K, 'K', len(D))]
+        ends = torch.tensor([-0.15, 1.15]).double()
+        limits = torch.lerp(self.view.low.min(), self.view.high.max(), ends)
+        self.low, self.high = limits.tolist()
+        for ax in (over_R, over_K):
             ax.axhline(D_new.mean(), c='k', lw=1, ls='--')
             ax.set(ylim=(self.low, self.high))
-        curves[0].set_ylabel(f'{name} on unseen pairs')
-        curves[1].set_yticklabels([])
+        over_R.set_ylabel(f'{name} on unseen pairs')
+        over_K.set_yticklabels([])
         self.noise = noise.imshow(noise_image(torch.zeros(shape)))
         noise.set(xticks=[], yticks=[])
 
@@ -325,18 +317,14 @@ class SearchFigure:
         histogram = self.axes[0]
         self.bars.set_data(heights, edges)
         self.chosen.set_xdata([choice.score] * 2)
-        histogram.set(
-            xlim=(edges[0] - 0.02 * (edges[-1] - edges[0]), edges[-1]),
-            ylim=(0, 1.05 * heights.max()),
-        )
-        for (band, line, point), n, at in zip(
-            self.curves, (R, K), ((K - 1, slice(None)), (slice(None), R - 1))
-        ):
+        left = edges[0] - 0.02 * (edges[-1] - edges[0])
+        histogram.set(xlim=(left, edges[-1]), ylim=(0, 1.05 * heights.max()))
+        places = (K - 1, slice(None)), (slice(None), R - 1)
+        for (band, line, point), n, at in zip(self.curves, (R, K), places):
             mean, low, high = (v[at].numpy() for v in self.view[1:])
             x = np.arange(1, len(mean) + 1)
-            band.set_verts(
-                [np.concatenate([np.stack([x, low], 1), np.stack([x, high], 1)[::-1]])]
-            )
+            there, back = np.stack([x, low], 1), np.stack([x, high], 1)[::-1]
+            band.set_verts([np.concatenate([there, back])])
             line.set_data(x, mean)
             point.set_data([n], [min(max(choice.unseen, self.low), self.high)])
         self.axes[1].set_title(f'$K$ = {K}', fontsize=9)
@@ -346,9 +334,8 @@ class SearchFigure:
         return self.fig
 
 # %% ../nbs/11_views.ipynb #11e0a019
-judge = cache(
-    best_distance
-)  # without network it takes a while to know that LPIPS cannot be had
+# without network it takes a while to know that LPIPS cannot be had
+judge = cache(best_distance)
 DISTANCES = dict(
     LPIPS=lambda: judge()[1],
     DSSIM=lambda: dssim,
@@ -383,10 +370,9 @@ def strip(
     texts: dict[str, list[str]],  # of `captions`
 ) -> 'Figure':
     "Images side by side"
-    n = len(columns['LR'])
-    fig, axes = figure(
-        (1.12 * len(columns), 1.3 * n + 0.25), nrows=n, ncols=len(columns), squeeze=False
-    )
+    n, m = len(columns['LR']), len(columns)
+    size = 1.12 * m, 1.3 * n + 0.25
+    fig, axes = figure(size, nrows=n, ncols=m, squeeze=False)
     for column, (title, images) in zip(axes.T, columns.items()):
         column[0].set_title(title, fontsize=9)
         for ax, image, text in zip(column, images, texts.get(title, [''] * n)):
@@ -431,13 +417,11 @@ def toy_way(
     n: int = 60,  # points
 ) -> list[Step]:
     "The same in two dimensions, with three kinds of points and the exact noise"
-    kinds = Mixture(
-        [0.5, 0.3, 0.2], [[-1.2, -0.6], [1.0, -0.8], [0.1, 1.2]], [0.12, 0.12, 0.12], sched
-    )
+    means = [[-1.2, -0.6], [1.0, -0.8], [0.1, 1.2]]
+    kinds = Mixture([0.5, 0.3, 0.2], means, [0.12, 0.12, 0.12], sched)
     g = torch.Generator().manual_seed(0)
-    return trajectory(
-        label, kinds.eps, torch.randn(n, 2, generator=g, dtype=torch.float64), sched, g
-    )
+    x_T = torch.randn(n, 2, generator=g, dtype=torch.float64)
+    return trajectory(label, kinds.eps, x_T, sched, g)
 
 # %% ../nbs/11_views.ipynb #11e0a034
 class TrajectoryFigure:
@@ -449,7 +433,9 @@ class TrajectoryFigure:
         toy: list[Step],  # of points in the plane, same sampler
         sched: Schedule,  # α, σ, λ
     ):
-        self.way, self.sched, self.cloud = way, sched, torch.stack([s.x for s in toy])
+        self.way = way
+        self.sched = sched
+        self.cloud = torch.stack([s.x for s in toy])
         self.fig, (seen, guess, plane, curve) = figure(
             (8.8, 2.4), ncols=4, width_ratios=(1, 1, 1.1, 1.1)
         )
@@ -458,18 +444,10 @@ class TrajectoryFigure:
         guess.set_title(r'$\hat x_0$', fontsize=9)
         for ax in (seen, guess):
             ax.set(xticks=[], yticks=[])
-        self.tails, self.heads = (
-            plane.plot([], [], c=BLUE, lw=0.6, alpha=0.6)[0],
-            plane.plot([], [], 'o', c=ORANGE, ms=3)[0],
-        )
-        plane.set(
-            xlim=(-3, 3),
-            ylim=(-3, 3),
-            title='the toy',
-            xlabel='$x_1$',
-            ylabel='$x_2$',
-            aspect='equal',
-        )
+        self.tails = plane.plot([], [], c=BLUE, lw=0.6, alpha=0.6)[0]
+        self.heads = plane.plot([], [], 'o', c=ORANGE, ms=3)[0]
+        plane.set(title='the toy', xlabel='$x_1$', ylabel='$x_2$')
+        plane.set(xlim=(-3, 3), ylim=(-3, 3), aspect='equal')
         plane.title.set_fontsize(9)
         t = torch.linspace(1, sched.T, 200)
         curve.plot(t, sched.lam(t), c=BLUE)
@@ -483,15 +461,12 @@ class TrajectoryFigure:
     ) -> 'Figure':
         "Go there"
         s = self.way[i]
-        self.x.set_data(
-            to_image(s.x[0] / (self.sched.alpha(s.t) + 3 * self.sched.sigma(s.t)).float())
-        )
+        most = self.sched.alpha(s.t) + 3 * self.sched.sigma(s.t)
+        self.x.set_data(to_image(s.x[0] / most.float()))
         self.x0.set_data(to_image(s.x0[0]))
-        paths = (
-            torch.cat([self.cloud[: i + 1], torch.full_like(self.cloud[:1], torch.nan)])
-            .transpose(0, 1)
-            .reshape(-1, 2)
-        )
+        # one line of all ways: nan ends each of them
+        end = torch.full_like(self.cloud[:1], torch.nan)
+        paths = torch.cat([self.cloud[: i + 1], end]).transpose(0, 1).reshape(-1, 2)
         self.tails.set_data(*paths.T)
         self.heads.set_data(*self.cloud[i].T)
         self.at.set_data([max(s.t, 1)], [self.sched.lam(max(s.t, 1.0)).item()])
@@ -532,36 +507,25 @@ class NoiseFigure:
         z: Tensor,  # HR image (3, H, W)
         y: Tensor,  # its LR image
     ):
-        self.z, self.trail = z, []
+        self.z = z
+        self.trail = []
         self.fig, (noise, result, photograph, plane) = figure(
             (8.8, 2.6), ncols=4, width_ratios=(1, 1, 1, 1.2)
         )
-        self.noise, self.result = (
-            noise.imshow(noise_image(torch.zeros_like(z))),
-            result.imshow(to_image(upsample(y[None])[0])),
-        )
+        bicubic = upsample(y[None])
+        self.noise = noise.imshow(noise_image(torch.zeros_like(z)))
+        self.result = result.imshow(to_image(bicubic[0]))
         photograph.imshow(to_image(z))
         for ax, title in ((noise, '$x_T$'), (result, '$x_0$'), (photograph, '$z$')):
             ax.set_title(title, fontsize=9)
             ax.set(xticks=[], yticks=[])
-        plane.plot(
-            *(v.item() for v in details(upsample(y[None]), z[None])),
-            's',
-            c='k',
-            ms=5,
-            label='bicubic',
-        )
+        right, wrong = (v.item() for v in details(bicubic, z[None]))
+        plane.plot(right, wrong, 's', c='k', ms=5, label='bicubic')
         plane.plot([1], [0], 'D', c=GREEN, ms=5, label='$z$')
-        self.past, self.here = (
-            plane.plot([], [], 'o', c=BLUE, ms=4, alpha=0.6, label='before')[0],
-            plane.plot([], [], '*', c=ORANGE, ms=12, mec='w', label='now')[0],
-        )
-        plane.set(
-            xlim=(0, 1.1),
-            ylim=(-0.05, 1.5),
-            xlabel='detail that is right',
-            ylabel='detail made up',
-        )
+        self.past = plane.plot([], [], 'o', c=BLUE, ms=4, alpha=0.6, label='before')[0]
+        self.here = plane.plot([], [], '*', c=ORANGE, ms=12, mec='w', label='now')[0]
+        plane.set(xlim=(0, 1.1), ylim=(-0.05, 1.5))
+        plane.set(xlabel='detail that is right', ylabel='detail made up')
         plane.legend(fontsize=7, loc='upper right')
 
     def update(
@@ -587,7 +551,8 @@ def seam_lines(
     overlap: int = 4,  # of neighbouring tiles, LR pixels
 ) -> list[int]:  # HR pixels
     "Where tiles begin and end inside the picture"
-    side, s = model.size // model.scale, model.scale
+    s = model.scale
+    side = model.size // s
     starts = tile_starts(max(length, side), side, overlap)
     return sorted({s * i for i in starts[1:]} | {s * (i + side) for i in starts[:-1]})
 
@@ -615,9 +580,8 @@ def calls_for(
 ) -> int:  # evaluations of the network, counted per tile
     "What an enlargement costs"
     side = model.size // model.scale
-    return nfe(label) * math.prod(
-        len(tile_starts(max(n, side), side, 4)) for n in image.shape[1:]
-    )
+    tiles = math.prod(len(tile_starts(max(n, side), side, 4)) for n in image.shape[1:])
+    return nfe(label) * tiles
 
 
 def decoded(
@@ -631,5 +595,6 @@ def decoded(
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e:
         raise OdebcError(f"this file cannot be read as an image: {e}") from None
     raise OdebcError(
-        f"this image has {image.width}×{image.height} pixels, and the app takes as many as 512×512: crop it, or use `odebc upscale`"
+        f"this image has {image.width}×{image.height} pixels, "
+        "and the app takes as many as 512×512: crop it, or use `odebc upscale`"
     )

@@ -1,20 +1,19 @@
 import os
 import signal
 
-# before torch is loaded, and for the processes that the tests start: threads that wait for others must not use up
-# the time of a busy machine. A demo of 40 seconds took 175 beside other work without this
+# before torch is loaded, and for the processes that the tests start: threads that wait for
+# others must not use up the time of a busy machine. A demo of 40 seconds took 175 beside other
+# work without this
 os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
 
 import pytest
 from odebc.data import photographs, to_image
 
 
-signal.signal(
-    signal.SIGINT, signal.default_int_handler
-)  # a shell that starts the tests in the background has it ignored, and processes inherit that
-os.environ.setdefault(
-    'ODEBC_PRECISION', 'float32'
-)  # what a test compares must not depend on what is faster here; tests/test_precision.py chooses
+# a shell that starts the tests in the background has this ignored, and processes inherit that
+signal.signal(signal.SIGINT, signal.default_int_handler)
+# what a test compares must not depend on what is faster here; tests/test_precision.py chooses
+os.environ.setdefault('ODEBC_PRECISION', 'float32')
 
 
 @pytest.fixture(scope='session')

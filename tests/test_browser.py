@@ -1,4 +1,6 @@
-"The explorer in a real browser: JupyterLab and Voilà on this machine, Chromium at 1280×800; screenshots go to runs/screenshots."
+"""The explorer in a real browser: JupyterLab and Voilà on this machine, Chromium at 1280×800;
+screenshots go to runs/screenshots.
+"""
 
 import json
 import os
@@ -35,28 +37,17 @@ def free_port():
 
 @contextmanager
 def server(folder, command, cwd, path='/'):
-    "A Jupyter application with settings of its own: until it answers, and then until the end of the block"
-    port, log = free_port(), folder / 'server.log'
-    private = {
-        f'{name}_DIR': str(folder / name)
-        for name in (
-            'JUPYTER_CONFIG',
-            'JUPYTER_DATA',
-            'JUPYTER_RUNTIME',
-            'IPYTHON',
-            'JUPYTERLAB_SETTINGS',
-            'JUPYTERLAB_WORKSPACES',
-        )
-    }
-    private['IPYTHONDIR'] = private.pop('IPYTHON_DIR')
+    "A Jupyter application with settings of its own; it answers within the block"
+    port = free_port()
+    log = folder / 'server.log'
+    names = [f'JUPYTER_{kind}' for kind in ('CONFIG', 'DATA', 'RUNTIME')]
+    names += ['JUPYTERLAB_SETTINGS', 'JUPYTERLAB_WORKSPACES']
+    private = {f'{name}_DIR': str(folder / name) for name in names}
+    private['IPYTHONDIR'] = str(folder / 'IPYTHON')
+    options = f'--port={port} --no-browser'
     with log.open('w') as out:
-        process = begin(
-            command(f'--port={port} --no-browser'),
-            os.environ | private,
-            cwd=cwd,
-            stdout=out,
-            stderr=out,
-        )
+        streams = dict(stdout=out, stderr=out)
+        process = begin(command(options), os.environ | private, cwd=cwd, **streams)
 
     def answers():
         assert process.poll() is None, log.read_text()
@@ -79,23 +70,18 @@ def server(folder, command, cwd, path='/'):
 @pytest.fixture(scope='module')
 def browser():
     SHOTS.mkdir(parents=True, exist_ok=True)
+    names = 'chromium', 'chromium-browser', 'google-chrome'
+    path = next(filter(None, map(shutil.which, names)), None)
     with sync_playwright() as p:
-        chromium = p.chromium.launch(
-            executable_path=shutil.which('chromium')
-            or shutil.which('chromium-browser')
-            or shutil.which('google-chrome'),
-            args=['--no-sandbox'],
-        )
+        chromium = p.chromium.launch(executable_path=path, args=['--no-sandbox'])
         yield chromium
         chromium.close()
 
 
 def opened(browser, url):
     "A page, and the errors of its scripts"
-    page, errors = (
-        browser.new_page(viewport=dict(width=1280, height=800), accept_downloads=True),
-        [],
-    )
+    page = browser.new_page(viewport=dict(width=1280, height=800), accept_downloads=True)
+    errors = []
     page.set_default_timeout(MINUTE)
     page.on('pageerror', lambda e: errors.append(str(e)))
     page.goto(url)
@@ -108,27 +94,20 @@ def lab(browser, tmp_path_factory):
     folder = tmp_path_factory.mktemp('lab')
     shutil.copy(ROOT / 'nbs' / '11_explore.ipynb', folder)
     settings = folder / 'JUPYTERLAB_SETTINGS' / '@jupyterlab'
-    for name, values in {
+    chosen = {
         'notebook-extension/tracker': dict(windowingMode='none'),
         'apputils-extension/notification': dict(fetchNews='false', checkForUpdates=False),
-    }.items():
+    }
+    for name, values in chosen.items():
         path = settings / f'{name}.jupyterlab-settings'
         path.parent.mkdir(parents=True)
         path.write_text(json.dumps(values))
-    with server(
-        folder,
-        lambda options: [
-            sys.executable,
-            '-m',
-            'jupyter',
-            'lab',
-            *options.split(),
-            '--ServerApp.ip=127.0.0.1',
-            '--IdentityProvider.token=',
-            '--allow-root',
-        ],
-        folder,
-    ) as url:
+    open_to_all = ['--ServerApp.ip=127.0.0.1', '--IdentityProvider.token=', '--allow-root']
+
+    def command(options):
+        return [sys.executable, '-m', 'jupyter', 'lab', *options.split(), *open_to_all]
+
+    with server(folder, command, folder) as url:
         page, errors = opened(browser, f'{url}/lab/tree/11_explore.ipynb')
         free = page.locator('.jp-Notebook-ExecutionIndicator[data-status="idle"]')
         free.wait_for()
@@ -156,22 +135,22 @@ def run_all(page):
 
 def app(page, control):
     "The box of widgets that holds a control"
-    return page.locator(
-        '.jp-OutputArea-output .widget-vbox',
-        has=page.locator('.widget-label', has_text=re.compile(f'^{control}$')),
-    ).first
+    boxes = page.locator('.jp-OutputArea-output .widget-vbox', has=label_of(page, control))
+    return boxes.first
+
+
+def label_of(page, name):
+    return page.locator('.widget-label', has_text=re.compile(f'^{name}$'))
 
 
 def slider(box, name):
-    return box.locator(
-        '.widget-hslider',
-        has=box.page.locator('.widget-label', has_text=re.compile(f'^{name}$')),
-    )
+    return box.locator('.widget-hslider', has=label_of(box.page, name))
 
 
 def drag(box, name, share):
     "Pull the handle to a share of the slider's length, in small steps as a hand does"
-    one, mouse = slider(box, name), box.page.mouse
+    one = slider(box, name)
+    mouse = box.page.mouse
     grip(one, mouse)
     rail = one.locator('.noUi-base').bounding_box()
     mouse.move(rail['x'] + share * rail['width'], rail['y'] + rail['height'] / 2, steps=12)
@@ -198,24 +177,19 @@ def shot(box, name):
 
 def no_errors(page):
     "Neither in a cell nor in an app"
-    assert (
-        page.locator(
-            '.jp-OutputArea-output[data-mime-type$="stderr"], .jp-OutputArea-output[data-mime-type$="error"]'
-        ).all_inner_texts()
-        == []
-    )
+    for kind in ('stderr', 'error'):
+        outputs = page.locator(f'.jp-OutputArea-output[data-mime-type$="{kind}"]')
+        assert outputs.all_inner_texts() == []
     assert page.get_by_text('javascript error').count() == 0
-    assert (
-        ''.join(page.locator('.odebc-problem, .odebc-warning').all_inner_texts()).strip() == ''
-    )
+    told = page.locator('.odebc-problem, .odebc-warning').all_inner_texts()
+    assert ''.join(told).strip() == ''
 
 
 def run_cell(page, source):
     "A new cell at the end, and what it prints: proof that the kernel answers"
     page.locator('.jp-Notebook').press('Escape')
-    page.locator('.jp-Cell').last.locator('.jp-Cell-inputWrapper').click(
-        position=dict(x=20, y=8)
-    )
+    last = page.locator('.jp-Cell').last
+    last.locator('.jp-Cell-inputWrapper').click(position=dict(x=20, y=8))
     page.keyboard.press('Escape')
     page.keyboard.press('b')
     page.keyboard.press('Enter')
@@ -246,22 +220,19 @@ def test_sliders_choose_what_the_matrix_says(lab):
         if label:
             sampler.select_option(label=label)
         if distance:
-            box.locator('.widget-dropdown', has_text='distance').locator(
-                'select'
-            ).select_option(label=distance)
+            distances = box.locator('.widget-dropdown', has_text='distance').locator('select')
+            distances.select_option(label=distance)
         R, K = int(drag(box, 'R, pairs', r)), int(drag(box, 'K, candidates', k))
-        D, unseen = scores(
-            sampler.evaluate('s => s.selectedOptions[0].label'), distance or 'LPIPS'
-        )
+        chosen = sampler.evaluate('s => s.selectedOptions[0].label')
+        D, unseen = scores(chosen, distance or 'LPIPS')
         means = D[:K, :R].mean(1)
         index = means.argmin().item()
         expect(box.locator('.odebc-candidate')).to_have_text(str(index))
         expect(box.locator('.odebc-score')).to_have_text(f'{means[index]:.4f}')
         expect(box.locator('.odebc-unseen')).to_have_text(f'{unseen[index].mean():.4f}')
         expect(box.locator('.odebc-random')).to_have_text(f'{unseen.mean():.4f}')
-        expect(box.locator('.odebc-numbers')).to_contain_text(
-            re.compile(rf'of\s+{K}:.* on\s+{R}\s+reference pairs', re.DOTALL)
-        )
+        told = re.compile(rf'of\s+{K}:.* on\s+{R}\s+reference pairs', re.DOTALL)
+        expect(box.locator('.odebc-numbers')).to_contain_text(told)
     shot(box, 'search_moved')
     no_errors(page)
 
@@ -271,9 +242,8 @@ def scores(label, distance):
     for path in (ROOT / 'data' / 'explore').glob('*.safetensors'):
         with safe_open(path, 'pt') as f:
             if f.metadata()['sampler'] == label:
-                return (
-                    f.get_tensor(distance).double().tensor_split([int(f.metadata()['R'])], 1)
-                )
+                R = int(f.metadata()['R'])
+                return f.get_tensor(distance).double().tensor_split([R], 1)
     raise AssertionError(f'no scores for {label}')
 
 
@@ -292,7 +262,8 @@ def test_keys_move_a_slider(lab):
 def test_live_search_is_cancelled_and_keeps_its_best(lab):
     page, free = lab
     box = app(page, 'R, pairs')
-    drag(box, 'R, pairs', 1.0), drag(box, 'K, candidates', 1.0)
+    drag(box, 'R, pairs', 1.0)
+    drag(box, 'K, candidates', 1.0)
     box.get_by_role('button', name='search live').click()
     status = box.locator('.odebc-status')
     expect(status).to_contain_text('best so far', timeout=2 * MINUTE)
@@ -347,9 +318,8 @@ def test_upload_enlarge_download(lab, tmp_path):
     shot(box, 'upscale')
     large, y = to_tensor(Image.open(tmp_path / 'large.png')), to_tensor(image)
     assert download.value.suggested_filename == 'cat_x4.png' and large.shape == (3, 160, 192)
-    assert (
-        18 < psnr(large[None], upsample(y[None], 4)) < 40
-    )  # the same picture, and not bicubic's
+    # the same picture, and not bicubic's
+    assert 18 < psnr(large[None], upsample(y[None], 4)) < 40
     (tmp_path / 'no.png').write_text('not an image')
     choose_file(box, tmp_path / 'no.png')
     expect(box.locator('.odebc-problem')).to_contain_text('cannot be read as an image')
@@ -359,12 +329,10 @@ def test_upload_enlarge_download(lab, tmp_path):
 
 
 def test_make_app_serves_the_page(browser, tmp_path):
-    with server(
-        tmp_path,
-        lambda options: ['make', 'app', f'OPTIONS={options}'],
-        ROOT,
-        path='/voila/static/voila.js',
-    ) as url:
+    def command(options):
+        return ['make', 'app', f'OPTIONS={options}']
+
+    with server(tmp_path, command, ROOT, path='/voila/static/voila.js') as url:
         page, errors = opened(browser, url)
         box = app(page, 'R, pairs')
         box.wait_for(timeout=5 * MINUTE)

@@ -34,12 +34,8 @@ def test_demo_on_a_folder(photo_folder, tmp_path):
     done = odebc('demo', *QUICK, '--images', photo_folder, '--out', tmp_path)
     assert done.returncode == 0, done.stderr
     rows = (tmp_path / 'table.md').read_text().splitlines()
-    assert [r.split('|')[1].strip() for r in rows[2:6]] == [
-        'bicubic',
-        'DDPM-100',
-        'DDIM-3',
-        'DDIM-3 + x̃_T',
-    ]
+    names = [r.split('|')[1].strip() for r in rows[2:6]]
+    assert names == ['bicubic', 'DDPM-100', 'DDIM-3', 'DDIM-3 + x̃_T']
     with safe_open(tmp_path / 'x_T.safetensors', 'pt') as f:
         assert f.get_tensor('x_T').shape == (3, 64, 64)
     assert Image.open(tmp_path / 'picture.png').size[0] > 500
@@ -50,9 +46,8 @@ def test_without_alexnet_the_demo_says_so(photo_folder, tmp_path):
     env = dict(ODEBC_LPIPS_ALEX='', TORCH_HOME=str(tmp_path), https_proxy='http://127.0.0.1:9')
     done = odebc('demo', *QUICK, '--images', photo_folder, '--out', tmp_path, **env)
     assert done.returncode == 0, done.stderr
-    assert (
-        'NOTE: real LPIPS is not at hand' in done.stdout and 'ODEBC_LPIPS_ALEX' in done.stdout
-    )
+    assert 'NOTE: real LPIPS is not at hand' in done.stdout
+    assert 'ODEBC_LPIPS_ALEX' in done.stdout
     assert '| LPIPS-lite ↓' in (tmp_path / 'table.md').read_text()
 
 
@@ -88,36 +83,14 @@ def test_a_bad_alexnet_file_that_was_named_is_refused(tmp_path, content):
 
 
 def test_bad_sets_and_networks_for_the_results(photo_folder, tmp_path):
-    refused(
-        'results',
-        '--quick',
-        '--tests',
-        photo_folder,
-        '--out',
-        tmp_path / 'out',
-        says='needs one of photographs for each test set',
-    )
-    refused(
-        'results',
-        '--quick',
-        '--others',
-        'base',
-        '--out',
-        tmp_path / 'out',
-        says='base starts from an x_T of shape (3, 256, 256)',
-    )
-    for others in (
-        ['--others', 'small-mid', '--others', 'small-mid'],
-        ['--others', tmp_path / 'this'],
-    ):
-        refused(
-            'results',
-            '--quick',
-            *others,
-            '--out',
-            tmp_path / 'out',
-            says='the networks need different names, none of them this',
-        )
+    quick = ['results', '--quick', '--out', tmp_path / 'out']
+    says = 'needs one of photographs for each test set'
+    refused(*quick, '--tests', photo_folder, says=says)
+    says = 'base starts from an x_T of shape (3, 256, 256)'
+    refused(*quick, '--others', 'base', says=says)
+    says = 'the networks need different names, none of them this'
+    refused(*quick, '--others', 'small-mid', '--others', 'small-mid', says=says)
+    refused(*quick, '--others', tmp_path / 'this', says=says)
     assert not (tmp_path / 'out').exists()
 
 
@@ -127,10 +100,8 @@ def test_more_processes_than_gpus_are_refused(monkeypatch):
     monkeypatch.setenv('LOCAL_WORLD_SIZE', '2')
     cli.check_processes()  # without a GPU all processes share the CPU
     monkeypatch.setattr(torch.cuda, 'device_count', lambda: 1)
-    with pytest.raises(
-        ValueError,
-        match="2 processes need a GPU each, and there are 1: .*CUDA_VISIBLE_DEVICES=''",
-    ):
+    says = "2 processes need a GPU each, and there are 1: .*CUDA_VISIBLE_DEVICES=''"
+    with pytest.raises(ValueError, match=says):
         cli.check_processes()
 
 
@@ -174,29 +145,16 @@ def test_train_and_resume(photo_folder, tmp_path):
     assert odebc(*args, '--steps', 2).returncode == 0
     done = odebc(*args, '--steps', 4)
     assert done.returncode == 0 and '4 steps, 8 patches' in done.stdout, done.stderr
-    refused(
-        'train', '--images', photo_folder, '--config', 'huge', says='unknown configuration'
-    )
+    huge = ['--images', photo_folder, '--config', 'huge']
+    refused('train', *huge, says='unknown configuration')
 
 
 def test_small_mid_is_plain_sr3(photo_folder, tmp_path):
     from odebc.train import SR3
 
-    done = odebc(
-        'train',
-        '--config',
-        'small-mid',
-        '--images',
-        photo_folder,
-        '--out',
-        tmp_path,
-        '--batch',
-        2,
-        '--size',
-        32,
-        '--steps',
-        1,
-    )
+    quick = '--batch 2 --size 32 --steps 1'.split()
+    folders = ['--images', photo_folder, '--out', tmp_path]
+    done = odebc('train', '--config', 'small-mid', *folders, *quick)
     assert done.returncode == 0, done.stderr
     assert SR3.from_pretrained(tmp_path).net.s is None
 
@@ -213,13 +171,8 @@ def interrupt(process, with_signal):
 
 def start(*args, until, **env):
     "A running command that has written something to its errors"
-    process = begin(
-        [ODEBC, *args],
-        os.environ | env,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        bufsize=0,
-    )
+    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0)
+    process = begin([ODEBC, *args], os.environ | env, **pipes)
     written(process, until)
     return process
 
@@ -227,9 +180,9 @@ def start(*args, until, **env):
 @pytest.mark.parametrize('with_signal', [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_search_keeps_the_best_so_far(tmp_path, with_signal):
     out = interrupt(start('demo', '--k', 400, '--out', tmp_path, until=b'best='), with_signal)
-    assert (
-        b'interrupted; the best x_T so far' in out and b'found candidate' not in out
-    )  # at once, not when it was through
+    # at once, not when it was through
+    assert b'interrupted; the best x_T so far' in out
+    assert b'found candidate' not in out
     with safe_open(tmp_path / 'x_T.safetensors', 'pt') as f:
         assert f.get_tensor('x_T').shape == (3, 64, 64)
 
@@ -237,24 +190,14 @@ def test_an_interrupted_search_keeps_the_best_so_far(tmp_path, with_signal):
 @pytest.mark.parametrize('loaded', ['numpy', 'torch'])
 def test_ctrl_c_while_modules_are_loaded(loaded, tmp_path):
     "When Python has told that one of the large modules is there, and others are not"
-    demo = start(
-        'demo', '--out', tmp_path, until=f' {loaded}\n'.encode(), PYTHONPROFILEIMPORTTIME='1'
-    )
+    told = f' {loaded}\n'.encode()
+    demo = start('demo', '--out', tmp_path, until=told, PYTHONPROFILEIMPORTTIME='1')
     assert b'photographs' not in interrupt(demo, signal.SIGINT)
 
 
 def test_ctrl_c_during_the_comparison(photo_folder, tmp_path):
-    demo = start(
-        'demo',
-        *QUICK,
-        '--tests',
-        6,
-        '--images',
-        photo_folder,
-        '--out',
-        tmp_path,
-        until=b'compare: ',
-    )
+    folders = ['--images', photo_folder, '--out', tmp_path]
+    demo = start('demo', *QUICK, '--tests', 6, *folders, until=b'compare: ')
     assert b'wrote' not in interrupt(demo, signal.SIGINT)
     assert (tmp_path / 'x_T.safetensors').exists()
 
@@ -280,14 +223,12 @@ def test_a_search_that_was_killed_goes_on(tmp_path):
     assert 0 < before.solves < 160
     for name in ('killed', 'whole'):
         done = odebc(*args, '--out', tmp_path / name)
-        assert done.returncode == 0 and '160 solves, 480 network evaluations' in done.stdout, (
-            done.stderr
-        )
+        assert done.returncode == 0, done.stderr
+        assert '160 solves, 480 network evaluations' in done.stdout, done.stderr
     killed, whole = (BoundaryCondition.load(tmp_path / name) for name in ('killed', 'whole'))
     assert (killed.scores - whole.scores).abs().max() < 1e-6 and killed.index == whole.index
-    refused(
-        *args, '--out', tmp_path / 'whole', '--seed', '1', says='holds a search with another'
-    )
+    other = [*args, '--out', tmp_path / 'whole', '--seed', '1']
+    refused(*other, says='holds a search with another')
 
 
 @pytest.mark.parametrize(
@@ -312,56 +253,29 @@ def test_upscale(tmp_path):
     from odebc.scores import BoundaryCondition, candidate
     from odebc.train import SR3
 
-    x_T, meta = tmp_path / 'x_T', SR3.from_pretrained().solution_map('DDIM-2').meta
-    found = BoundaryCondition(
-        candidate(0, (3, 64, 64)), 0, 0, torch.zeros(1, 1), 1, 2, 0.0, meta
-    )
+    x_T = tmp_path / 'x_T'
+    meta = SR3.from_pretrained().solution_map('DDIM-2').meta
+    start = candidate(0, (3, 64, 64))
+    found = BoundaryCondition(start, 0, 0, torch.zeros(1, 1), 1, 2, 0.0, meta)
     found.save(x_T)
+    tiny = tmp_path / 'tiny.png'
     sizes = dict(wide=(41, 19), tiny=(5, 3))
-    for name, size in sizes.items():
-        Image.fromarray(
-            np.random.default_rng(0).integers(0, 255, (*size[::-1], 3), dtype=np.uint8)
-        ).save(tmp_path / f'{name}.png')
-    done = odebc(
-        'upscale',
-        '--x-t',
-        x_T,
-        '--out',
-        tmp_path / 'out',
-        *(tmp_path / f'{name}.png' for name in sizes),
-    )
+    for name, (w, h) in sizes.items():
+        levels = np.random.default_rng(0).integers(0, 255, (h, w, 3), dtype=np.uint8)
+        Image.fromarray(levels).save(tmp_path / f'{name}.png')
+    command = ['upscale', '--x-t', x_T, '--out', tmp_path / 'out']
+    done = odebc(*command, tmp_path / 'wide.png', tiny)
     assert done.returncode == 0 and 'another model' not in done.stderr, done.stderr
     for name, (w, h) in sizes.items():
         assert Image.open(tmp_path / 'out' / f'{name}_x4.png').size == (4 * w, 4 * h)
     found.meta['weights'] = 'else'
     found.save(x_T)
-    assert (
-        'was found with another model'
-        in odebc(
-            'upscale', '--x-t', x_T, '--out', tmp_path / 'out', tmp_path / 'tiny.png'
-        ).stderr
-    )
+    assert 'was found with another model' in odebc(*command, tiny).stderr
     for args, says in [
-        (
-            ['--x-t', tmp_path / 'none', tmp_path / 'tiny.png'],
-            'there is no boundary condition',
-        ),
-        (
-            ['--x-t', tmp_path / 'tiny.png', tmp_path / 'tiny.png'],
-            'is not a boundary condition',
-        ),
-        (['--x-t', x_T, x_T], 'as an image'),
-        (['--x-t', x_T, tmp_path / 'none.png'], 'there is no image file'),
-        (
-            [
-                '--x-t',
-                x_T,
-                tmp_path / 'tiny.png',
-                tmp_path / 'tiny.png',
-                '--sampler',
-                'DDPM-9',
-            ],
-            'draws noise',
-        ),
+        ([tmp_path / 'none', tiny], 'there is no boundary condition'),
+        ([tiny, tiny], 'is not a boundary condition'),
+        ([x_T, x_T], 'as an image'),
+        ([x_T, tmp_path / 'none.png'], 'there is no image file'),
+        ([x_T, tiny, tiny, '--sampler', 'DDPM-9'], 'draws noise'),
     ]:
-        refused('upscale', *args, says=says)
+        refused('upscale', '--x-t', *args, says=says)

@@ -1,4 +1,6 @@
-"Downloads against a local server, properties of patches, resizing against torchvision and Pillow, broken files."
+"""Downloads against a local server, properties of patches, resizing against torchvision and
+Pillow, broken files.
+"""
 
 import hashlib
 import io
@@ -49,10 +51,15 @@ def seeded(seed=0):
 
 
 class Server:
-    "Serves one archive, even to other machines' names for it; the first `broken` answers close in the middle"
+    """Serves one archive, even to other machines' names for it; the first `broken` answers
+    close in the middle
+    """
 
     def __init__(self, content):
-        self.requests, self.broken, self.announced, server = 0, 0, True, self
+        self.requests = 0
+        self.broken = 0
+        self.announced = True
+        server = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self):
@@ -64,11 +71,8 @@ class Server:
                 if server.announced:
                     self.send_header('Content-Length', str(len(content)))
                 self.end_headers()
-                self.wfile.write(
-                    content[: len(content) // 2]
-                    if server.requests <= server.broken
-                    else content
-                )
+                half = server.requests <= server.broken
+                self.wfile.write(content[: len(content) // 2] if half else content)
 
             def log_message(self, *args):
                 pass
@@ -94,17 +98,14 @@ def archive():
 def server(archive, monkeypatch):
     server = Server(archive)
     right, zeros = 'sha256:' + hashlib.sha256(archive).hexdigest(), 'md5:' + 32 * '0'
+    known = {
+        'Right': Dataset(f'{server.url}/set.zip', right, ['Set/HR'], 2),
+        'Wrong': Dataset(f'{server.url}/other.zip', zeros, ['Set/HR'], 2),
+        'Few': Dataset(f'{server.url}/few.zip', right, ['Set/HR'], 3),
+        'Gone': Dataset(f'{server.url}/missing.zip', right, ['Set/HR'], 2),
+    }
     monkeypatch.setattr('time.sleep', lambda seconds: None)
-    monkeypatch.setattr(
-        data,
-        'DATASETS',
-        {
-            'Right': Dataset(f'{server.url}/set.zip', right, ['Set/HR'], 2),
-            'Wrong': Dataset(f'{server.url}/other.zip', zeros, ['Set/HR'], 2),
-            'Few': Dataset(f'{server.url}/few.zip', right, ['Set/HR'], 3),
-            'Gone': Dataset(f'{server.url}/missing.zip', right, ['Set/HR'], 2),
-        },
-    )
+    monkeypatch.setattr(data, 'DATASETS', known)
     yield server
     server.http.shutdown()
     server.http.server_close()
@@ -122,9 +123,8 @@ def test_a_set_is_downloaded_once(server, tmp_path):
 
 def test_sets_of_one_archive_share_its_download(server, tmp_path, monkeypatch):
     known = data.DATASETS['Right']
-    monkeypatch.setattr(
-        data, 'DATASETS', {'A': known, 'B': known._replace(folders=['Set/LR'])}
-    )
+    both = {'A': known, 'B': known._replace(folders=['Set/LR'])}
+    monkeypatch.setattr(data, 'DATASETS', both)
     download('A', tmp_path)
     download('B', tmp_path)
     assert server.requests == 1
@@ -137,36 +137,22 @@ def test_a_damaged_archive_in_the_cache_is_fetched_again(server, tmp_path):
 
 
 def test_tar_archives(archive, tmp_path, monkeypatch):
+    with zipfile.ZipFile(io.BytesIO(archive)) as z:
+        files = {name: z.read(name) for name in z.namelist()}
+    # what macOS adds, and what an attacker might
+    files |= {'Set/HR/._astronaut.png': b'?', 'Set/HR/../../../evil.png': b'?'}
     buffer = io.BytesIO()
-    with (
-        zipfile.ZipFile(io.BytesIO(archive)) as z,
-        tarfile.open(fileobj=buffer, mode='w:gz') as tar,
-    ):
-        for name in [
-            *z.namelist(),
-            'Set/HR/._astronaut.png',
-            'Set/HR/../../../evil.png',
-        ]:  # what macOS adds, and what an attacker might
+    with tarfile.open(fileobj=buffer, mode='w:gz') as tar:
+        for name, content in files.items():
             info = tarfile.TarInfo(f'./{name}')
-            content = z.read(name) if name in z.namelist() else b'?'
             info.size = len(content)
             tar.addfile(info, io.BytesIO(content))
     server = Server(buffer.getvalue())
-    monkeypatch.setattr(
-        data,
-        'DATASETS',
-        {
-            'Tar': Dataset(
-                f'{server.url}/set.tgz',
-                'md5:' + hashlib.md5(buffer.getvalue()).hexdigest(),
-                ['Set/HR'],
-                2,
-            )
-        },
-    )
-    assert list(image_folder(download('Tar', tmp_path / 'sub'))) == [
-        f'{name}.png' for name in list(photographs())[:2]
-    ]
+    md5 = 'md5:' + hashlib.md5(buffer.getvalue()).hexdigest()
+    known = Dataset(f'{server.url}/set.tgz', md5, ['Set/HR'], 2)
+    monkeypatch.setattr(data, 'DATASETS', {'Tar': known})
+    expected = [f'{name}.png' for name in list(photographs())[:2]]
+    assert list(image_folder(download('Tar', tmp_path / 'sub'))) == expected
     assert [p.name for p in tmp_path.iterdir()] == ['sub']
     server.http.shutdown()
     server.http.server_close()
@@ -175,14 +161,11 @@ def test_tar_archives(archive, tmp_path, monkeypatch):
 def test_the_real_table():
     for known in data.DATASETS.values():
         kind, digits = known.sum.split(':')
-        assert (
-            known.url.startswith('https://')
-            and len(bytes.fromhex(digits)) == hashlib.new(kind).digest_size
-            and known.count > 0
-        )
-    assert not set(data.DATASETS['BSDS500'].folders) & set(
-        data.DATASETS['BSD100'].folders
-    ) and data.DATASETS['BSDS500'].without == ('302003',)
+        assert known.url.startswith('https://')
+        assert len(bytes.fromhex(digits)) == hashlib.new(kind).digest_size
+        assert known.count > 0
+    assert not set(data.DATASETS['BSDS500'].folders) & set(data.DATASETS['BSD100'].folders)
+    assert data.DATASETS['BSDS500'].without == ('302003',)
 
 
 def test_an_address_that_is_gone(server, tmp_path):
@@ -216,7 +199,8 @@ def test_an_ever_broken_connection_leaves_nothing(server, tmp_path):
 
 
 def test_unpacking_that_is_interrupted_leaves_no_half_folder(server, tmp_path, monkeypatch):
-    real, seen = data.archived, []
+    real = data.archived
+    seen = []
 
     def stops(path):
         for item in real(path):
@@ -253,11 +237,8 @@ def test_a_tilde_is_the_home_folder(server, tmp_path, monkeypatch):
 
 def test_images_of_other_sets_are_left_out(server, tmp_path, monkeypatch):
     "The woman of Set5 is a photograph of BSDS500"
-    monkeypatch.setitem(
-        data.DATASETS,
-        'Right',
-        data.DATASETS['Right']._replace(count=1, without=('astronaut',)),
-    )
+    one = data.DATASETS['Right']._replace(count=1, without=('astronaut',))
+    monkeypatch.setitem(data.DATASETS, 'Right', one)
     assert list(image_folder(download('Right', tmp_path))) == [f'{list(photographs())[1]}.png']
 
 
@@ -277,12 +258,9 @@ def test_an_archive_without_all_images_is_refused(server, tmp_path):
 def test_without_network_the_message_names_the_folder_and_filling_it_works(
     tmp_path, monkeypatch
 ):
+    nowhere = Dataset('http://127.0.0.1:9/set.zip', 'md5:' + 32 * '0', ['HR'], 5)
     monkeypatch.setattr('time.sleep', lambda seconds: None)
-    monkeypatch.setattr(
-        data,
-        'DATASETS',
-        {'Set5': Dataset('http://127.0.0.1:9/set.zip', 'md5:' + 32 * '0', ['HR'], 5)},
-    )
+    monkeypatch.setattr(data, 'DATASETS', {'Set5': nowhere})
     monkeypatch.setenv('ODEBC_DATA', str(tmp_path))
     (tmp_path / 'Set5').mkdir()
     (tmp_path / 'Set5/.hidden.png').write_bytes(b'')  # does not make it a folder of images
@@ -290,9 +268,8 @@ def test_without_network_the_message_names_the_folder_and_filling_it_works(
         download('Set5')
     to_image(photographs()['coffee']).save(tmp_path / 'Set5/mine.png')
     (tmp_path / 'Set5/.hidden.png').unlink()
-    assert list(image_folder(download('Set5'))) == [
-        'mine.png'
-    ]  # and there is still no network
+    # and there is still no network
+    assert list(image_folder(download('Set5'))) == ['mine.png']
     with pytest.raises(ValueError, match='known are Set5'):
         download('Set6')
 
@@ -303,10 +280,8 @@ def test_without_network_the_message_names_the_folder_and_filling_it_works(
 def test_every_crop_is_a_part_of_its_image(n, size, seed):
     images = [torch.arange(3 * 12 * 17).view(3, 12, 17) + 10_000 * i for i in range(3)]
     for patch in crops(images, n, size, seeded(seed)):
-        i, (row, column) = (
-            int(patch[0, 0, 0]) // 10_000,
-            divmod(int(patch[0, 0, 0]) % 10_000, 17),
-        )
+        i = int(patch[0, 0, 0]) // 10_000
+        row, column = divmod(int(patch[0, 0, 0]) % 10_000, 17)
         assert torch.equal(patch, images[i][:, row : row + size, column : column + size])
 
 
@@ -323,23 +298,19 @@ def test_tiles_never_overlap(size, seed, data):
 
 
 def test_a_split_tells_shapes_apart():
-    assert [
-        len(side)
-        for side in split({'wide': torch.zeros(3, 4, 6), 'high': torch.zeros(3, 6, 4)})
-    ] == [1, 1]
+    sides = split({'wide': torch.zeros(3, 4, 6), 'high': torch.zeros(3, 6, 4)})
+    assert [len(side) for side in sides] == [1, 1]
 
 
 @given(share=st.floats(0, 1), seed=st.integers(0, 99), copies=st.integers(0, 3))
 @settings(max_examples=30, deadline=None)
 def test_a_split_never_shares_an_image(share, seed, copies):
-    images = {f'{i}': torch.full((3, 4, 4), float(i)) for i in range(5)} | {
-        f'copy {i}': torch.full((3, 4, 4), float(i)) for i in range(copies)
-    }
+    images = {f'{i}': torch.full((3, 4, 4), float(i)) for i in range(5)}
+    images |= {f'copy {i}': torch.full((3, 4, 4), float(i)) for i in range(copies)}
     left, right = split(images, share, seed)
     assert left and right and set(left) | set(right) == set(images)
-    assert not {x.mean().item() for x in left.values()} & {
-        x.mean().item() for x in right.values()
-    }
+    levels = [{x.mean().item() for x in side.values()} for side in (left, right)]
+    assert not levels[0] & levels[1]
 
 
 @pytest.mark.parametrize('scale', [2, 4])
@@ -348,41 +319,23 @@ def test_degrade_is_torchvisions_and_pillows(scale):
     from torchvision.transforms.v2.functional import InterpolationMode, resize
 
     z = crops(list(photographs().values()), 200, 64, seeded(1))
-    theirs = resize(
-        z, [64 // scale] * 2, interpolation=InterpolationMode.BICUBIC, antialias=True
-    ).clamp(-1, 1)
+    side = 64 // scale
+    bicubic = InterpolationMode.BICUBIC
+    theirs = resize(z, [side, side], interpolation=bicubic, antialias=True).clamp(-1, 1)
     assert (degrade(z, scale) - theirs).abs().max() <= 0.5 / 127.5 + 1e-5
-    pillow = torch.stack(
-        [
-            torch.from_numpy(
-                np.array(to_image(x).resize((64 // scale,) * 2, Image.BICUBIC))
-            ).permute(2, 0, 1)
-            / 127.5
-            - 1
-            for x in z
-        ]
-    )
-    across = (
-        to_bytes(
-            torch.nn.functional.interpolate(
-                z, size=(64, 64 // scale), mode='bicubic', antialias=True
-            )
-        ).float()
-        / 127.5
-        - 1
-    )
-    down = (
-        to_bytes(
-            torch.nn.functional.interpolate(
-                across, size=(64 // scale,) * 2, mode='bicubic', antialias=True
-            )
-        ).float()
-        / 127.5
-        - 1
-    )
-    assert (
-        down - pillow
-    ).abs().max() <= 1.01 / 127.5  # Pillow rounds and clips between its two passes
+
+    def pillows(x):
+        levels = np.array(to_image(x).resize((side, side), Image.BICUBIC))
+        return torch.from_numpy(levels).permute(2, 0, 1) / 127.5 - 1
+
+    def one_pass(x, size):
+        x = torch.nn.functional.interpolate(x, size=size, mode='bicubic', antialias=True)
+        return to_bytes(x).float() / 127.5 - 1
+
+    pillow = torch.stack([pillows(x) for x in z])
+    down = one_pass(one_pass(z, (64, side)), (side, side))
+    # Pillow rounds and clips between its two passes
+    assert (down - pillow).abs().max() <= 1.01 / 127.5
     assert ((degrade(z, scale) - pillow).abs() > 1.01 / 127.5).float().mean() < 0.001
 
 
@@ -390,14 +343,11 @@ def test_every_history_is_a_picture():
     z = crops(list(photographs().values()), 24, 64, seeded(1))
     for scale in (2, 4):
         y = realistic(z, scale, seeded(2))
-        assert (
-            y.shape == (24, 3, 64 // scale, 64 // scale)
-            and y.isfinite().all()
-            and y.abs().max() <= 1
-        )
-        assert torch.equal(y, realistic(z, scale, seeded(2))) and not torch.equal(
-            y, realistic(z, scale, seeded(3))
-        )
+        assert y.shape == (24, 3, 64 // scale, 64 // scale)
+        assert y.isfinite().all()
+        assert y.abs().max() <= 1
+        assert torch.equal(y, realistic(z, scale, seeded(2)))
+        assert not torch.equal(y, realistic(z, scale, seeded(3)))
     with pytest.raises(ValueError, match='divisible'):
         realistic(z[..., :62], 4, seeded())
     with pytest.raises(ValueError, match='divisible'):
@@ -416,36 +366,28 @@ def test_jpeg_is_pillows():
         for x, mine in zip(z, jpeg(z, quality)):
             buffer = io.BytesIO()
             to_image(x).save(buffer, format='JPEG', quality=quality)
-            assert torch.equal(
-                ((mine + 1) * 127.5).round().byte(),
-                torch.from_numpy(np.array(Image.open(buffer))).permute(2, 0, 1),
-            )
+            theirs = torch.from_numpy(np.array(Image.open(buffer))).permute(2, 0, 1)
+            assert torch.equal(((mine + 1) * 127.5).round().byte(), theirs)
 
 
 @given(sigma=st.tuples(st.floats(0.8, 3), st.floats(0.8, 3)), angle=st.floats(0, 3.14))
 @settings(max_examples=30, deadline=None)
 def test_moments_of_the_gaussian(sigma, angle):
-    k, r = gaussian_kernel(sigma, angle, 31).double(), torch.arange(31.0).double() - 15
+    k = gaussian_kernel(sigma, angle, 31).double()
+    r = torch.arange(31.0).double() - 15
     x, y = r.expand(31, 31), r[:, None].expand(31, 31)
-    moments = torch.tensor(
-        [[(k * x * x).sum(), (k * x * y).sum()], [(k * x * y).sum(), (k * y * y).sum()]]
-    )
+    xx, xy, yy = (k * x * x).sum(), (k * x * y).sum(), (k * y * y).sum()
+    moments = torch.linalg.eigvalsh(torch.tensor([[xx, xy], [xy, yy]]))
+    expected = torch.tensor(sorted(s * s for s in sigma)).double()
     assert abs(k.sum() - 1) < 1e-5
-    assert torch.allclose(
-        torch.linalg.eigvalsh(moments),
-        torch.tensor(sorted(s * s for s in sigma)).double(),
-        atol=2e-3,
-        rtol=1e-3,
-    )
+    assert torch.allclose(moments, expected, atol=2e-3, rtol=1e-3)
 
 
 def test_blur_is_scipys():
     from scipy.ndimage import convolve
 
-    z, k = (
-        crops(list(photographs().values()), 2, 48, seeded(1)),
-        gaussian_kernel((1.0, 2.0), 0.4, 9),
-    )
+    z = crops(list(photographs().values()), 2, 48, seeded(1))
+    k = gaussian_kernel((1.0, 2.0), 0.4, 9)
     theirs = np.stack([[convolve(c, k.numpy(), mode='mirror') for c in x] for x in z.numpy()])
     assert np.abs(blur(z, k).numpy() - theirs).max() < 1e-5
 
@@ -463,7 +405,9 @@ def test_turned_patches_are_numpys(seed):
 
 
 def test_a_folder_in_bytes_holds_one_float_image_at_a_time(photo_folder, monkeypatch):
-    alive, most, real = [], [], data.load_silently
+    alive = []
+    most = []
+    real = data.load_silently
 
     def watched(*args):
         image = real(*args)
@@ -537,17 +481,14 @@ def test_bad_arguments_are_told_in_a_sentence(call, message):
 
 def test_the_eight_symmetries_are_equally_frequent_and_commute_with_degrade():
     z = crops(list(photographs().values()), 1, 64, seeded(1))
-    _, counts = augment(z.expand(2000, -1, -1, -1)[..., :2, :2], seeded()).unique(
-        dim=0, return_counts=True
-    )
+    corners = augment(z.expand(2000, -1, -1, -1)[..., :2, :2], seeded())
+    _, counts = corners.unique(dim=0, return_counts=True)
     assert len(counts) == 8 and counts.min() > 190 and counts.max() < 310  # 250 ± 15
     many = z.expand(32, -1, -1, -1)
-    assert (
-        augment(degrade(many), seeded(2)) - degrade(augment(many, seeded(2)))
-    ).abs().max() <= 1.01 / 127.5
-    assert torch.equal(
-        augment(many, seeded(3)).flatten(1).sort()[0], many.flatten(1).sort()[0]
-    )
+    gap = augment(degrade(many), seeded(2)) - degrade(augment(many, seeded(2)))
+    assert gap.abs().max() <= 1.01 / 127.5
+    turned = augment(many, seeded(3))
+    assert torch.equal(turned.flatten(1).sort()[0], many.flatten(1).sort()[0])
 
 
 @pytest.mark.parametrize('dtype', [torch.float64, torch.bfloat16], ids=str)
@@ -563,25 +504,25 @@ def test_the_eight_symmetries_are_equally_frequent_and_commute_with_degrade():
     ids='gaussian poisson jpeg blur resize'.split(),
 )
 def test_every_step_keeps_the_dtype_and_the_range(step, dtype):
-    x = (
-        crops(list(photographs().values()), 3, 32, seeded(1)).to(dtype) * 1.2
-    )  # a little beyond the range, as a network's output may be
-    assert (
-        step(x).dtype == dtype and step(x).abs().max() <= 1 and torch.equal(step(x), step(x))
-    )
+    # a little beyond the range, as a network's output may be
+    x = crops(list(photographs().values()), 3, 32, seeded(1)).to(dtype) * 1.2
+    assert step(x).dtype == dtype
+    assert step(x).abs().max() <= 1
+    assert torch.equal(step(x), step(x))
 
 
 @pytest.mark.filterwarnings('ignore')  # Pillow's own, of damaged TIFF
 @pytest.mark.parametrize('suffix', ['png', 'jpg', 'tif', 'bmp', 'webp'])
 def test_damaged_files_are_told_in_a_sentence(suffix, tmp_path):
-    path, r = tmp_path / f'x.{suffix}', np.random.default_rng(0)
+    path = tmp_path / f'x.{suffix}'
+    r = np.random.default_rng(0)
     to_image(photographs()['coffee'][:, 150:210, 200:270]).save(path)
     content = path.read_bytes()
     for cut in range(80):
         damaged = np.frombuffer(content, np.uint8).copy()
-        damaged[r.integers(min(300, len(damaged)) if cut % 2 else len(damaged), size=5)] = (
-            r.integers(256, size=5)
-        )
+        levels = r.integers(256, size=5)
+        end = min(300, len(damaged)) if cut % 2 else len(damaged)
+        damaged[r.integers(end, size=5)] = levels
         path.write_bytes(damaged.tobytes()[: None if cut % 4 else r.integers(len(damaged))])
         try:
             assert load_image(path).shape[0] == 3
@@ -590,10 +531,11 @@ def test_damaged_files_are_told_in_a_sentence(suffix, tmp_path):
 
 
 def exif(orientation, unit_type):
-    "What a camera writes before a picture: two entries, the second, the unit of the resolution, in the right type (3) or as text (2)"
-    entries = struct.pack(
-        '>HHIHH', ExifTags.Base.Orientation, 3, 1, orientation, 0
-    ) + struct.pack('>HHIHH', ExifTags.Base.ResolutionUnit, unit_type, 1, 2, 0)
+    """What a camera writes before a picture: two entries, the second, the unit of the
+    resolution, in the right type (3) or as text (2)
+    """
+    entries = struct.pack('>HHIHH', ExifTags.Base.Orientation, 3, 1, orientation, 0)
+    entries += struct.pack('>HHIHH', ExifTags.Base.ResolutionUnit, unit_type, 1, 2, 0)
     return b'Exif\0\0MM\0*' + struct.pack('>IH', 8, 2) + entries + bytes(4)
 
 

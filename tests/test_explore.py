@@ -1,4 +1,6 @@
-"The explorer: its functions against brute force, and every app driven by its controls. An error that an app tells makes the test fail."
+"""The explorer: its functions against brute force, and every app driven by its controls. An
+error that an app tells makes the test fail.
+"""
 
 import base64
 import io
@@ -42,23 +44,17 @@ def model():
 def scores_file(folder, model, label, **changes):
     "Scores as the tool writes them, but drawn"
     pairs = reference_and_test(photographs(), R, U, model.size, model.scale, 0)
-    facts = (
-        dict(
-            sampler=label,
-            seed='0',
-            R=str(R),
-            U=str(U),
-            pairs=digest(torch.cat(pairs[::2]), torch.cat(pairs[1::2])),
-            weights=model.solution_map(label).meta['weights'],
-        )
-        | changes
+    facts = dict(
+        sampler=label,
+        seed='0',
+        R=str(R),
+        U=str(U),
+        pairs=digest(torch.cat(pairs[::2]), torch.cat(pairs[1::2])),
+        weights=model.solution_map(label).meta['weights'],
     )
     g = torch.Generator().manual_seed(len(label))
-    save_file(
-        {name: torch.rand(K, R + U, generator=g) for name in ('LPIPS', 'DSSIM', 'MSE')},
-        folder / f'{label}.safetensors',
-        facts,
-    )
+    D = {name: torch.rand(K, R + U, generator=g) for name in ('LPIPS', 'DSSIM', 'MSE')}
+    save_file(D, folder / f'{label}.safetensors', facts | changes)
     return folder
 
 
@@ -90,17 +86,14 @@ def found_in(text, name):
 
 def test_all_winners_are_those_of_every_single_search():
     g = torch.Generator().manual_seed(0)
-    D, rows, columns = (
-        torch.rand(9, 6, generator=g),
-        torch.randint(9, (5, 7), generator=g),
-        torch.randint(6, (5, 4), generator=g),
-    )
+    D = torch.rand(9, 6, generator=g)
+    rows = torch.randint(9, (5, 7), generator=g)
+    columns = torch.randint(6, (5, 4), generator=g)
     W = all_winners(D, rows, columns)
     for b, k, r in itertools.product(range(5), range(7), range(4)):
         part = D[rows[b, : k + 1]][:, columns[b, : r + 1]].double()
-        assert D[W[b, k, r]][columns[b, : r + 1]].mean().item() == pytest.approx(
-            part.mean(1).min().item()
-        )
+        best = D[W[b, k, r]][columns[b, : r + 1]].mean().item()
+        assert best == pytest.approx(part.mean(1).min().item())
         assert W[b, k, r] in rows[b, : k + 1]
 
 
@@ -110,9 +103,8 @@ def test_the_outlook_is_a_bootstrap():
     D_new = D[:, :1].expand(-1, 5) + 0.01 * torch.rand(20, 5, generator=g)
     view = outlook(D, D_new, 400)
     singles = D_new.mean(1)
-    draws = (
-        singles[torch.randint(20, (20_000, 6), generator=g)].min(1).values
-    )  # the pairs agree: Eq. 20 finds the best of 6 draws
+    # the pairs agree: Eq. 20 finds the best of 6 draws
+    draws = singles[torch.randint(20, (20_000, 6), generator=g)].min(1).values
     assert view.mean[5, -1].item() == pytest.approx(draws.mean().item(), abs=0.03)
     assert view.low[5, -1].item() == pytest.approx(draws.quantile(0.1).item(), abs=0.05)
     assert view.mean[0, 0].item() == pytest.approx(singles.mean().item(), abs=0.05)
@@ -132,17 +124,15 @@ def test_what_is_cached_is_shipped_and_belongs_to_the_shipped_network(model):
         )
         z, y, z_new, y_new = c.images(model)
         assert len(z) == c.R and len(z) + len(z_new) == c.scores['MSE'].shape[1]
+
+        def kept(name):
+            return pytest.approx(c.split(name)[0][1, :2].tolist(), abs=1e-3)
+
         x_0 = model.h(candidate(1, model.shape, c.seed)[None], y[:2], label)
-        assert dssim(x_0, z[:2]).tolist() == pytest.approx(
-            c.split('DSSIM')[0][1, :2].tolist(), abs=1e-3
-        )
+        assert dssim(x_0, z[:2]).tolist() == kept('DSSIM')
         if os.environ.get(ALEX_VARIABLE):
-            assert lpips(x_0, z[:2]).tolist() == pytest.approx(
-                c.split('LPIPS')[0][1, :2].tolist(), abs=1e-3
-            )
-        assert (x_0 - z[:2]).square().mean((1, 2, 3)).tolist() == pytest.approx(
-            c.split('MSE')[0][1, :2].tolist(), abs=1e-3
-        )
+            assert lpips(x_0, z[:2]).tolist() == kept('LPIPS')
+        assert (x_0 - z[:2]).square().mean((1, 2, 3)).tolist() == kept('MSE')
 
 
 def test_files_that_are_no_scores_are_refused(tmp_path, model):
@@ -199,10 +189,12 @@ def test_two_jobs_never_run_at_once():
 def test_every_place_of_the_sliders_shows_what_the_file_says(shelf):
     app = healthy(search_app(folder=shelf))
     assert app.K.options == tuple(range(1, K + 1)) and app.R.options == tuple(range(1, R + 1))
-    for label, name, k, r in itertools.product(
-        ('DDIM-2', 'DDIM-3'), ('LPIPS', 'DSSIM', 'MSE'), (1, 4, K), (1, R)
-    ):
-        app.sampler.value, app.distance.value, app.K.value, app.R.value = label, name, k, r
+    labels, names = ('DDIM-2', 'DDIM-3'), ('LPIPS', 'DSSIM', 'MSE')
+    for label, name, k, r in itertools.product(labels, names, (1, 4, K), (1, R)):
+        app.sampler.value = label
+        app.distance.value = name
+        app.K.value = k
+        app.R.value = r
         D = load_file(shelf / f'{label}.safetensors')[name].astype(float)
         best = D[:k, :r].mean(1).argmin()
         assert int(found_in(app.numbers.value, 'candidate')) == best
@@ -236,17 +228,15 @@ def test_resampling_chooses_among_others(shelf):
         chosen.add(found_in(app.numbers.value, 'candidate'))
     assert len(chosen) > 3
     app.K.value, app.R.value = K, R
-    assert int(found_in(healthy(app).numbers.value, 'candidate')) == winner(
-        caches(shelf)['DDIM-2'].split('LPIPS')[0]
-    )
+    best = winner(caches(shelf)['DDIM-2'].split('LPIPS')[0])
+    assert int(found_in(healthy(app).numbers.value, 'candidate')) == best
 
 
 def test_scores_of_another_network_are_flagged(tmp_path, model):
-    app = search_app(folder=scores_file(tmp_path, model, 'DDIM-2', weights='0123456789abcdef'))
-    assert 'another network (0123456789abcdef)' in app.warning.value
-    app = trajectory_app(
-        folder=scores_file(tmp_path, model, 'DDIM-2', pairs='0123456789abcdef')
-    )
+    other = '0123456789abcdef'
+    app = search_app(folder=scores_file(tmp_path, model, 'DDIM-2', weights=other))
+    assert f'another network ({other})' in app.warning.value
+    app = trajectory_app(folder=scores_file(tmp_path, model, 'DDIM-2', pairs=other))
     app.job.wait(LIMIT)
     assert 'photographs here are not those' in app.problem.value and app.note.value == ''
 
@@ -277,23 +267,22 @@ def test_an_error_in_the_network_is_told(shelf, monkeypatch):
 
 def test_live_search_finds_what_search_finds(shelf, model):
     app = healthy(search_app(folder=shelf))
-    app.distance.value, app.K.value, app.R.value = 'DSSIM', 6, 4
+    app.distance.value = 'DSSIM'
+    app.K.value = 6
+    app.R.value = 4
     app.go.click()
     assert app.go.disabled and not app.cancel.disabled
     healthy(app)
     z, y, *unseen = caches(shelf)['DDIM-2'].images(model)
-    direct = search(
-        model.solution_map('DDIM-2'), z[:4], y[:4], 6, dssim, budget=11, unseen=unseen
-    )
+    h = model.solution_map('DDIM-2')
+    direct = search(h, z[:4], y[:4], 6, dssim, budget=11, unseen=unseen)
     assert app.found.index == direct.index == int(found_in(app.status.value, 'found'))
     assert app.found.unseen.tolist() == pytest.approx(direct.unseen.tolist(), abs=1e-5)
-    assert (
-        app.status.value.startswith('found')
-        and app.progress.value > 0
-        and app.best.value
-        and app.cancel.disabled
-        and not app.go.disabled
-    )
+    assert app.status.value.startswith('found')
+    assert app.progress.value > 0
+    assert app.best.value
+    assert app.cancel.disabled
+    assert not app.go.disabled
 
 
 def test_live_search_is_cancelled_and_keeps_the_best(shelf, tmp_path):
@@ -305,7 +294,8 @@ def test_live_search_is_cancelled_and_keeps_the_best(shelf, tmp_path):
             cancelled.wait(LIMIT)  # goes no further until the button is pressed
         return original(self, y)
 
-    original, Watched.eps = Watched.eps, eps
+    original = Watched.eps
+    Watched.eps = eps
     try:
         app.go.click()
         wait_until(lambda: app.found is not None, 'the first candidate')
@@ -317,22 +307,18 @@ def test_live_search_is_cancelled_and_keeps_the_best(shelf, tmp_path):
     finally:
         Watched.eps = original
     assert 0 < progress < app.progress.max
-    assert (
-        app.status.value.startswith('cancelled')
-        and app.cancel.disabled
-        and not app.go.disabled
-    )
+    assert app.status.value.startswith('cancelled')
+    assert app.cancel.disabled
+    assert not app.go.disabled
     app.found.save(tmp_path / 'x_T.safetensors')
     assert BoundaryCondition.load(tmp_path / 'x_T.safetensors').index == app.found.index
     app.live.pause = LIMIT
     app.go.click()
     app.cancel.click()
     healthy(app)
-    assert (
-        app.found is None
-        and app.status.value == 'stopped before anything was found'
-        and not app.go.disabled
-    )
+    assert app.found is None
+    assert app.status.value == 'stopped before anything was found'
+    assert not app.go.disabled
 
 
 # --- the other apps
@@ -349,9 +335,8 @@ def test_trajectory_goes_along_every_process(shelf):
         for t in range(0, 1001, 200):
             app.t.value = t
             pictures.add(app.picture.value)
-            assert app.view.at.get_xdata()[0] == max(
-                1, min((s.t for s in app.view.way), key=lambda at: abs(at - t))
-            )
+            nearest = min((s.t for s in app.view.way), key=lambda at: abs(at - t))
+            assert app.view.at.get_xdata()[0] == max(1, nearest)
         assert len(pictures) == 6
     app.start.value = app.start.options[1][1]
     assert healthy(app).picture.value not in pictures
@@ -375,29 +360,26 @@ def test_noise_app_follows_every_control(shelf):
 
 
 def upload(app, content, name='my <photo>.png'):
-    app.upload.value = (
-        {
-            'name': name,
-            'type': 'image/png',
-            'size': len(content),
-            'content': memoryview(content),
-            'last_modified': datetime.now(timezone.utc),
-        },
-    )
+    file = {
+        'name': name,
+        'type': 'image/png',
+        'size': len(content),
+        'content': memoryview(content),
+        'last_modified': datetime.now(timezone.utc),
+    }
+    app.upload.value = (file,)
 
 
 def downloaded(app):
-    return Image.open(
-        io.BytesIO(base64.b64decode(re.search('base64,(.*?)"', app.download.value)[1]))
-    )
+    content = re.search('base64,(.*?)"', app.download.value)[1]
+    return Image.open(io.BytesIO(base64.b64decode(content)))
 
 
 def test_upscale_app_gives_what_upscale_gives(shelf, model):
     x_T = candidate(5, model.shape)
     app = healthy(upscale_app(folder=shelf, starts={'mine': x_T}))
-    photo = photographs()['astronaut'][
-        :, 50:83, 200:221
-    ]  # 33×21 pixels, no multiple of anything
+    # 33×21 pixels, no multiple of anything
+    photo = photographs()['astronaut'][:, 50:83, 200:221]
     upload(app, explore.image_png(to_image(photo)))
     app.n.value = 2
     app.go.click()
@@ -405,9 +387,8 @@ def test_upscale_app_gives_what_upscale_gives(shelf, model):
     assert 'download="my &lt;photo&gt;_x4.png"' in app.download.value
     expected = to_bytes(model.upscale(to_tensor(to_image(photo)), x_T, 'DDIM-2'))
     assert downloaded(app).size == (84, 132)
-    assert (
-        np.abs(np.asarray(downloaded(app), int) - expected.permute(1, 2, 0).numpy()).max() <= 1
-    )
+    found = np.asarray(downloaded(app), int)
+    assert np.abs(found - expected.permute(1, 2, 0).numpy()).max() <= 1
     assert 0.5 < float(found_in(app.note.value, 'seams')) < 2
     app.family.value = 'DPMS'
     app.go.click()
@@ -423,10 +404,8 @@ def test_a_bad_upload_is_told_and_the_next_is_fine(shelf):
 
 
 def test_after_an_upload_every_image_of_the_list_can_be_chosen(shelf):
-    app, photo = (
-        healthy(upscale_app(folder=shelf)),
-        explore.image_png(Image.new('RGB', (8, 8))),
-    )
+    app = healthy(upscale_app(folder=shelf))
+    photo = explore.image_png(Image.new('RGB', (8, 8)))
     first, listed = app.example.value, app.note.value
     upload(app, photo)
     assert healthy(app).note.value != listed
@@ -439,7 +418,8 @@ def test_after_an_upload_every_image_of_the_list_can_be_chosen(shelf):
 @contextmanager
 def halted():
     "The network stands still after each call until the end of the block"
-    original, over = Watched.eps, threading.Event()
+    original = Watched.eps
+    over = threading.Event()
 
     def eps(self, y):
         eps_fn = original(self, y)
@@ -467,18 +447,16 @@ def test_upscaling_is_cancelled(shelf):
     app.n.value = 50
     with halted():
         app.go.click()
-        assert (
-            app.after.value == b'' and app.download.value == ''
-        )  # not the picture of other settings
+        # not the picture of other settings
+        assert app.after.value == b''
+        assert app.download.value == ''
         wait_until(lambda: app.progress.value > 0, 'the first call')
         app.cancel.click()
     healthy(app)
-    assert (
-        app.note.value == 'cancelled'
-        and app.after.value == b''
-        and app.cancel.disabled
-        and not app.go.disabled
-    )
+    assert app.note.value == 'cancelled'
+    assert app.after.value == b''
+    assert app.cancel.disabled
+    assert not app.go.disabled
     app.go.click()
     app.cancel.click()
     healthy(app)  # before it has begun
@@ -498,13 +476,10 @@ def test_every_control_has_a_label(shelf, app):
         for child in getattr(widget, 'children', ()):
             yield from walk(child)
 
+    shown = explore.widgets.HTML, explore.widgets.Image
     made = healthy(app(folder=shelf))
-    controls = [
-        w
-        for w in walk(made)
-        if hasattr(w, 'description')
-        and not isinstance(w, (explore.widgets.HTML, explore.widgets.Image))
-    ]
+    described = [w for w in walk(made) if hasattr(w, 'description')]
+    controls = [w for w in described if not isinstance(w, shown)]
     assert len(controls) >= 4 and all(w.description for w in controls)
     assert all(w.tooltip for w in walk(made) if isinstance(w, explore.widgets.Image))
 
@@ -515,22 +490,9 @@ def test_every_control_has_a_label(shelf, app):
 @pytest.mark.skipif(not os.environ.get(ALEX_VARIABLE), reason=f'needs {ALEX_VARIABLE}')
 def test_the_tool_writes_resumes_and_renews(tmp_path, model):
     def run(*args):
-        return finished(
-            [
-                sys.executable,
-                ROOT / 'tools/explore_cache.py',
-                '--out',
-                tmp_path,
-                '--samplers',
-                'DDIM-1',
-                '--r',
-                '2',
-                '--u',
-                '2',
-                *args,
-            ],
-            check=True,
-        )
+        command = [sys.executable, ROOT / 'tools/explore_cache.py', '--out', tmp_path]
+        quick = '--samplers DDIM-1 --r 2 --u 2'.split()
+        return finished([*command, *quick, *args], check=True)
 
     run('--k', '2')
     first = load_file(tmp_path / 'DDIM-1.safetensors')
@@ -541,14 +503,15 @@ def test_the_tool_writes_resumes_and_renews(tmp_path, model):
     )
     c = caches(tmp_path)['DDIM-1']
     assert c.complaint(model) == '' and len(c.images(model)[0]) == 2
-    assert (
-        'made anew' in run('--k', '2', '--u', '3').stdout
-        and len(load_file(tmp_path / 'DDIM-1.old')['MSE']) == 3
-    )
+    assert 'made anew' in run('--k', '2', '--u', '3').stdout
+    assert len(load_file(tmp_path / 'DDIM-1.old')['MSE']) == 3
     with safe_open(tmp_path / 'DDIM-1.safetensors', 'np') as f:
         assert f.metadata()['U'] == '3' and f.get_tensor('MSE').shape == (2, 5)
 
 
 def test_nothing_else_needs_the_widgets():
-    code = "import sys, odebc.cli, odebc.results, odebc.search; sys.exit('odebc.explore' in sys.modules or 'ipywidgets' in sys.modules)"
+    code = (
+        'import sys, odebc.cli, odebc.results, odebc.search\n'
+        "sys.exit('odebc.explore' in sys.modules or 'ipywidgets' in sys.modules)"
+    )
     finished([sys.executable, '-c', code], check=True)

@@ -1,7 +1,8 @@
-"Identities are the same on a machine that rounds otherwise, and others where the thing is another."
+"Identities are the same on a machine that rounds otherwise, and others for another thing."
 
 import json
 import os
+from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 import pytest
@@ -19,26 +20,10 @@ from odebc.views import caches
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / 'shared/data'
-ROUNDED = {
-    'cos',
-    'sin',
-    'log',
-    'log1p',
-    'exp',
-    'expm1',
-    'softplus',
-    'cumsum',
-    'linspace',
-    'sum',
-    'mean',
-    'mm',
-    'addmm',
-    'bmm',
-    'convolution',
-    'div',
-    'upsample_bicubic2d',
-    '_upsample_bicubic2d_aa',
-}
+ROUNDED = set(
+    'cos sin log log1p exp expm1 softplus cumsum linspace sum mean mm addmm bmm convolution '
+    'div upsample_bicubic2d _upsample_bicubic2d_aa'.split()
+)
 
 
 class Otherwise(TorchDispatchMode):
@@ -91,9 +76,8 @@ def test_shipped_records_are_of_the_shipped_networks():
         names = 'small', 'small-mid', 'base'
         ids = {name: SR3.from_pretrained(name).fingerprint for name in names}
     for name, weights in ids.items():
-        rows = json.loads(
-            (ROOT / 'data' / name / 'evaluation.json').read_text(encoding='utf8')
-        )
+        path = ROOT / 'data' / name / 'evaluation.json'
+        rows = json.loads(path.read_text(encoding='utf8'))
         mine = {row['sampler'] for row in rows if row.get('weights') == weights}
         assert {'bicubic', 'DDIM-20'} <= mine, name
     for path in sorted((ROOT / 'data/results').glob('*/x_T-*.safetensors')):
@@ -104,7 +88,8 @@ def test_shipped_records_are_of_the_shipped_networks():
 
 @pytest.mark.parametrize('label', ['DDIM-10', 'DPMS-10'])
 def test_pairs_of_the_explorer(label):
-    cache, model = caches()[label], SR3.from_pretrained('small')
+    cache = caches()[label]
+    model = SR3.from_pretrained('small')
     with Otherwise():
         pairs = cache.images(model)
         z, y = torch.cat(pairs[::2]), torch.cat(pairs[1::2])
@@ -162,15 +147,16 @@ def test_maps_of_diffusers(beta_schedule):
         scheduler = kind(beta_schedule=beta_schedule, **numbers)
         return UNetMap(unet, scheduler, 'DDIM-5').meta
 
+    def table():
+        return schedule_of(DDPMScheduler(beta_schedule=beta_schedule)).table
+
     here = identity()
     with Otherwise():
         there = identity()
-        table = schedule_of(DDPMScheduler(beta_schedule=beta_schedule)).table
+        other = table()
     assert here == there and identity(DDIMScheduler) == here
     assert identity(num_train_timesteps=500) != here
-    assert not torch.equal(
-        table, schedule_of(DDPMScheduler(beta_schedule=beta_schedule)).table
-    )
+    assert not torch.equal(other, table())
 
 
 def test_a_prompt_is_known_by_its_words():
@@ -234,7 +220,8 @@ def test_a_search_goes_on_on_a_machine_that_rounds_otherwise(tmp_path):
 
 
 def test_a_search_of_an_earlier_version_goes_on(tmp_path):
-    z, path = patches(2), tmp_path / 'x_T.safetensors'
+    z = patches(2)
+    path = tmp_path / 'x_T.safetensors'
     run = begun(tmp_path, z, degrade(z))
     first = run()
     first.meta['pairs'] = digest(z, degrade(z))
@@ -266,7 +253,8 @@ def test_pairs_that_only_look_alike_by_name_are_refused(tmp_path):
 
 def test_a_search_on_the_shipped_base_begun_by_an_earlier_version(tmp_path):
     "Its weights had an identity made from the table of the cosine schedule"
-    model, path = SR3.from_pretrained('base'), tmp_path / 'x_T.safetensors'
+    model = SR3.from_pretrained('base')
+    path = tmp_path / 'x_T.safetensors'
     meta = dict(model.solution_map('DDIM-1').meta)
     old = meta | model.former
     assert old['weights'] != meta['weights']
@@ -282,14 +270,9 @@ def test_a_search_on_the_shipped_base_begun_by_an_earlier_version(tmp_path):
 def small_lab(folder, images, **how):
     protocol = Protocol(2, 2, 2, 2, ['DDIM-1'], [], 1, (2, 2, 'DDIM-1'), 1)
     ours, theirs = split(images)
-    return Lab(
-        SR3.from_pretrained('small'),
-        protocol,
-        list(ours.values()),
-        dict(photographs=list(theirs.values())),
-        folder,
-        **how,
-    )
+    tests = dict(photographs=list(theirs.values()))
+    model = SR3.from_pretrained('small')
+    return Lab(model, protocol, list(ours.values()), tests, folder, **how)
 
 
 def test_results_go_on_on_a_machine_that_rounds_otherwise(tmp_path):
@@ -298,27 +281,21 @@ def test_results_go_on_on_a_machine_that_rounds_otherwise(tmp_path):
     with Otherwise():
         small_lab(tmp_path, photographs())
     assert (tmp_path / 'lab.json').read_text() == before
-    changed = {
-        name: image.sub(1 / 127.5).clamp(-1, 1) for name, image in photographs().items()
-    }
-    with pytest.raises(
-        ValueError, match='another references: .* accept the references of the'
-    ):
+    changed = {name: x.sub(1 / 127.5).clamp(-1, 1) for name, x in photographs().items()}
+    says = 'another references: .* accept the references of the'
+    with pytest.raises(ValueError, match=says):
         small_lab(tmp_path, changed)
-    small_lab(tmp_path, changed, accept=['references', 'tests'])
-    assert json.loads((tmp_path / 'lab.json').read_text())['accepted'] == [
-        'references',
-        'tests',
-    ]
+    both = ['references', 'tests']
+    small_lab(tmp_path, changed, accept=both)
+    assert json.loads((tmp_path / 'lab.json').read_text())['accepted'] == both
 
 
 def test_results_of_an_earlier_version_go_on(tmp_path):
     lab = small_lab(tmp_path, photographs())
     path = tmp_path / 'lab.json'
     facts = json.loads(path.read_text())
-    old = facts | dict(
-        references=digest(lab.z), tests={n: digest(z) for n, z in lab.tests.items()}
-    )
+    tests = {n: digest(z) for n, z in lab.tests.items()}
+    old = facts | dict(references=digest(lab.z), tests=tests)
     del old['degradation']
     path.write_text(json.dumps(old))
     small_lab(tmp_path, photographs())
@@ -349,14 +326,7 @@ def test_a_command_accepts_photographs_of_another_decoder(photo_folder, tmp_path
 
     photos = shutil.copytree(photo_folder, tmp_path / 'photos')
     sizes = ['--k', '2', '--r', '4', '--unseen', '2', '--sampler', 'DDIM-1']
-    fixed = [
-        '--distance',
-        'lpips-lite',
-        '--precision',
-        'float32',
-        '--out',
-        str(tmp_path / 'x_T'),
-    ]
+    fixed = '--distance lpips-lite --precision float32 --out'.split() + [str(tmp_path / 'x_T')]
 
     def run(*more):
         command = ['search', '--images', str(photos), *sizes, *fixed, *more]
@@ -366,9 +336,7 @@ def test_a_command_accepts_photographs_of_another_decoder(photo_folder, tmp_path
     first = run()
     for path in photos.iterdir():
         image = Image.open(path)
-        for x, y in (
-            (i, j) for i in range(5, image.width, 16) for j in range(5, image.height, 16)
-        ):
+        for x, y in product(range(5, image.width, 16), range(5, image.height, 16)):
             red, *others = image.getpixel((x, y))
             image.putpixel((x, y), (red ^ 1, *others))
         image.save(path)

@@ -1,4 +1,4 @@
-"One precision: chosen once, said, written down, kept; with real processes and the real small network."
+"One precision: chosen once, said, written down, kept; in real processes, with a real network."
 
 import json
 import os
@@ -23,6 +23,7 @@ from odebc.train import SR3
 ROOT = Path(__file__).parents[1]
 ODEBC = Path(sys.executable).with_name('odebc')
 SEARCH = '--k 4 --r 2 --unseen 2 --sampler DDIM-2 --strategy exhaustive'.split()
+TWO = [sys.executable, *'-m torch.distributed.run --standalone --nproc-per-node 2'.split()]
 LIMIT = 300  # seconds for a process
 
 
@@ -39,13 +40,21 @@ def small():
 
 
 def odebc(*args, says='', status=0, **env):
-    "A command in a process of its own; ODEBC_PRECISION is what `says` says, by default nothing"
-    env = os.environ | dict(ODEBC_PRECISION=says) | env
-    done = subprocess.run(
-        [ODEBC, *map(str, args)], capture_output=True, encoding='utf8', env=env, timeout=LIMIT
-    )
+    "A command in a process of its own; ODEBC_PRECISION is `says`, by default nothing"
+    done = run([ODEBC, *map(str, args)], ODEBC_PRECISION=says, **env)
     assert done.returncode == status, done.stdout + done.stderr
     return done
+
+
+def run(command, **env):
+    text = dict(capture_output=True, encoding='utf8')
+    return subprocess.run(command, env=os.environ | env, timeout=LIMIT, **text)
+
+
+def started(*args, **env):
+    "A command that will be ended, and says nothing"
+    silent = dict(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return subprocess.Popen([ODEBC, *map(str, args)], env=os.environ | env, **silent)
 
 
 # --- by capability
@@ -100,7 +109,8 @@ def test_an_older_torch_reads_what_linux_says(tmp_path, monkeypatch):
     monkeypatch.setattr(torch, 'cpu', object())
     info = tmp_path / 'cpuinfo'
     info.write_text(
-        'processor\t: 0\nflags\t\t: fpu sse2 avx512_bf16\nbugs\t\t: spectre\nflags\t\t: other\n'
+        'processor\t: 0\nflags\t\t: fpu sse2 avx512_bf16\n'
+        'bugs\t\t: spectre\nflags\t\t: other\n'
     )
     assert cpu_features(info) == {'fpu', 'sse2', 'avx512_bf16'}
     info.write_text('processor\t: 0\nFeatures\t: fp asimd bf16\n')
@@ -147,9 +157,8 @@ def test_what_capability_tells_is_not_measured(features, expected, free, small, 
 )
 def test_in_doubt_the_clock_decides(features, times, expected, free, small, monkeypatch):
     monkeypatch.setenv('ONEDNN_MAX_CPU_ISA', 'AVX2')  # so that not even AMX tells
-    monkeypatch.setattr(
-        precision, 'cpu_features', lambda: features and frozenset(features.split())
-    )
+    known = features and frozenset(features.split())
+    monkeypatch.setattr(precision, 'cpu_features', lambda: known)
     monkeypatch.setattr(precision, 'race', lambda call: times)
     choice = found_out(small.net, 64)
     assert (choice.precision, choice.ratio) == (expected, times[0] / times[1])
@@ -158,13 +167,11 @@ def test_in_doubt_the_clock_decides(features, times, expected, free, small, monk
 def test_scattered_times_do_not_flip_a_draw():
     g = random.Random(0)
 
-    def scattered():
-        return g.uniform(0.94, 1.06)
+    def chosen(ratio):
+        return by_time(ratio * g.uniform(0.94, 1.06), g.uniform(0.94, 1.06)).precision
 
-    assert {by_time(scattered(), scattered()).precision for _ in range(1000)} == {'float32'}
-    assert {by_time(1.4 * scattered(), scattered()).precision for _ in range(1000)} == {
-        'bfloat16'
-    }
+    assert {chosen(1) for _ in range(1000)} == {'float32'}
+    assert {chosen(1.4) for _ in range(1000)} == {'bfloat16'}
 
 
 def test_measured_once_in_a_process(free, small, monkeypatch):
@@ -172,14 +179,15 @@ def test_measured_once_in_a_process(free, small, monkeypatch):
     monkeypatch.setattr(precision, 'cpu_features', lambda: None)
     monkeypatch.setattr(precision, 'race', lambda call: next(times))
     assert [found_out(small.net, 64).precision for _ in range(3)] == 3 * ['bfloat16']
-    assert (
-        SR3.from_pretrained('small', 'auto').precision == 'bfloat16'
-    )  # the same network, loaded again
+    # the same network, loaded again
+    assert SR3.from_pretrained('small', 'auto').precision == 'bfloat16'
     assert found_out(small.net, 128).precision == 'float32'  # another size is another question
 
 
 def test_the_clock_does_not_count_what_others_take(free, small, monkeypatch):
-    "Four processes that are always busy: the ratios of the real network agree, as those of a stopwatch do not"
+    """Four processes that are always busy: the ratios of the real network agree, as those of a
+    stopwatch do not
+    """
     monkeypatch.setattr(precision, 'cpu_features', lambda: None)
     others = [subprocess.Popen([sys.executable, '-c', 'while True: pass']) for _ in range(4)]
     ratios = []
@@ -210,10 +218,8 @@ def test_the_environment_decides(free, monkeypatch):
     monkeypatch.setattr(precision, 'cpu_features', never)
     for name in ('float32', 'bfloat16'):
         monkeypatch.setenv('ODEBC_PRECISION', name)
-        assert (
-            str(SR3.from_pretrained('small', 'auto').choice)
-            == f'precision: {name}, as ODEBC_PRECISION says'
-        )
+        choice = SR3.from_pretrained('small', 'auto').choice
+        assert str(choice) == f'precision: {name}, as ODEBC_PRECISION says'
         assert SR3.from_pretrained('small').precision == 'float32'  # which does not ask
     monkeypatch.setenv('ODEBC_PRECISION', 'half')
     with pytest.raises(ValueError, match="ODEBC_PRECISION is 'half': set it to float32"):
@@ -250,9 +256,8 @@ def test_the_older_argument_works_and_says_so(small):
         assert SR3.from_pretrained('small', bf16=False).precision == 'float32'
     with warnings.catch_warnings(action='error'):
         assert SR3.from_pretrained('small').bf16 is False
-    with pytest.raises(
-        ValueError, match="unknown precision 'half': it is float32, bfloat16 or auto"
-    ):
+    says = "unknown precision 'half': it is float32, bfloat16 or auto"
+    with pytest.raises(ValueError, match=says):
         SR3.from_pretrained('small', 'half')
 
 
@@ -270,18 +275,16 @@ def test_what_wraps_a_model_computes_in_its_precision():
 
 
 def test_on_this_machine(free):
-    "One of the two, for good; and its results are those of float32 within what benchmarks/precision.py found"
-    model, exact = SR3.from_pretrained('small', 'auto'), SR3.from_pretrained('small')
-    assert (
-        model.precision in ('float32', 'bfloat16')
-        and model.precision == SR3.from_pretrained('small', 'auto').precision
-    )
+    """One of the two, for good; and its results are those of float32 within what
+    benchmarks/precision.py found
+    """
+    model = SR3.from_pretrained('small', 'auto')
+    assert model.precision in ('float32', 'bfloat16')
+    assert model.precision == SR3.from_pretrained('small', 'auto').precision
     z = tiles(list(photographs().values()), 8, 64, torch.Generator().manual_seed(0))
     x_T, y = candidates(8, model.shape, seed=7), degrade(z)
-    a, b, low = (
-        m.h(x_T, y, 'DDIM-10')
-        for m in (exact, model, SR3.from_pretrained('small', 'bfloat16'))
-    )
+    fixed = [SR3.from_pretrained('small', name) for name in ('float32', 'bfloat16')]
+    a, b, low = (m.h(x_T, y, 'DDIM-10') for m in (fixed[0], model, fixed[1]))
     assert a.dtype == b.dtype == low.dtype == torch.float32
     assert torch.equal(a, b) == (model.precision == 'float32')
     distance = best_distance()[1]
@@ -300,7 +303,8 @@ from odebc import precision
 from odebc.train import SR3
 rank = int(os.environ['RANK'])
 precision.cpu_features = lambda: None
-precision.race = lambda call: (2., 1.) if rank == {fast} else (1., 2.)   # they disagree about the time
+# they disagree about the time
+precision.race = lambda call: (2., 1.) if rank == {fast} else (1., 2.)
 if rank == {wrong}: os.environ['ODEBC_PRECISION'] = 'half'
 model = SR3.from_pretrained('small', 'auto')
 try: told = str(model.choice)
@@ -321,56 +325,18 @@ torch.distributed.destroy_process_group()
 )
 def test_two_processes_agree(fast, wrong, expected, tmp_path):
     (tmp_path / 'script.py').write_text(TOGETHER.format(fast=fast, wrong=wrong))
-    command = [
-        sys.executable,
-        '-m',
-        'torch.distributed.run',
-        '--standalone',
-        '--nproc-per-node',
-        '2',
-        tmp_path / 'script.py',
-        tmp_path,
-    ]
-    done = subprocess.run(
-        command,
-        capture_output=True,
-        encoding='utf8',
-        timeout=LIMIT,
-        env=os.environ | dict(ODEBC_PRECISION=''),
-    )
+    done = run([*TWO, tmp_path / 'script.py', tmp_path], ODEBC_PRECISION='')
     assert done.returncode == 0, done.stderr
     assert [(tmp_path / rank).read_text() for rank in '01'] == [expected, expected]
 
 
 def test_two_processes_search_in_one_precision_and_say_it_once(tmp_path):
-    command = [
-        sys.executable,
-        '-m',
-        'torch.distributed.run',
-        '--standalone',
-        '--nproc-per-node',
-        '2',
-        '--',
-        ODEBC,
-        'search',
-        *SEARCH,
-        '--out',
-        tmp_path / 'x_T',
-    ]
-    for line in (
-        'precision: bfloat16, as ODEBC_PRECISION says',
-        'precision: bfloat16, as in x_T',
-    ):
-        says = 'bfloat16' if 'says' in line else 'float32'
-        done = subprocess.run(
-            command,
-            capture_output=True,
-            encoding='utf8',
-            timeout=LIMIT,
-            env=os.environ | dict(ODEBC_PRECISION=says),
-        )
+    command = [*TWO, '--', ODEBC, 'search', *SEARCH, '--out', tmp_path / 'x_T']
+    for says, why in (('bfloat16', 'as ODEBC_PRECISION says'), ('float32', 'as in x_T')):
+        done = run(command, ODEBC_PRECISION=says)
         assert done.returncode == 0, done.stderr
-        assert done.stdout.count('precision:') == 1 and line in done.stdout.splitlines()
+        assert done.stdout.count('precision:') == 1
+        assert f'precision: bfloat16, {why}' in done.stdout.splitlines()
         assert done.stdout.count('NOTE') <= 1 and done.stdout.count('Downloading') <= 1
 
 
@@ -389,17 +355,15 @@ def test_a_search_goes_on_in_its_precision(tmp_path):
     found = BoundaryCondition.load(path)
     assert found.meta['bf16'] is True and found.scores.shape == (6, 2) and found.solves == 12
     refused = odebc('search', *SEARCH, '--out', path, '--precision', 'float32', status=2)
-    assert (
-        'holds a search with another precision (bfloat16, not float32): give another file'
-        in refused.stderr
-    )
+    says = 'holds a search with another precision (bfloat16, not float32): give another file'
+    assert says in refused.stderr
 
 
 def test_a_killed_search_of_earlier_days_goes_on_in_float32(tmp_path):
     "Its file says bf16: false, as all files did"
-    path, args = tmp_path / 'x_T.safetensors', [*SEARCH, '--k', '60', '--r', '4']
-    command = [ODEBC, 'search', *args, '--out', path, '--precision', 'float32']
-    killed = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    path = tmp_path / 'x_T.safetensors'
+    args = [*SEARCH, '--k', '60', '--r', '4']
+    killed = started('search', *args, '--out', path, '--precision', 'float32')
     wait_for(path.exists, killed)  # after the first of fifteen batches
     before = BoundaryCondition.load(path)
     assert before.meta['bf16'] is False and 0 < before.solves < 240
@@ -426,35 +390,23 @@ def wait_for(there, process, number=signal.SIGKILL):
 
 def test_results_go_on_in_their_precision(tmp_path):
     "Killed, run again, killed again: the folder belongs to bfloat16"
-    command, path = (
-        [ODEBC, 'results', '--quick', '--out', tmp_path],
-        tmp_path / 'x_T-DDIM-10.safetensors',
-    )
-    env = os.environ | dict(ODEBC_PRECISION='float32', PYTHONUNBUFFERED='1')
-    first = subprocess.Popen(
-        [*command, '--precision', 'bfloat16'],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env=env,
-    )
+    args = ['results', '--quick', '--out', tmp_path]
+    path = tmp_path / 'x_T-DDIM-10.safetensors'
+    env = dict(ODEBC_PRECISION='float32', PYTHONUNBUFFERED='1')
+    first = started(*args, '--precision', 'bfloat16', **env)
     wait_for(path.exists, first)
     before = BoundaryCondition.load(path)
-    assert (
-        before.meta['bf16'] is True
-        and json.loads((tmp_path / 'lab.json').read_text())['network']['bf16'] is True
-    )
+    assert before.meta['bf16'] is True
+    assert json.loads((tmp_path / 'lab.json').read_text())['network']['bf16'] is True
     with open(tmp_path / 'said', 'w') as said:
-        second = subprocess.Popen(command, stdout=said, stderr=said, env=env)
+        streams = dict(stdout=said, stderr=said)
+        second = subprocess.Popen([ODEBC, *args], env=os.environ | env, **streams)
         wait_for(lambda: BoundaryCondition.load(path).solves > before.solves, second)
     assert BoundaryCondition.load(path).meta['bf16'] is True
     assert 'precision: bfloat16, as in lab.json' in (tmp_path / 'said').read_text()
-    refused = odebc(
-        'results', '--quick', '--out', tmp_path, '--precision', 'float32', status=2
-    )
-    assert (
-        'holds results with another precision (bfloat16, not float32): give another folder'
-        in refused.stderr
-    )
+    refused = odebc(*args, '--precision', 'float32', status=2)
+    says = 'holds results with another precision (bfloat16, not float32): give another folder'
+    assert says in refused.stderr
 
 
 def test_an_enlargement_goes_on_in_its_precision(photo_folder, tmp_path):
@@ -462,28 +414,18 @@ def test_an_enlargement_goes_on_in_its_precision(photo_folder, tmp_path):
     source = sorted(photo_folder.iterdir())[0]
     args = ['upscale', '--seed', 0, '--sampler', 'DDIM-5', '--out', tmp_path, source]
     part = tmp_path / f'{source.stem}_x4.png.part'
-    half = subprocess.Popen(
-        [ODEBC, *map(str, args), '--precision', 'bfloat16'],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    half = started(*args, '--precision', 'bfloat16')
     wait_for((part / 'rows.raw').exists, half, signal.SIGINT)
     assert kept_facts(part)['bf16'] is True
     refused = odebc(*args, '--precision', 'float32', status=2)
-    assert (
-        'half of another enlargement, with another precision (bfloat16, not float32)'
-        in refused.stderr
-    )
+    says = 'half of another enlargement, with another precision (bfloat16, not float32)'
+    assert says in refused.stderr
     done = odebc(*args, says='float32')
-    assert (
-        f'precision: bfloat16, as in {part.name}' in done.stdout
-        and kept_facts(tmp_path / f'{source.stem}_x4.png')['bf16'] is True
-    )
+    assert f'precision: bfloat16, as in {part.name}' in done.stdout
+    assert kept_facts(tmp_path / f'{source.stem}_x4.png')['bf16'] is True
     again = odebc(*args, says='float32')
-    assert (
-        f'precision: bfloat16, as in {source.stem}_x4.png' in again.stdout
-        and 'is there already' in again.stdout
-    )
+    assert f'precision: bfloat16, as in {source.stem}_x4.png' in again.stdout
+    assert 'is there already' in again.stdout
 
 
 def test_a_training_goes_on_in_its_precision(photo_folder, tmp_path):
@@ -492,20 +434,15 @@ def test_a_training_goes_on_in_its_precision(photo_folder, tmp_path):
     def record():
         return json.loads((tmp_path / 'record.json').read_text())
 
-    assert (
-        'precision: bfloat16, as asked'
-        in odebc(*args, '--steps', 2, '--precision', 'bfloat16').stdout
-    )
+    done = odebc(*args, '--steps', 2, '--precision', 'bfloat16')
+    assert 'precision: bfloat16, as asked' in done.stdout
     assert record()['recipe']['bf16'] is True
-    assert (
-        'precision: bfloat16, as in checkpoint.pt'
-        in odebc(*args, '--steps', 3, says='float32').stdout
-    )
+    done = odebc(*args, '--steps', 3, says='float32')
+    assert 'precision: bfloat16, as in checkpoint.pt' in done.stdout
     assert (record()['steps'], record()['recipe']['bf16']) == (3, True)
-    assert (
-        'precision: float32, as asked'
-        in odebc(*args, '--steps', 4, '--precision', 'float32').stdout
-    )  # it is free to change
+    # it is free to change
+    done = odebc(*args, '--steps', 4, '--precision', 'float32')
+    assert 'precision: float32, as asked' in done.stdout
     assert (record()['steps'], record()['recipe']['bf16']) == (4, False)
     (tmp_path / 'checkpoint.pt').write_bytes(b'half a file')
     assert 'cannot resume from' in odebc(*args, '--steps', 5, status=2).stderr
@@ -515,37 +452,16 @@ def test_a_training_goes_on_in_its_precision(photo_folder, tmp_path):
 
 
 def test_demo_and_upscale_say_it(photo_folder, tmp_path):
-    demo = odebc(
-        'demo',
-        '--k',
-        2,
-        '--r',
-        2,
-        '--tests',
-        2,
-        '--sampler',
-        'DDIM-2',
-        '--images',
-        photo_folder,
-        '--out',
-        tmp_path / 'demo',
-    )
+    quick = '--k 2 --r 2 --tests 2 --sampler DDIM-2'.split()
+    demo = odebc('demo', *quick, '--images', photo_folder, '--out', tmp_path / 'demo')
     line = next(line for line in demo.stdout.splitlines() if line.startswith('precision: '))
     name = line.split(',')[0].removeprefix('precision: ')
     assert name in ('float32', 'bfloat16')
     assert f'Precision: {name}.' in (tmp_path / 'demo/table.md').read_text(encoding='utf8')
     x_T = tmp_path / 'demo/x_T.safetensors'
     assert BoundaryCondition.load(x_T).meta['bf16'] is (name == 'bfloat16')
-    done = odebc(
-        'upscale',
-        '--x-t',
-        x_T,
-        '--out',
-        tmp_path,
-        '--precision',
-        'bfloat16',
-        next(photo_folder.iterdir()),
-    )
+    args = ['--x-t', x_T, '--out', tmp_path, '--precision', 'bfloat16']
+    done = odebc('upscale', *args, next(photo_folder.iterdir()))
     assert 'precision: bfloat16, as asked' in done.stdout
 
 
@@ -565,14 +481,10 @@ def test_the_report_says_it(tmp_path):
         matrix=(2, 2, 'DDIM-1'),
         blocks=1,
     )
+    tests = dict(photographs=photos[3:])
     for folder, name in (('a', 'float32'), ('b', 'bfloat16')):
-        lab = Lab(
-            SR3.from_pretrained('small', name),
-            tiny,
-            photos[:3],
-            dict(photographs=photos[3:]),
-            tmp_path / folder,
-        )
+        model = SR3.from_pretrained('small', name)
+        lab = Lab(model, tiny, photos[:3], tests, tmp_path / folder)
         assert f'\nPrecision: {name}. Distance: ' in write(lab, {}, {})
 
 
@@ -580,14 +492,12 @@ def test_the_older_options(monkeypatch, capsys):
     from odebc import cli
 
     assert cli.in_older_words('auto', None) == 'auto'
-    assert (
-        cli.in_older_words('auto', True) == cli.in_older_words('bfloat16', True) == 'bfloat16'
-    )
+    for asked in ('auto', 'bfloat16'):
+        assert cli.in_older_words(asked, True) == 'bfloat16'
     assert cli.in_older_words('auto', False) == 'float32'
     assert '--bf16 is now called --precision bfloat16' in capsys.readouterr().err
-    with pytest.raises(
-        ValueError, match='--bf16 means --precision bfloat16: do not ask for float32'
-    ):
+    says = '--bf16 means --precision bfloat16: do not ask for float32'
+    with pytest.raises(ValueError, match=says):
         cli.in_older_words('float32', True)
     for command in ('train', 'results'):
         monkeypatch.setattr(sys, 'argv', ['odebc', command, '--help'])
@@ -601,9 +511,8 @@ def test_the_older_options(monkeypatch, capsys):
 def test_an_unknown_precision_is_refused(command, photo_folder, tmp_path, monkeypatch, capsys):
     from odebc import cli
 
-    args = dict(upscale=['--x-t', 'x', 'y'], train=['--images', str(photo_folder)]).get(
-        command, []
-    )
+    needed = dict(upscale=['--x-t', 'x', 'y'], train=['--images', str(photo_folder)])
+    args = needed.get(command, [])
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, 'argv', ['odebc', command, *args, '--precision', 'half'])
     handlers = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
@@ -613,46 +522,31 @@ def test_an_unknown_precision_is_refused(command, photo_folder, tmp_path, monkey
     finally:
         for s, handler in handlers.items():
             signal.signal(s, handler)
-    assert (
-        "odebc: unknown precision 'half': it is float32, bfloat16 or auto"
-        in capsys.readouterr().err
-    )
+    says = "odebc: unknown precision 'half': it is float32, bfloat16 or auto"
+    assert says in capsys.readouterr().err
 
 
 def test_an_app_takes_what_is_faster_and_says_it(free, monkeypatch):
     from odebc.explore import upscale_app
 
-    monkeypatch.setattr(
-        precision, 'found_out', lambda net, size: Choice('bfloat16', 'as the test wants')
-    )
+    choice = Choice('bfloat16', 'as the test wants')
+    monkeypatch.setattr(precision, 'found_out', lambda net, size: choice)
     app = upscale_app()
-    assert (
-        app.model.precision == 'bfloat16' and app.warning.value == ''
-    )  # the cached scores are still those of this network
-    assert (
-        'precision: bfloat16, as the test wants' in app.computes.value
-        and app.computes in app.children
-    )
+    # the cached scores are still those of this network
+    assert app.model.precision == 'bfloat16'
+    assert app.warning.value == ''
+    assert 'precision: bfloat16, as the test wants' in app.computes.value
+    assert app.computes in app.children
 
 
 @pytest.mark.skipif(not os.environ.get(ALEX_VARIABLE), reason=f'needs {ALEX_VARIABLE}')
 def test_a_tool_keeps_the_fact(photo_folder, tmp_path, monkeypatch):
     rows = tmp_path / 'rows.json'
     monkeypatch.setenv('ODEBC_PRECISION', 'float32')
+    args = ['evaluate.py', 'DDIM-1', '--images', str(photo_folder), '--out', str(rows)]
+    args += '--crops 2 --size 32'.split()
     for how in (['--bf16'], ['--precision', 'auto']):
-        args = [
-            'DDIM-1',
-            '--images',
-            photo_folder,
-            '--crops',
-            2,
-            '--size',
-            32,
-            '--out',
-            rows,
-            *how,
-        ]
-        monkeypatch.setattr(sys, 'argv', ['evaluate.py', *map(str, args)])
+        monkeypatch.setattr(sys, 'argv', [*args, *how])
         runpy.run_path(str(ROOT / 'tools/evaluate.py'), run_name='__main__')
     assert [row['bf16'] for row in json.loads(rows.read_text())] == [True, True, False, False]
 
@@ -660,10 +554,9 @@ def test_a_tool_keeps_the_fact(photo_folder, tmp_path, monkeypatch):
 def test_the_benchmark_prints_its_table(free, monkeypatch, capsys):
     monkeypatch.setattr(sys, 'argv', ['precision.py', 'small', '--images', '2'])
     runpy.run_path(str(ROOT / 'benchmarks/precision.py'), run_name='__main__')
-    row = [
-        part.strip() for part in capsys.readouterr().out.splitlines()[-1].strip('|').split('|')
-    ]
+    line = capsys.readouterr().out.splitlines()[-1]
+    row = [part.strip() for part in line.strip('|').split('|')]
     assert row[0] == 'small' and row[2] in ('float32', 'bfloat16')
-    assert (
-        float(row[3]) > 0 and 0 < float(row[8]) < 0.02
-    )  # the ratio, and how far LPIPS moves at most
+    # the ratio, and how far LPIPS moves at most
+    assert float(row[3]) > 0
+    assert 0 < float(row[8]) < 0.02

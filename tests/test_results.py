@@ -1,4 +1,6 @@
-"Results: the same numbers twice, nobody else's folder, no test image in training or among the references."
+"""Results: the same numbers twice, nobody else's folder, no test image in training or among
+the references.
+"""
 
 import hashlib
 import json
@@ -6,7 +8,7 @@ import math
 import os
 import re
 from dataclasses import replace
-from itertools import combinations
+from itertools import combinations, product
 from pathlib import Path
 import pytest
 import torch
@@ -36,13 +38,8 @@ TINY = Protocol(
 
 def lab(folder, protocol=TINY, model='small'):
     ours, theirs = split(photographs())
-    return Lab(
-        SR3.from_pretrained(model),
-        protocol,
-        list(ours.values()),
-        dict(photographs=list(theirs.values())),
-        folder,
-    )
+    tests = dict(photographs=list(theirs.values()))
+    return Lab(SR3.from_pretrained(model), protocol, list(ours.values()), tests, folder)
 
 
 def without_times(folder):
@@ -57,11 +54,8 @@ def test_two_runs_give_the_same_numbers_and_all_files(tmp_path):
 
     # rows with times aside, the reports agree word for word
     def rows(text):
-        return [
-            line
-            for line in text.splitlines()
-            if not line.startswith('| D') and 'bicubic' not in line
-        ]
+        lines = [line for line in text.splitlines() if 'bicubic' not in line]
+        return [line for line in lines if not line.startswith('| D')]
 
     assert rows(one) == rows(two)
     assert {path.name for path in (tmp_path / 'one').glob('*.*')} >= {
@@ -77,7 +71,9 @@ def test_two_runs_give_the_same_numbers_and_all_files(tmp_path):
 
 
 def test_a_stopped_run_goes_on_and_ends_the_same(tmp_path, monkeypatch):
-    calls, last, h = [], math.inf, SR3.h
+    calls = []
+    last = math.inf
+    h = SR3.h
 
     def failing(self, *args, **how):
         if len(calls) == last:
@@ -100,13 +96,9 @@ def test_a_stopped_run_goes_on_and_ends_the_same(tmp_path, monkeypatch):
 
 def test_the_matrix_has_as_many_pairs_as_the_references_hold(tmp_path):
     ours, theirs = split(photographs())
-    two = Lab(
-        SR3.from_pretrained('small'),
-        TINY,
-        [next(iter(ours.values()))[:, :64, :128]],
-        dict(photographs=list(theirs.values())),
-        tmp_path,
-    )
+    small = next(iter(ours.values()))[:, :64, :128]
+    tests = dict(photographs=list(theirs.values()))
+    two = Lab(SR3.from_pretrained('small'), TINY, [small], tests, tmp_path)
     assert matrix(two)['MSE'].shape == (12, 2)
 
 
@@ -140,13 +132,15 @@ def test_a_changed_score_changes_the_table(tmp_path):
 def test_measure_scores_each_image_once(tmp_path):
     z = tiles(list(photographs().values()), 5, 64, torch.Generator().manual_seed(0))
     seen = []
-    row = measure(
-        lambda y, numbers: (seen.extend(numbers), F.interpolate(y, scale_factor=4))[1],
-        z,
-        degrade(z),
-        lambda a, b: (a - b).abs().mean((1, 2, 3)),
-        batch=2,
-    )
+
+    def enlarge(y, numbers):
+        seen.extend(numbers)
+        return F.interpolate(y, scale_factor=4)
+
+    def distance(a, b):
+        return (a - b).abs().mean((1, 2, 3))
+
+    row = measure(enlarge, z, degrade(z), distance, batch=2)
     assert seen == [0, 1, 2, 3, 4] and all(len(v) == 5 for v in row.values())
 
 
@@ -155,7 +149,9 @@ def test_measure_scores_each_image_once(tmp_path):
 
 @pytest.fixture(params=sorted(path.parent.name for path in RESULTS.glob('*/results.csv')))
 def shipped(request, tmp_path):
-    "A shipped folder, and a laboratory with the same network (in float32) and the photographs that travel with the packages"
+    """A shipped folder, and a laboratory with the same network (in float32) and the
+    photographs that travel with the packages
+    """
     theirs = json.loads((RESULTS / request.param / 'lab.json').read_text())
     mine = lab(tmp_path, Protocol(**theirs['protocol']), request.param)
     assert picture_digest(mine.tests['photographs']) == theirs['tests']['photographs']
@@ -163,44 +159,30 @@ def shipped(request, tmp_path):
 
 
 def scores(folder, test, name):
-    return {
-        metric: torch.tensor(v)
-        for metric, v in json.loads(
-            (folder / 'scores' / test / f'{name}.json').read_text()
-        ).items()
-    }
+    kept = json.loads((folder / 'scores' / test / f'{name}.json').read_text())
+    return {metric: torch.tensor(v) for metric, v in kept.items()}
 
 
 def test_the_shipped_table_is_the_mean_of_the_shipped_scores(shipped):
     folder, mine = shipped
-    rows, lines = (
-        methods(mine.model, mine.p.ddpm, dict.fromkeys(mine.p.ode), mine.p.draws),
-        table(folder.name),
-    )
+    rows = methods(mine.model, mine.p.ddpm, dict.fromkeys(mine.p.ode), mine.p.draws)
+    lines = table(folder.name)
     for line in lines:
         if line['metric'] not in ('LPIPS', 'PSNR', 'SSIM'):
             continue
-        kept = torch.stack(
-            [
-                scores(folder, line['set'], name)[line['metric'].replace('LPIPS', 'distance')]
-                for name in rows[line['method']]
-            ]
-        ).mean(0)
-        assert len(kept) == int(line['images']) and torch.allclose(
-            torch.tensor(stats(kept)),
-            torch.tensor([float(line['mean']), float(line['standard error'])]),
-            rtol=0,
-            atol=2e-5,
-        )
-    assert {(line['method'], line['set']) for line in lines} == {
-        (method, test)
-        for method in rows
-        for test in json.loads((folder / 'lab.json').read_text())['tests']
-    }
+        metric = line['metric'].replace('LPIPS', 'distance')
+        draws = [scores(folder, line['set'], name)[metric] for name in rows[line['method']]]
+        kept = torch.stack(draws).mean(0)
+        assert len(kept) == int(line['images'])
+        told = torch.tensor([float(line['mean']), float(line['standard error'])])
+        assert torch.allclose(torch.tensor(stats(kept)), told, rtol=0, atol=2e-5)
+    tests = json.loads((folder / 'lab.json').read_text())['tests']
+    assert {(line['method'], line['set']) for line in lines} == set(product(rows, tests))
 
 
-# How far the mean of eight images, and a single one, may be from the shipped score, which was computed in bfloat16. Plain SR3 divides
-# the error of its noise estimate by α_t, and so magnifies the rounding; what x̃_T gains there, .17 in the mean, is far more than is allowed.
+# How far the mean of eight images, and a single one, may be from the shipped score, which was
+# computed in bfloat16. Plain SR3 divides the error of its noise estimate by α_t, and so
+# magnifies the rounding; what x̃_T gains there, .17 in the mean, is far more than is allowed.
 CLOSE = {
     'small': dict(PSNR=(0.02, 0.1), SSIM=(0.002, 0.005), distance=(0.002, 0.005)),
     'small-mid': dict(PSNR=(1, 2.5), SSIM=(0.05, 0.15), distance=(0.03, 0.15)),
@@ -210,23 +192,13 @@ CLOSE = {
 def test_a_sample_of_the_shipped_scores_is_measured_again(shipped):
     folder, mine = shipped
     label = mine.p.ode[0]
-    rows = methods(
-        mine.model,
-        mine.p.ddpm,
-        {label: BoundaryCondition.load(folder / f'x_T-{label}.safetensors').x_T},
-        mine.p.draws,
-    )
+    found = {label: BoundaryCondition.load(folder / f'x_T-{label}.safetensors').x_T}
+    rows = methods(mine.model, mine.p.ddpm, found, mine.p.draws)
+    z, y = (images['photographs'][:8] for images in (mine.tests, mine.y_tests))
     for method in ('bicubic', label, f'{label} + x̃_T'):
         for name, solve in rows[method].items():
-            kept, again = (
-                scores(folder, 'photographs', name),
-                measure(
-                    solve,
-                    mine.tests['photographs'][:8],
-                    mine.y_tests['photographs'][:8],
-                    mine.distance,
-                ),
-            )
+            kept = scores(folder, 'photographs', name)
+            again = measure(solve, z, y, mine.distance)
             for metric, (mean, single) in CLOSE[folder.name].items():
                 if metric == 'distance' and mine.distance_name != 'LPIPS':
                     continue
@@ -250,13 +222,9 @@ def test_a_sample_of_the_shipped_scores_is_measured_again(shipped):
 )
 def test_the_shipped_report_is_whole(shipped, title):
     text = section(title, shipped[0].name)
-    assert (
-        all(
-            (shipped[0] / file).stat().st_size > 5000
-            for file in re.findall(r'\((\S+\.(?:png|jpg))\)', text)
-        )
-        and len(text) > 10
-    )
+    files = re.findall(r'\((\S+\.(?:png|jpg))\)', text)
+    assert all((shipped[0] / file).stat().st_size > 5000 for file in files)
+    assert len(text) > 10
 
 
 def test_the_shipped_matrix_and_scores_give_the_shipped_tables(shipped):
@@ -269,34 +237,30 @@ def test_the_shipped_matrix_and_scores_give_the_shipped_tables(shipped):
             assert f'| {name} | {v:.3f} |' in section('Table 6', folder.name)
     for (a, b), v in choice_by(D, mine.p.blocks).items():
         assert f'| {a} → {b} | {v:.2f} |' in section('Transfer between distances', folder.name)
+
+    def judged(i):
+        return scores(folder, 'BSD100', f'{label} candidate {i}')['distance'].mean()
+
     for (k, r), chosen in winners(D['LPIPS'], mine.p.blocks).items():
-        means = torch.stack(
-            [
-                scores(folder, 'BSD100', f'{label} candidate {i}')['distance'].mean()
-                for i in chosen
-            ]
-        )
-        assert f'| K = {k}, R = {r} | {means.mean():.4f} ± {means.std():.4f} ' in section(
-            'Figure 3', folder.name
-        )
+        means = torch.stack([judged(i) for i in chosen])
+        told = f'| K = {k}, R = {r} | {means.mean():.4f} ± {means.std():.4f} '
+        assert told in section('Figure 3', folder.name)
 
 
 def test_the_searches_tell_which_samplers_are_alike():
-    "The figures of page 10: correlations of the candidates' mean scores on the pairs that every search has judged them on"
-    means = {
-        label: BoundaryCondition.load(RESULTS / 'small' / f'x_T-{label}.safetensors')
-        .scores[:, :8]
-        .mean(1)
-        for label in ('DDIM-20', 'DPMS-20', 'DDIM-50', 'DDIM-100')
-    }
-    means['DDIM-10'] = load_file(RESULTS / 'small' / 'matrix.safetensors')['LPIPS'][
-        :200, :8
-    ].mean(1)
+    """The figures of page 10: correlations of the candidates' mean scores on the pairs that
+    every search has judged them on
+    """
+    folder = RESULTS / 'small'
+    means = {}
+    for label in ('DDIM-20', 'DPMS-20', 'DDIM-50', 'DDIM-100'):
+        found = BoundaryCondition.load(folder / f'x_T-{label}.safetensors')
+        means[label] = found.scores[:, :8].mean(1)
+    means['DDIM-10'] = load_file(folder / 'matrix.safetensors')['LPIPS'][:200, :8].mean(1)
 
     def alike(a, b):
-        return round(
-            torch.corrcoef(torch.stack([means[a].double(), means[b].double()]))[0, 1].item(), 2
-        )
+        both = torch.stack([means[a].double(), means[b].double()])
+        return round(torch.corrcoef(both)[0, 1].item(), 2)
 
     accurate = ('DDIM-50', 'DDIM-100', 'DPMS-20')
     assert sorted(alike(a, b) for a, b in combinations(accurate, 2)) == [0.83, 0.95, 0.96]
@@ -304,24 +268,23 @@ def test_the_searches_tell_which_samplers_are_alike():
 
 
 def test_the_kept_scores_give_the_transfer_between_networks():
-    folder, text = RESULTS / 'small-mid', section('Transfer between networks', 'small-mid')
+    folder = RESULTS / 'small-mid'
+    text = section('Transfer between networks', 'small-mid')
     places = {'this': folder} | {path.name: path for path in (folder / 'networks').iterdir()}
-    found = {
-        name: BoundaryCondition.load(path / 'x_T-DDIM-20.safetensors').x_T
-        for name, path in places.items()
-    }
+    starts = {}
+    for name, path in places.items():
+        x_T = BoundaryCondition.load(path / 'x_T-DDIM-20.safetensors').x_T
+        starts[name] = f'with x_T {digest(x_T)} of {name}'
 
     def of(b, name):
-        return scores(places[b], 'BSD100', f'DDIM-20 {name}')['distance'][
-            :100
-        ]  # of the 200 that Table 5 has
+        # of the 200 that Table 5 has
+        return scores(places[b], 'BSD100', f'DDIM-20 {name}')['distance'][:100]
 
     for a in places:
         for b in places:
-            assert (
-                f"| {a} → {b} | {pm(of(b, 'found' if a == b else f'with x_T {digest(found[a])} of {a}') - (of(b, 'random 0') + of(b, 'random 1')) / 2)} |"
-                in text
-            )
+            random = (of(b, 'random 0') + of(b, 'random 1')) / 2
+            gain = of(b, 'found' if a == b else starts[a]) - random
+            assert f'| {a} → {b} | {pm(gain)} |' in text
     assert len(places) == 3
 
 
@@ -335,11 +298,8 @@ def similarity(patches, image):
     ones = torch.ones(1, *kernel.shape[1:])
     n = kernel[0].numel()
     mean, square = F.conv2d(image, ones) / n, F.conv2d(image**2, ones)
-    return (
-        (F.conv2d(image, kernel) / (square - n * mean**2).clamp(min=0.002 * n).sqrt())
-        .flatten(1)
-        .amax(1)
-    )
+    norm = (square - n * mean**2).clamp(min=0.002 * n).sqrt()
+    return (F.conv2d(image, kernel) / norm).flatten(1).amax(1)
 
 
 def lr(image):
@@ -355,9 +315,8 @@ def textured(images, n):
 def test_the_search_for_leaks_finds_one():
     images = list(photographs().values())
     shifted = images[0][:, 12:, 20:]
-    assert (
-        similarity(textured([shifted], 4), lr(images[0])).min() > 0.99
-    )  # another cut of the same photograph
+    # another cut of the same photograph
+    assert similarity(textured([shifted], 4), lr(images[0])).min() > 0.99
     assert similarity(textured([images[0]], 4), lr(images[3])).max() < 0.9
 
 
@@ -376,13 +335,10 @@ def test_no_test_image_is_in_training():
     def content(path):
         return hashlib.sha256(path.read_bytes()).hexdigest()
 
-    train = sorted((SHARED / 'train').iterdir())
-    assert not {content(p) for p in train} & {
-        content(p) for folder in sets for p in folder.iterdir()
-    }
+    train = {content(path) for path in (SHARED / 'train').iterdir()}
+    assert not train & {content(path) for folder in sets for path in folder.iterdir()}
     torch.set_num_threads(os.cpu_count())
     patches = torch.cat([textured(list(image_folder(folder).values()), 6) for folder in sets])
-    closest = torch.stack(
-        [similarity(patches, lr(image)) for image in image_folder(SHARED / 'train').values()]
-    ).amax(0)
+    images = image_folder(SHARED / 'train').values()
+    closest = torch.stack([similarity(patches, lr(image)) for image in images]).amax(0)
     assert closest.max() < 0.98, closest

@@ -1,4 +1,6 @@
-"The samplers against diffusers, against themselves row by row and in float32, and what they do with chance and memory."
+"""The samplers against diffusers, against themselves row by row and in float32, and what they
+do with chance and memory.
+"""
 
 import weakref
 import pytest
@@ -59,20 +61,24 @@ def ours(solver):
 
 
 def theirs(kind, times, timesteps, solver_types=None, **config):
-    "All points of theirs with ᾱ in double precision and the network called at `times`; `timesteps` may be a count"
-    scheduler, x, points, generator = kind(**config), normal(4, 16), [], chance(7)
-    scheduler.alphas_cumprod = (
-        1 - torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)
-    ).cumprod(0)
-    scheduler.set_timesteps(timesteps) if isinstance(
-        timesteps, int
-    ) else scheduler.set_timesteps(timesteps=timesteps)
+    """All points of theirs with ᾱ in double precision and the network called at `times`;
+    `timesteps` may be a count
+    """
+    scheduler = kind(**config)
+    x = normal(4, 16)
+    points = []
+    generator = chance(7)
+    betas = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)
+    scheduler.alphas_cumprod = (1 - betas).cumprod(0)
+    if isinstance(timesteps, int):
+        scheduler.set_timesteps(timesteps)
+    else:
+        scheduler.set_timesteps(timesteps=timesteps)
     if kind is DPMSolverMultistepScheduler:
         scheduler.set_begin_index(0)  # on its grid two rounded timesteps may be the same
     if kind is DPMSolverSinglestepScheduler:
-        scheduler.sigmas = (1 / scheduler.alphas_cumprod - 1).sqrt()[
-            [*timesteps, 0]
-        ]  # its own are rounded to float32
+        # its own are rounded to float32
+        scheduler.sigmas = (1 / scheduler.alphas_cumprod - 1).sqrt()[[*timesteps, 0]]
     drawn = {'generator': generator} if kind is DDPMScheduler else {}
     for i, (t, timestep) in enumerate(zip(times.tolist()[:-1], scheduler.timesteps)):
         if solver_types:
@@ -84,11 +90,12 @@ def theirs(kind, times, timesteps, solver_types=None, **config):
 
 def compare(name, expected, same, other):
     "Our trajectory is theirs to 1e-5; that of another method is not"
+
+    def gap(solver):
+        return (ours(solver)[: len(expected)] - expected).abs().max().item()
+
     assert 0.5 < expected.abs().max() < 10
-    error, control = (
-        (ours(solver)[: len(expected)] - expected).abs().max().item()
-        for solver in (same, other)
-    )
+    error, control = gap(same), gap(other)
     print(f'{name}: {error:.1e}, control {control:.1e}')
     assert error < 1e-5 and control > 1e-4
 
@@ -96,9 +103,8 @@ def compare(name, expected, same, other):
 def test_ddim_is_diffusers():
     "DDIM-20, with the step to 0"
     solver = ddim(20, sched)
-    expected = theirs(
-        DDIMScheduler, solver.times, 20, clip_sample=False, timestep_spacing='trailing'
-    )
+    how = dict(clip_sample=False, timestep_spacing='trailing')
+    expected = theirs(DDIMScheduler, solver.times, 20, **how)
     compare('DDIM', expected, solver, Solver(solver.times, 20 * [ddim_step(0.05)]))
 
 
@@ -106,28 +112,24 @@ def test_ddim_is_diffusers():
 def test_ddpm_is_diffusers(n):
     "DDPM with the same draws, uniform and respaced as in the paper, with the step to 0"
     solver = ddpm(n, sched)
-    expected = theirs(
-        DDPMScheduler,
-        solver.times,
-        (solver.times[:-1] - 1).long().tolist(),
-        clip_sample=False,
-        variance_type='fixed_small',
-    )
+    timesteps = (solver.times[:-1] - 1).long().tolist()
+    how = dict(clip_sample=False, variance_type='fixed_small')
+    expected = theirs(DDPMScheduler, solver.times, timesteps, **how)
     compare(f'DDPM-{n}', expected, solver, Solver(solver.times, n * [ddim_step(0.99)]))
 
 
-EXACT = {
-    f'{name}-2M-exact': lambda n, sched, predict=predict: to_zero(
-        multistep(2, n - 1, sched, predict=predict)
-    )
-    for name, predict in [('DPM', 'eps'), ('DPM++', 'x0')]
-}
+def exact_moments(predict):
+    return lambda n, sched: to_zero(multistep(2, n - 1, sched, predict=predict))
+
+
+EXACT = {'DPM-2M-exact': exact_moments('eps'), 'DPM++-2M-exact': exact_moments('x0')}
+# their order and solver type, a method that differs
 MULTISTEP = {
     '1': (1, 'midpoint', '2M'),
     '2M': (2, 'midpoint', '2M-exact'),
     '2M-exact': (2, 'heun', '2M'),
     '3M-damped': (3, 'heun', '3M'),
-}  # their order and solver type, a method that differs
+}
 
 
 @pytest.mark.parametrize('method', MULTISTEP)
@@ -136,13 +138,12 @@ MULTISTEP = {
     [('DPM', 'dpmsolver', 'sigma_min'), ('DPM++', 'dpmsolver++', 'zero')],
 )
 def test_multistep_is_diffusers(method, name, algorithm, final):
-    "The labels' methods and 2M with exact moments, on grids uniform in λ that each side makes; ++ with the step to 0, which dpmsolver lacks"
+    """The labels' methods and 2M with exact moments, on grids uniform in λ that each side
+    makes; ++ with the step to 0, which dpmsolver lacks
+    """
     order, solver_type, other = MULTISTEP[method]
     same, other = ((FAMILIES | EXACT)[f'{name}-{m}'](20, sched) for m in (method, other))
-    expected = theirs(
-        DPMSolverMultistepScheduler,
-        same.times,
-        20,
+    how = dict(
         algorithm_type=algorithm,
         final_sigmas_type=final,
         solver_order=order,
@@ -150,17 +151,17 @@ def test_multistep_is_diffusers(method, name, algorithm, final):
         lower_order_final=False,
         use_lu_lambdas=True,
     )
+    expected = theirs(DPMSolverMultistepScheduler, same.times, 20, **how)
     compare(f'{name}-{method}', expected if final == 'zero' else expected[:19], same, other)
 
 
-SINGLESTEP = {  # order, their solver types from stage to stage, whether our last stage goes through all nodes or is the published one
+# order, their solver types from stage to stage, whether our last stage goes through all nodes
+# or is the published one
+SINGLESTEP = {
     '2S': (2, ['midpoint'], False),
     '2S-exact': (2, ['heun'], True),
-    '3S': (
-        3,
-        ['midpoint', 'heun', 'midpoint'],
-        False,
-    ),  # DPM-Solver-3's second stage is their 'heun', its third their 'midpoint'
+    # DPM-Solver-3's second stage is their 'heun', its third their 'midpoint'
+    '3S': (3, ['midpoint', 'heun', 'midpoint'], False),
     '3S-exact': (3, ['heun'], True),
 }
 
@@ -172,40 +173,37 @@ SINGLESTEP = {  # order, their solver types from stage to stage, whether our las
 def test_singlestep_is_diffusers(method, name, algorithm, predict):
     "2S and 3S on whole times, with inner nodes wherever these fall, to t = 1"
     order, solver_types, exact = SINGLESTEP[method]
-    times, published = (
-        torch.tensor(IRREGULAR, dtype=torch.float64),
-        stages(order, (1 / 3, 2 / 3), predict)[1],
-    )
+    times = torch.tensor(IRREGULAR, dtype=torch.float64)
+    published = stages(order, (1 / 3, 2 / 3), predict)[1]
     through_all = published[:-1] + [exponential_step(tuple(range(-order, 0)), -order, predict)]
-    same, other = (
-        Solver(times, 12 // order * steps)
-        for steps in ((through_all, published) if exact else (published, through_all))
-    )
-    expected = theirs(
-        DPMSolverSinglestepScheduler,
-        times,
-        [t - 1 for t in IRREGULAR[:-1]],
-        solver_types,
+    both = (through_all, published) if exact else (published, through_all)
+    same, other = (Solver(times, 12 // order * steps) for steps in both)
+    how = dict(
         algorithm_type=algorithm,
         final_sigmas_type='sigma_min',
         solver_order=order,
         lower_order_final=False,
     )
+    timesteps = [t - 1 for t in IRREGULAR[:-1]]
+    expected = theirs(DPMSolverSinglestepScheduler, times, timesteps, solver_types, **how)
     compare(f'{name}-{method}', expected, same, other)
 
 
 @pytest.mark.parametrize('label', ODE)
 def test_rows_do_not_know_each_other(label):
     "A batch is solved as each of its rows alone"
-    sample, x_T = sampler(label, sched), normal(6, 2)
-    together, alone = sample(mix.eps, x_T), torch.cat([sample(mix.eps, x[None]) for x in x_T])
+    sample = sampler(label, sched)
+    x_T = normal(6, 2)
+    together = sample(mix.eps, x_T)
+    alone = torch.cat([sample(mix.eps, x[None]) for x in x_T])
     assert (together - alone).abs().max() < 1e-12
 
 
 @pytest.mark.parametrize('label', ODE)
 def test_float32_is_enough(label):
     "float32 stays within 1e-4 of float64"
-    x_T, sample = normal(64, 2).float(), sampler(label, sched)
+    x_T = normal(64, 2).float()
+    sample = sampler(label, sched)
     x, exact = sample(mix.eps, x_T), sample(mix.eps, x_T.double())
     error = (x - exact).abs().max().item()
     print(f'{label}: {error:.1e}')
@@ -214,9 +212,11 @@ def test_float32_is_enough(label):
 
 @pytest.mark.parametrize('label', ['DDPM-20', 'DDIM(0.5)-20'])
 def test_chance_comes_from_the_generator(label):
-    "One seed, one result, whatever torch's global seed; the global state and x_T stay as they were"
-    sample, x_T = sampler(label, sched), normal(4, 2)
-    before, results = x_T.clone(), []
+    "One seed, one result, whatever torch's global seed; the global state and x_T stay"
+    sample = sampler(label, sched)
+    x_T = normal(4, 2)
+    before = x_T.clone()
+    results = []
     for global_seed in (0, 1):
         torch.manual_seed(global_seed)
         state = torch.get_rng_state()
@@ -229,7 +229,8 @@ def test_chance_comes_from_the_generator(label):
 @pytest.mark.parametrize('label', ODE)
 def test_x_T_is_left_alone(label):
     "No deterministic sampler writes into x_T or draws from torch's global generator"
-    x_T, state = normal(4, 2), torch.get_rng_state()
+    x_T = normal(4, 2)
+    state = torch.get_rng_state()
     before = x_T.clone()
     sampler(label, sched)(mix.eps, x_T)
     assert torch.equal(x_T, before) and torch.equal(torch.get_rng_state(), state)
@@ -238,7 +239,10 @@ def test_x_T_is_left_alone(label):
 @pytest.mark.parametrize('n', [10, 80])
 def test_memory_does_not_grow(n):
     "A step is given at most three points, and no older noise is alive"
-    lengths, alive, noises, step = [], [], [], exponential_step((-1,))
+    lengths = []
+    alive = []
+    noises = []
+    step = exponential_step((-1,))
 
     def record(past, t, *rest):
         lengths.append(len(past))
@@ -265,6 +269,6 @@ def test_callback_sees_every_step(label):
 
     x = sampler(label, sched)(eps, normal(4, 2), chance(), lambda *args: seen.append(args))
     i, t, points = zip(*seen)
-    assert (
-        i == tuple(range(1, 21)) and [1000, *t] == [*asked, 0] and torch.equal(points[-1], x)
-    )
+    assert i == tuple(range(1, 21))
+    assert [1000, *t] == [*asked, 0]
+    assert torch.equal(points[-1], x)

@@ -1,4 +1,4 @@
-"The search where it hurts: killed, shared between processes, out of disk, against brute force."
+"The search where it hurts: killed, shared by processes, out of disk, against brute force."
 
 import itertools
 import json
@@ -32,8 +32,8 @@ from odebc.search import (
 from odebc.toy import ToySR
 
 TESTS = Path(__file__).parent
-# every process of these tests is started fresh: a forked one shares locks with all that were forked beside it,
-# and one that is killed takes its locks with it
+# every process of these tests is started fresh: a forked one shares locks with all that were
+# forked beside it, and one that is killed takes its locks with it
 FRESH = os.environ | dict(PYTHONPATH=str(TESTS), OMP_NUM_THREADS='1', CUDA_VISIBLE_DEVICES='')
 
 
@@ -44,13 +44,11 @@ class Known(Scores):
     "Scores that are known beforehand"
 
     def __init__(self, D):
-        self.D, self.known, self.R, self.solves, self.facts = (
-            torch.full_like(D, torch.nan),
-            D,
-            D.shape[1],
-            0,
-            {},
-        )
+        self.D = torch.full_like(D, torch.nan)
+        self.known = D
+        self.R = D.shape[1]
+        self.solves = 0
+        self.facts = {}
 
     def fill(self, rows, columns):
         rows, columns = torch.tensor(list(rows))[:, None], torch.tensor(list(columns))
@@ -63,10 +61,9 @@ def test_halving_finds_the_exhaustive_winner_at_the_papers_size(rho, budget, lea
     hits = 0
     for seed in range(200):
         g = torch.Generator().manual_seed(seed)
-        s = Known(
-            rho**0.5 * torch.randn(1000, 1, generator=g)
-            + (1 - rho) ** 0.5 * torch.randn(1000, 300, generator=g)
-        )
+        common = torch.randn(1000, 1, generator=g)
+        rest = torch.randn(1000, 300, generator=g)
+        s = Known(rho**0.5 * common + (1 - rho) ** 0.5 * rest)
         halving(s, 1000, budget)
         assert s.solves <= budget
         hits += best(s.D) == s.known.mean(1).argmin().item()
@@ -90,9 +87,8 @@ def test_plans_keep_the_budget_and_end_where_they_should(K, R, budget):
 
 
 def test_with_enough_budget_halving_is_exhaustive():
-    full, half = (
-        search(h, Z, Z, 30, mse, strategy, 30 * 8) for strategy in ('exhaustive', 'halving')
-    )
+    names = 'exhaustive', 'halving'
+    full, half = (search(h, Z, Z, 30, mse, strategy, 30 * 8) for strategy in names)
     assert torch.equal(full.scores, half.scores) and full.index == half.index
 
 
@@ -115,18 +111,9 @@ def test_no_strategy_exceeds_its_budget(strategy, K, budget, R):
         map.nfe = f.nfe
         return map
 
+    how = dict(coarse=counted(cheap) if coarse_for(strategy) else None, batch=1)
     try:
-        found = search(
-            counted(h),
-            Z[:R],
-            Z[:R],
-            K,
-            mse,
-            strategy,
-            budget,
-            coarse=counted(cheap) if coarse_for(strategy) else None,
-            batch=1,
-        )
+        found = search(counted(h), Z[:R], Z[:R], K, mse, strategy, budget, **how)
     except ValueError as e:
         assert 'budget' in str(e)
         return
@@ -149,17 +136,12 @@ def test_exhaustive_search_on_the_conditional_gaussian():
 
     found = search(exact, image(z), image(y), 50, mse, 'exhaustive')
     x_T = candidates(50, (1, 4, 4)).flatten(1).double()
-    brute = torch.stack(
-        [
-            torch.stack(
-                [
-                    (world.h(x[None], y_i[None])[0] - z_i).square().mean()
-                    for z_i, y_i in zip(z, y)
-                ]
-            )
-            for x in x_T
-        ]
-    )
+
+    def errors(x):
+        results = [world.h(x[None], y_i[None])[0] for y_i in y]
+        return torch.stack([(x_0 - z_i).square().mean() for x_0, z_i in zip(results, z)])
+
+    brute = torch.stack([errors(x) for x in x_T])
     assert (found.scores - brute).abs().max() < 1e-10
     assert found.index == brute.mean(1).argmin().item()
 
@@ -177,16 +159,20 @@ search(h, Z, Z, 40, mse, strategy, int(budget), path=path, coarse=coarse, batch=
 
 
 def killed(log, batches, seconds, *args):
-    "Kill -9 for a search in a process of its own, so many seconds after it began so many batches: its exit status"
-    before = len(log.read_bytes().splitlines())
+    """Kill -9 for a search in a process of its own, so many seconds after it began so many
+    batches: its exit status
+    """
+
+    def lines():
+        return len(log.read_bytes().splitlines())
+
+    before = lines()
     process = begin([sys.executable, '-c', SLOWLY, log, *args], FRESH)
-    wait_until(
-        lambda: (
-            process.poll() is not None
-            or len(log.read_bytes().splitlines()) >= before + batches
-        ),
-        f'{batches} batches',
-    )
+
+    def there():
+        return process.poll() is not None or lines() >= before + batches
+
+    wait_until(there, f'{batches} batches')
     time.sleep(seconds)
     process.kill()
     ended(process)
@@ -215,31 +201,28 @@ def cells(log):
 )
 def test_killed_at_random_moments_and_resumed(strategy, kills, tmp_path):
     torch.set_num_threads(1)
-    g, budget, delay = torch.Generator().manual_seed(3), 240, 0.04
-    batches, seconds = (
-        torch.randint(1, 50 // kills, (kills,), generator=g).tolist(),
-        (1.5 * delay * torch.rand(kills, generator=g)).tolist(),
-    )
+    g = torch.Generator().manual_seed(3)
+    budget = 240
+    delay = 0.04
+    batches = torch.randint(1, 50 // kills, (kills,), generator=g).tolist()
+    seconds = (1.5 * delay * torch.rand(kills, generator=g)).tolist()
     whole = search(h, Z, Z, 40, mse, strategy, budget, coarse=coarse_for(strategy), batch=4)
     log, path = tmp_path / 'log', tmp_path / 'x_T.safetensors'
     log.touch()
-    ends = [
-        killed(log, *moment, path, strategy, budget, delay) for moment in zip(batches, seconds)
-    ]
+    args = path, strategy, budget, delay
+    ends = [killed(log, *moment, *args) for moment in zip(batches, seconds)]
     assert set(ends) == {-signal.SIGKILL}
     watched, coarse = slow_maps(log, strategy)
     for _ in range(2):
-        search(
-            watched, Z, Z, 40, mse, strategy, budget, path=path, coarse=coarse, batch=4
-        )  # the second time there is nothing left to do
+        # the second time there is nothing left to do
+        search(watched, Z, Z, 40, mse, strategy, budget, path=path, coarse=coarse, batch=4)
     found = BoundaryCondition.load(path)
-    assert (
-        found.index == whole.index and found.nfe == whole.nfe and found.solves == whole.solves
-    )
+    assert found.index == whole.index
+    assert found.nfe == whole.nfe
+    assert found.solves == whole.solves
     assert torch.equal(found.x_T, whole.x_T)
-    assert torch.equal(found.scores.isnan(), whole.scores.isnan()) and torch.allclose(
-        found.scores, whole.scores, atol=1e-6, equal_nan=True
-    )
+    assert torch.equal(found.scores.isnan(), whole.scores.isnan())
+    assert torch.allclose(found.scores, whole.scores, atol=1e-6, equal_nan=True)
     again = sum(n - 1 for n in cells(log).values())
     assert again <= 4 * ends.count(-signal.SIGKILL), 'more was solved twice than was in flight'
 
@@ -255,7 +238,8 @@ strategy, path, stop = sys.argv[1], sys.argv[2], int(sys.argv[3])
 class Stop(Exception): pass
 def watch(found):
     if stop and found.solves >= stop: raise Stop
-try: search(h, Z, Z, 40, mse, strategy, 240, path=path, coarse=coarse_for(strategy), batch=4, watch=watch)
+how = dict(path=path, coarse=coarse_for(strategy), batch=4, watch=watch)
+try: search(h, Z, Z, 40, mse, strategy, 240, **how)
 except Stop: pass
 processes().destroy_process_group()
 '''
@@ -271,28 +255,16 @@ def test_two_processes_find_what_one_finds_and_one_goes_on_where_two_stopped(
     strategy, tmp_path
 ):
     (tmp_path / 'script.py').write_text(SCRIPT)
-    one = search(h, Z, Z, 40, mse, strategy, 240, coarse=coarse_for(strategy), batch=4)
+    how = dict(coarse=coarse_for(strategy), batch=4)
+    one = search(h, Z, Z, 40, mse, strategy, 240, **how)
     launch(2, tmp_path / 'script.py', strategy, tmp_path / 'two', 0)
     launch(2, tmp_path / 'script.py', strategy, tmp_path / 'changed', 60)
     half = BoundaryCondition.load(tmp_path / 'changed')
     assert 60 <= half.solves < one.solves
-    resumed = search(
-        h,
-        Z,
-        Z,
-        40,
-        mse,
-        strategy,
-        240,
-        path=tmp_path / 'changed',
-        coarse=coarse_for(strategy),
-        batch=4,
-    )
+    resumed = search(h, Z, Z, 40, mse, strategy, 240, path=tmp_path / 'changed', **how)
     for found in (BoundaryCondition.load(tmp_path / 'two'), resumed):
-        assert (
-            torch.allclose(found.scores, one.scores, atol=1e-6, equal_nan=True)
-            and found.index == one.index
-        )
+        assert torch.allclose(found.scores, one.scores, atol=1e-6, equal_nan=True)
+        assert found.index == one.index
         assert torch.allclose(found.x_T, one.x_T, atol=1e-5) and found.nfe == one.nfe
 
 
@@ -334,15 +306,13 @@ def failing_after(n):
 
 def test_a_failing_map_is_named_and_what_was_finished_is_kept(tmp_path):
     path = tmp_path / 'x_T.safetensors'
-    with pytest.raises(
-        RuntimeError, match='failed on candidates .*ZeroDivisionError: in the middle'
-    ) as error:
+    says = 'failed on candidates .*ZeroDivisionError: in the middle'
+    with pytest.raises(RuntimeError, match=says) as error:
         search(failing_after(5), Z, Z, 40, mse, 'exhaustive', path=path, batch=4)
     assert error.value.found.solves == 16 == BoundaryCondition.load(path).solves
-    assert (
-        search(failing_after(77), Z, Z, 40, mse, 'exhaustive', path=path, batch=4).solves
-        == 320
-    )  # 76 batches were left
+    # 76 batches were left
+    found = search(failing_after(77), Z, Z, 40, mse, 'exhaustive', path=path, batch=4)
+    assert found.solves == 320
 
 
 @pytest.mark.parametrize(
@@ -416,47 +386,26 @@ def test_a_file_of_another_task_is_refused(tmp_path):
         return partial(lambda a, b, weight=1.0: weight * mse(a, b), **how)
 
     search(h, Z, Z, 10, bound(weight=2.0), path=tmp_path / 'bound')
-    with pytest.raises(
-        ValueError, match=r'another distance \(.* with weight=2.0, not .* with weight=-1.0\)'
-    ):
+    says = r'another distance \(.* with weight=2.0, not .* with weight=-1.0\)'
+    with pytest.raises(ValueError, match=says):
         search(h, Z, Z, 10, bound(weight=-1.0), path=tmp_path / 'bound')
-    search(
-        named('DDIM-7'),
-        Z,
-        Z,
-        10,
-        mse,
-        path=tmp_path / 'other',
-        meta=dict(size=(8, 8), where=tmp_path),
-    )
-    search(
-        named('DDIM-7'),
-        Z,
-        Z,
-        10,
-        mse,
-        path=tmp_path / 'other',
-        meta=dict(size=(8, 8), where=tmp_path),
-    )
+    how = dict(path=tmp_path / 'other', meta=dict(size=(8, 8), where=tmp_path))
+    search(named('DDIM-7'), Z, Z, 10, mse, **how)
+    search(named('DDIM-7'), Z, Z, 10, mse, **how)
     with pytest.raises(ValueError, match=r'another sampler \(DDIM-7, not DDIM-8\)'):
-        search(
-            named('DDIM-8'),
-            Z,
-            Z,
-            10,
-            mse,
-            path=tmp_path / 'other',
-            meta=dict(size=(8, 8), where=tmp_path),
-        )
+        search(named('DDIM-8'), Z, Z, 10, mse, **how)
     with pytest.raises(ValueError, match=r'another sampler \(DDIM-7, not None\)'):
-        search(
-            h, Z, Z, 10, mse, path=tmp_path / 'other', meta=dict(size=(8, 8), where=tmp_path)
-        )
+        search(h, Z, Z, 10, mse, **how)
 
 
 def test_another_cheaper_map_does_not_use_the_scores_of_the_first(tmp_path):
-    path, upside_down = tmp_path / 'x_T.safetensors', lambda x_T, y: h(-x_T.flip(0), y)
-    upside_down.nfe, upside_down.meta = 1, dict(sampler='other')
+    path = tmp_path / 'x_T.safetensors'
+
+    def upside_down(x_T, y):
+        return h(-x_T.flip(0), y)
+
+    upside_down.nfe = 1
+    upside_down.meta = dict(sampler='other')
     for coarse in (cheap, upside_down):
         found = search(h, Z, Z, 20, mse, 'multifidelity', 60, path=path, coarse=coarse)
     assert len(found.kept) == 2 and not torch.equal(*found.kept.values())
@@ -472,7 +421,8 @@ def test_drawing_strategies_share_a_file_and_the_winner_is_among_the_candidates(
 
 
 def test_unseen_scores_survive_and_an_interrupt_while_they_are_made_keeps_the_search(tmp_path):
-    path, unseen = tmp_path / 'x_T.safetensors', (Z + 0.01, Z + 0.01)
+    path = tmp_path / 'x_T.safetensors'
+    unseen = (Z + 0.01, Z + 0.01)
     first = search(h, Z, Z, 10, mse, path=path, unseen=unseen)
     assert torch.equal(search(h, Z, Z, 10, mse, path=path).unseen, first.unseen)
     before = path.stat().st_mtime_ns
@@ -523,9 +473,8 @@ def test_the_bar_knows_the_end(capsys):
 
 def test_flat_pictures_and_flat_slopes_do_no_harm():
     def flat(x_T, y):
-        return torch.where(
-            y.mean((1, 2, 3), keepdim=True) > 0, y, h(x_T, y)
-        )  # some pictures look the same from every start
+        # some pictures look the same from every start
+        return torch.where(y.mean((1, 2, 3), keepdim=True) > 0, y, h(x_T, y))
 
     assert search(flat, Z, Z, 30, mse).solves
     with pytest.raises(ValueError, match='at least'):
@@ -535,12 +484,9 @@ def test_flat_pictures_and_flat_slopes_do_no_harm():
 
 
 def test_low_precision_and_devices():
-    assert (
-        search(
-            h, Z.bfloat16(), Z.bfloat16(), 10, lambda a, b: mse(a.float(), b.float())
-        ).x_T.dtype
-        == torch.float32
-    )
+    low = Z.bfloat16()
+    found = search(h, low, low, 10, lambda a, b: mse(a.float(), b.float()))
+    assert found.x_T.dtype == torch.float32
     with pytest.raises(ValueError, match='is on cpu and y on meta'):
         search(h, Z, Z.to('meta'), 10, mse)
 
@@ -562,9 +508,9 @@ def test_memory_does_not_grow_with_the_candidates():
     assert not points.made
     s.coarse = None
     evolution(s, 20, 200)
-    assert not any(
-        isinstance(x_T, torch.Tensor) for row, x_T in points.made.items() if row < len(s.D) - 1
-    )  # made again when asked for
+    # made again when asked for
+    older = [x_T for row, x_T in points.made.items() if row < len(s.D) - 1]
+    assert not any(isinstance(x_T, torch.Tensor) for x_T in older)
 
 
 def test_what_is_finished_asks_for_no_batch():

@@ -19,12 +19,9 @@ PAGES = sorted((ROOT / 'nbs').glob('*.ipynb'))
 def copy(tmp_path_factory):
     "The project after nbdev_clean and nbdev_export"
     folder = tmp_path_factory.mktemp('copy')
+    caches = shutil.ignore_patterns('__pycache__', '.ipynb_checkpoints')
     for name in ('nbs', 'odebc'):
-        shutil.copytree(
-            ROOT / name,
-            folder / name,
-            ignore=shutil.ignore_patterns('__pycache__', '.ipynb_checkpoints'),
-        )
+        shutil.copytree(ROOT / name, folder / name, ignore=caches)
     for name in ('settings.ini', 'pyproject.toml'):
         shutil.copy(ROOT / name, folder / name)
     for command in ('nbdev_clean', 'nbdev_export'):
@@ -60,10 +57,9 @@ def test_export_changes_nothing(copy):
 
 
 def test_every_module_has_its_page():
-    exported = {m.stem for m in (ROOT / 'odebc').glob('*.py') if not m.stem.startswith('_')}
-    assert exported == {
-        page.stem[3:] for page in PAGES if '#| default_exp' in page.read_text(encoding='utf8')
-    }
+    modules = {m.stem for m in (ROOT / 'odebc').glob('*.py') if not m.stem.startswith('_')}
+    pages = [page for page in PAGES if '#| default_exp' in page.read_text(encoding='utf8')]
+    assert modules == {page.stem[3:] for page in pages}
 
 
 @pytest.mark.parametrize('module', sorted((ROOT / 'odebc').glob('*.py')), ids=lambda p: p.stem)
@@ -81,17 +77,14 @@ def test_every_equation_is_listed():
 
 @pytest.mark.parametrize('number', EQUATIONS)
 def test_equation_is_derived_checked_and_drawn(number):
-    "Its cells exist: text that derives it, code that asserts, an executed figure where one is named"
+    "Its cells exist: text that derives it, code that asserts, a figure where one is named"
     equation = EQUATIONS[number]
-    cells = {
-        cell.id: cell
-        for cell in nbformat.read(ROOT / f"nbs/{equation['page']}.ipynb", as_version=4).cells
-    }
+    page = nbformat.read(ROOT / f"nbs/{equation['page']}.ipynb", as_version=4)
+    cells = {cell.id: cell for cell in page.cells}
     derivation, check = cells[equation['derivation']], cells[equation['check']]
     assert derivation.cell_type == 'markdown' and '$' in derivation.source
-    assert check.cell_type == 'code' and re.search(
-        r'\b(test_(close|eq|ne)|assert)\b', check.source
-    )
+    assert check.cell_type == 'code'
+    assert re.search(r'\b(test_(close|eq|ne)|assert)\b', check.source)
     if equation['figure']:
         assert any('image/png' in o.get('data', {}) for o in cells[equation['figure']].outputs)
 

@@ -30,134 +30,76 @@ def tool(monkeypatch):
 
 
 def test_training_by_the_clock(tool, photo_folder, tmp_path):
-    tool(
-        'tools/train_by_clock.py',
-        '--images',
-        photo_folder,
-        '--out',
-        tmp_path,
-        '--seconds',
-        0.1,
-        '--size',
-        32,
-        '--batch',
-        8,
-    )
+    args = ['tools/train_by_clock.py', '--images', photo_folder, '--out', tmp_path]
+    tool(*args, '--seconds', 0.1, '--size', 32, '--batch', 8)
     found, start = SR3.from_pretrained(tmp_path), SR3.from_pretrained('small')
-    assert (
-        found.samples == start.samples + 8 * found.record['steps']
-        and found.record['recipe']['size'] == 32
-    )
+    assert found.samples == start.samples + 8 * found.record['steps']
+    assert found.record['recipe']['size'] == 32
     assert not torch.equal(found.net.F.last.weight, start.net.F.last.weight)
     with pytest.raises(SystemExit):
-        tool(
-            'tools/train_by_clock.py',
-            '--images',
-            photo_folder,
-            '--out',
-            tmp_path,
-            '--batch',
-            12,
-        )
+        tool(*args, '--batch', 12)
 
 
 def test_throughput(tool, capsys):
     tool('benchmarks/train.py', '--batch', 2, '--size', 32, '--rounds', 1)
-    assert [
-        line.split()[-1] for line in capsys.readouterr().out.splitlines() if 'ratio' in line
-    ][0] == '1.00'
+    lines = [line for line in capsys.readouterr().out.splitlines() if 'ratio' in line]
+    assert lines[0].split()[-1] == '1.00'
 
 
 @real
 def test_evaluation_says_of_what_it_is_and_replaces_only_its_own(tool, photo_folder, tmp_path):
+    path = tmp_path / 'rows.json'
+    command = ['tools/evaluate.py', 'DDIM-2', '--images', photo_folder, '--out', path]
+
     def evaluate(size, *args):
-        tool(
-            'tools/evaluate.py',
-            'DDIM-2',
-            '--images',
-            photo_folder,
-            '--crops',
-            2,
-            '--size',
-            size,
-            '--out',
-            tmp_path / 'rows.json',
-            *args,
-        )
-        return json.loads((tmp_path / 'rows.json').read_text())
+        tool(*command, '--crops', 2, '--size', size, *args)
+        return json.loads(path.read_text())
 
     rows = evaluate(32)
-    assert (
-        [r['sampler'] for r in rows] == ['bicubic', 'DDIM-2']
-        and rows[0]['ratio'] == 1
-        and rows[1]['lpips'] != rows[0]['lpips']
-    )
+    assert [r['sampler'] for r in rows] == ['bicubic', 'DDIM-2']
+    assert rows[0]['ratio'] == 1
+    assert rows[1]['lpips'] != rows[0]['lpips']
     assert {r['weights'] for r in rows} == {SR3.from_pretrained('small').fingerprint}
     assert [r['size'] for r in evaluate(64)] == [32, 32, 64, 64]
-    assert [(r['size'], r['schedule']) for r in evaluate(32, '--schedule', 'cosine')] == 2 * [
-        (32, 'linear')
-    ] + 2 * [(64, 'linear')] + 2 * [(32, 'cosine')]
+    kinds = [(r['size'], r['schedule']) for r in evaluate(32, '--schedule', 'cosine')]
+    assert kinds[::2] == kinds[1::2] == [(32, 'linear'), (64, 'linear'), (32, 'cosine')]
     again = evaluate(32)
     assert len(again) == 6 and all(a['lpips'] == b['lpips'] for a, b in zip(again[-2:], rows))
 
 
 @real
 def test_distilling_the_stand_in(tool, photo_folder, tmp_path):
-    tool(
-        'tools/distil.py',
-        '--images',
-        photo_folder,
-        '--photographs',
-        4,
-        '--batches',
-        4,
-        '--steps',
-        2,
-        '--out',
-        tmp_path / 'out',
-        '--work',
-        tmp_path,
-    )
-    assert len(json.loads((tmp_path / 'out' / 'record.json').read_text())['loss']) == 5
-    assert (tmp_path / 'out' / 'lpips_lite.safetensors').stat().st_size < 2e6
+    out = tmp_path / 'out'
+    folders = ['--images', photo_folder, '--out', out, '--work', tmp_path]
+    tool('tools/distil.py', *folders, '--photographs', 4, '--batches', 4, '--steps', 2)
+    assert len(json.loads((out / 'record.json').read_text())['loss']) == 5
+    assert (out / 'lpips_lite.safetensors').stat().st_size < 2e6
 
 
 @real
 def test_the_way_ends_at_the_result(tool, photo_folder, tmp_path):
+    path = tmp_path / 'way.json'
+    args = ['--images', photo_folder, '--out', path, '--crops', 4, '--every', 2]
     for label in ('DDIM-3', 'DDPM-4'):
-        tool(
-            'tools/way.py',
-            label,
-            '--images',
-            photo_folder,
-            '--crops',
-            4,
-            '--every',
-            2,
-            '--out',
-            tmp_path / 'way.json',
-        )
-    ddim, ddpm = json.loads((tmp_path / 'way.json').read_text())
-    assert (ddim['crops'], len(ddim['t']), len(ddpm['ratio'])) == (2, 3, 4) and ddim[
-        't'
-    ] == sorted(ddim['t'], reverse=True)
+        tool('tools/way.py', label, *args)
+    ddim, ddpm = json.loads(path.read_text())
+    assert (ddim['crops'], len(ddim['t']), len(ddpm['ratio'])) == (2, 3, 4)
+    assert ddim['t'] == sorted(ddim['t'], reverse=True)
     small = SR3.from_pretrained('small')
-    z = crops(
-        list(image_folder(photo_folder, 64).values()), 4, 64, torch.Generator().manual_seed(0)
-    )[::2]
+    photos = list(image_folder(photo_folder, 64).values())
+    z = crops(photos, 4, 64, torch.Generator().manual_seed(0))[::2]
     with torch.no_grad():
         x_0 = small.h(candidates(4, z.shape[1:], seed=7)[::2], degrade(z), 'DDIM-3')
-    assert (
-        ddim['psnr'][-1] == pytest.approx(psnr(x_0, z).mean().item(), abs=0.1)
-        and abs(ddim['psnr'][0] - ddim['psnr'][-1]) > 0.2
-    )
-    assert ddim['ratio'][-1] == pytest.approx(
-        (lpips(x_0, z).mean() / lpips(upsample(degrade(z)), z).mean()).item(), rel=0.1
-    )
+    assert ddim['psnr'][-1] == pytest.approx(psnr(x_0, z).mean().item(), abs=0.1)
+    assert abs(ddim['psnr'][0] - ddim['psnr'][-1]) > 0.2
+    ratio = lpips(x_0, z).mean() / lpips(upsample(degrade(z)), z).mean()
+    assert ddim['ratio'][-1] == pytest.approx(ratio.item(), rel=0.1)
 
 
 def test_an_answer_of_the_kernel_that_went_unnoticed_is_found(monkeypatch):
-    "On a busy machine jupyter's client may sleep until the time is up although the answer is there; pages then took 15 minutes"
+    """On a busy machine jupyter's client may sleep until the time is up although the answer is
+    there; pages then took 15 minutes
+    """
 
     class Channel:
         asked = 0

@@ -33,7 +33,9 @@ from odebc.data import byte_folder
 from odebc.train import Recipe, Run
 from odebc.unet import UNet
 torch.manual_seed(0)
-run = Run(UNet(.13, channels=32, mults=(1, 2), blocks=1, groups=8, unshuffle=2), list(byte_folder(sys.argv[1]).values()), Recipe(steps=40, batch=4, size=32))
+net = UNet(.13, channels=32, mults=(1, 2), blocks=1, groups=8, unshuffle=2)
+images = list(byte_folder(sys.argv[1]).values())
+run = Run(net, images, Recipe(steps=40, batch=4, size=32))
 '''
 KILLED = SCRIPT + 'run.fit(sys.argv[2], minutes=0)'
 GRADIENT = (
@@ -42,19 +44,24 @@ GRADIENT = (
 run.optimizer.step = lambda: None
 assert run.accelerator.num_processes == int(sys.argv[3])
 loss = next(iter(run))
-if run.accelerator.is_main_process: torch.save(dict(loss=loss, grad=[p.grad for p in run.net.parameters()]), sys.argv[2])
+found = dict(loss=loss, grad=[p.grad for p in run.net.parameters()])
+if run.accelerator.is_main_process: torch.save(found, sys.argv[2])
 run.accelerator.wait_for_everyone()
 run.accelerator.end_training()
 '''
 )
-ENV = dict(
-    os.environ, OMP_NUM_THREADS='1', CUDA_VISIBLE_DEVICES=''
-)  # two processes need not find two GPUs
+# two processes need not find two GPUs
+ENV = dict(os.environ, OMP_NUM_THREADS='1', CUDA_VISIBLE_DEVICES='')
+TWO = [sys.executable, *'-m torch.distributed.run --standalone --nproc-per-node 2'.split()]
 
 
 @pytest.fixture
 def images(photo_folder):
     return list(byte_folder(photo_folder).values())
+
+
+def tiny(s=0.13, mults=(1,)):
+    return UNet(s, channels=32, mults=mults, blocks=1, groups=8, unshuffle=4)
 
 
 def written_at(path):
@@ -69,31 +76,28 @@ def test_killed_and_resumed_is_the_same_run(how, photo_folder, tmp_path):
         return [sys.executable, '-c', KILLED, photo_folder, folder]
 
     finished(command(tmp_path / 'straight'), env=ENV, check=True)
+    path = tmp_path / 'killed' / CHECKPOINT
+    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    def there():
+        return process.poll() is not None or written_at(path) != before
+
     for seconds in (0, 0.35, 0.8):
-        before = written_at(tmp_path / 'killed' / CHECKPOINT)
-        process = begin(
-            command(tmp_path / 'killed'), ENV, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
-        wait_until(
-            lambda: (
-                process.poll() is not None
-                or written_at(tmp_path / 'killed' / CHECKPOINT) != before
-            ),
-            'a checkpoint, or the end',
-        )
+        before = written_at(path)
+        process = begin(command(tmp_path / 'killed'), ENV, **pipes)
+        wait_until(there, 'a checkpoint, or the end')
         time.sleep(seconds)
         process.send_signal(getattr(signal, how))
         err = ended(process)[1].decode()
+        # the last may have been through
         assert (
             process.returncode == -getattr(signal, how)
             or 'KeyboardInterrupt' in err
             or process.returncode == 0
-        ), err  # the last may have been through
+        ), err
     finished(command(tmp_path / 'killed'), env=ENV, check=True)
-    straight, killed = (
-        torch.load(tmp_path / f / CHECKPOINT, weights_only=True)
-        for f in ('straight', 'killed')
-    )
+    paths = [tmp_path / name / CHECKPOINT for name in ('straight', 'killed')]
+    straight, killed = (torch.load(path, weights_only=True) for path in paths)
     assert len(killed['losses']) == 40 and killed['losses'] == straight['losses']
     for part in ('net', 'ema'):
         for k, v in straight[part].items():
@@ -101,31 +105,11 @@ def test_killed_and_resumed_is_the_same_run(how, photo_folder, tmp_path):
 
 
 def test_two_processes_have_the_gradient_of_the_joint_batch(photo_folder, tmp_path):
-    launch = dict(
-        one=[sys.executable],
-        two=[
-            sys.executable,
-            '-m',
-            'torch.distributed.run',
-            '--standalone',
-            '--nproc-per-node',
-            '2',
-        ],
-    )
     (tmp_path / 'script.py').write_text(GRADIENT)
-    for name, command in launch.items():
-        finished(
-            [
-                *command,
-                tmp_path / 'script.py',
-                photo_folder,
-                tmp_path / name,
-                dict(one='1', two='2')[name],
-            ],
-            env=ENV,
-            check=True,
-        )
-    one, two = (torch.load(tmp_path / name, weights_only=True) for name in launch)
+    for n, launch in ((1, [sys.executable]), (2, TWO)):
+        command = [*launch, tmp_path / 'script.py', photo_folder, tmp_path / f'{n}', n]
+        finished(command, env=ENV, check=True)
+    one, two = (torch.load(tmp_path / name, weights_only=True) for name in '12')
     assert one['loss'] == pytest.approx(two['loss'], rel=1e-5)
     assert max(g.abs().max() for g in one['grad']) > 0.01
     for a, b in zip(one['grad'], two['grad']):
@@ -138,13 +122,16 @@ ONE_IS_ASKED = (
 import os, signal, time
 signal.signal(signal.SIGINT, signal.default_int_handler)
 real, save = run.step, run.save
+index = run.accelerator.process_index
 def step(batch):
-    if run.accelerator.process_index == 1 and len(run.losses) == 5: os.kill(os.getpid(), signal.SIGINT)
+    if index == 1 and len(run.losses) == 5: os.kill(os.getpid(), signal.SIGINT)
     return real(batch)
 def slowly(path): time.sleep(1); save(path)
 run.step, run.save = step, slowly
 try: run.fit(sys.argv[2])
-except KeyboardInterrupt: open(f'{sys.argv[2]}/{run.accelerator.process_index}', 'w').write(str(len(run.losses))); raise
+except KeyboardInterrupt:
+    open(f'{sys.argv[2]}/{index}', 'w').write(str(len(run.losses)))
+    raise
 '''
 )
 
@@ -152,150 +139,90 @@ except KeyboardInterrupt: open(f'{sys.argv[2]}/{run.accelerator.process_index}',
 def test_when_one_process_is_interrupted_all_stop_and_the_work_is_kept(photo_folder, tmp_path):
     "Also where writing takes long: the launcher ends all processes when the first has ended"
     (tmp_path / 'script.py').write_text(ONE_IS_ASKED)
-    done = finished(
-        [
-            sys.executable,
-            '-m',
-            'torch.distributed.run',
-            '--standalone',
-            '--nproc-per-node',
-            '2',
-            tmp_path / 'script.py',
-            photo_folder,
-            tmp_path,
-        ],
-        env=ENV,
-    )
+    done = finished([*TWO, tmp_path / 'script.py', photo_folder, tmp_path], env=ENV)
     assert 'KeyboardInterrupt' in done.stderr, done.stderr
     assert [(tmp_path / name).read_text() for name in '01'] == ['6', '6']
     assert len(torch.load(tmp_path / CHECKPOINT, weights_only=True)['losses']) == 6
 
 
 def test_the_command_in_two_processes_and_again_to_go_on(photo_folder, tmp_path):
-    launch = [
-        sys.executable,
-        '-m',
-        'torch.distributed.run',
-        '--standalone',
-        '--nproc-per-node',
-        '2',
-        '--',
-        Path(sys.executable).with_name('odebc'),
-    ]
+    command = [*TWO, '--', Path(sys.executable).with_name('odebc'), 'train']
+    command += ['--images', photo_folder, '--out', tmp_path]
+    command += '--start small --batch 2 --size 32'.split()
     for steps in 1, 2:
-        finished(
-            [
-                *launch,
-                'train',
-                '--start',
-                'small',
-                '--steps',
-                steps,
-                '--batch',
-                2,
-                '--size',
-                32,
-                '--images',
-                photo_folder,
-                '--out',
-                tmp_path,
-            ],
-            env=ENV,
-            check=True,
-        )
-        model, state = (
-            SR3.from_pretrained(tmp_path),
-            torch.load(tmp_path / CHECKPOINT, weights_only=True),
-        )
-        assert (
-            model.record['processes'] == 2
-            and model.samples == SR3.from_pretrained('small').samples + 2 * steps
-        )
-        assert (
-            len(state['losses']) == steps and state['optimizer']['state'][0]['step'] == steps
-        )
+        finished([*command, '--steps', steps], env=ENV, check=True)
+        model = SR3.from_pretrained(tmp_path)
+        state = torch.load(tmp_path / CHECKPOINT, weights_only=True)
+        assert model.record['processes'] == 2
+        assert model.samples == SR3.from_pretrained('small').samples + 2 * steps
+        assert len(state['losses']) == steps
+        assert state['optimizer']['state'][0]['step'] == steps
 
 
 def test_perceptual_term_is_the_distance_of_the_estimated_picture(images, monkeypatch):
     monkeypatch.setattr('odebc.metrics.lpips_model', dict(squeeze=lite_model()).get)
-    net, run = UNet.small(), Examples(images, 32)
+    net = UNet.small()
+    run = Examples(images, 32)
     for p in net.F.last.parameters():
         torch.nn.init.normal_(p, std=0.02)
     z, y_up, v, eps, drop = (torch.stack(x) for x in zip(*(run[i] for i in range(6))))
-    drop[0], t = True, training_times(net, v, drop)
+    t = training_times(net, v, drop)
+    drop[0] = True
     alpha, sigma = (f(t).to(z).view(-1, 1, 1, 1) for f in (net.sched.alpha, net.sched.sigma))
     x_t = alpha * z + sigma * eps
     x_0 = (x_t - sigma * net(x_t, y_up, t, drop)) / alpha
     seen = lite_model()(x_0.clamp(-1, 1), z)
     assert seen.max() > 0.01 and not drop.all()
     plain, joint = (Objective(net, perceptual=w)(z, y_up, v, eps, drop) for w in (0, 0.3))
-    assert (joint - plain).item() == pytest.approx(
-        0.3 * seen[~drop].sum().item() / 6, rel=1e-3
-    )
+    expected = 0.3 * seen[~drop].sum().item() / 6
+    assert (joint - plain).item() == pytest.approx(expected, rel=1e-3)
     (joint - plain).backward()
-    assert net.F.last.weight.grad.abs().max() > 1e-4 and not any(
-        p.requires_grad for p in lite_model().parameters()
-    )
+    assert net.F.last.weight.grad.abs().max() > 1e-4
+    assert not any(p.requires_grad for p in lite_model().parameters())
 
 
 def test_own_path_term_is_the_distance_of_the_picture_that_sampling_leads_to(
     images, monkeypatch
 ):
     monkeypatch.setattr('odebc.metrics.lpips_model', dict(squeeze=lite_model()).get)
-    net, run = UNet.small(), Examples(images, 32)
+    net = UNet.small()
+    run = Examples(images, 32)
     for p in net.F.last.parameters():
         torch.nn.init.normal_(p, std=0.2)
     z, y_up, v, eps, drop = (torch.stack(x) for x in zip(*(run[i] for i in range(4))))
-    v, drop = (
-        torch.tensor([0.3, 0.1004, 0.4007, 0.9002]),
-        torch.tensor([True, False, False, False]),
-    )  # DDPM's path, DDIM's, DDPM's
+    # DDPM's path, DDIM's, DDPM's
+    v = torch.tensor([0.3, 0.1004, 0.4007, 0.9002])
+    drop = torch.tensor([True, False, False, False])
     seen = []
     for i in range(1, 4):
 
         def eps_fn(x, t):
             return net(x, y_up[i : i + 1], torch.tensor([t]))
 
-        estimate, t = clipped(eps_fn, net.sched), 1 + 999 * v[i].item() ** 2
-        drawn = iter(
-            [
-                eps[i]
-                .flatten()[
-                    torch.randperm(eps[i].numel(), generator=torch.Generator().manual_seed(n))
-                ]
-                .view_as(eps[:1])
-                for n in range(20)
-            ]
-        )
+        def shuffled(n):
+            order = torch.randperm(eps[i].numel(), generator=torch.Generator().manual_seed(n))
+            return eps[i].flatten()[order].view_as(eps[:1])
+
+        estimate = clipped(eps_fn, net.sched)
+        t = 1 + 999 * v[i].item() ** 2
+        times = t + (1000 - t) * torch.linspace(1, 0, 21, dtype=torch.float64) ** 2
+        solver = Solver(times, 20 * [ddim_step(float(1000 * v[i] % 1 < 0.5))])
+        drawn = iter([shuffled(n) for n in range(20)])
         with torch.no_grad(), pytest.MonkeyPatch.context() as patch:
             patch.setattr(torch, 'randn', lambda *_, **__: next(drawn))
-            x = solve(
-                Solver(
-                    t + (1000 - t) * torch.linspace(1, 0, 21, dtype=torch.float64) ** 2,
-                    20 * [ddim_step(float(1000 * v[i] % 1 < 0.5))],
-                ),
-                estimate,
-                eps[i : i + 1],
-                net.sched,
-                torch.Generator(),
-            )
-        seen.append(
-            lite_model()(
-                predict_x0(Point(t, x, eps_fn(x, t)), net.sched).clamp(-1, 1), z[i : i + 1]
-            ).sum()
-        )
+            x = solve(solver, estimate, eps[i : i + 1], net.sched, torch.Generator())
+        x_0 = predict_x0(Point(t, x, eps_fn(x, t)), net.sched).clamp(-1, 1)
+        seen.append(lite_model()(x_0, z[i : i + 1]).sum())
     expected = 0.7 * sum(seen) / 4
     expected.backward()
     gradient = net.F.last.weight.grad.clone()
     net.zero_grad()
     plain, joint = (Objective(net, own_path=w)(z, y_up, v, eps, drop) for w in (0, 0.7))
-    assert min(seen) > 0.01 and (joint - plain).item() == pytest.approx(
-        expected.item(), rel=1e-3
-    )
+    assert min(seen) > 0.01
+    assert (joint - plain).item() == pytest.approx(expected.item(), rel=1e-3)
     (joint - plain).backward()
-    assert torch.allclose(
-        net.F.last.weight.grad, gradient, rtol=1e-2, atol=1e-3 * gradient.abs().max().item()
-    )
+    atol = 1e-3 * gradient.abs().max().item()
+    assert torch.allclose(net.F.last.weight.grad, gradient, rtol=1e-2, atol=atol)
     with torch.autocast('cpu', torch.bfloat16):
         low = Objective(net, own_path=0.7)(z, y_up, v, eps, drop)
     net.zero_grad()
@@ -315,10 +242,8 @@ def test_a_network_that_diverges_is_not_taken_for_a_bad_photograph(term, images,
 def test_perceptual_training_needs_the_weights(images, monkeypatch):
     monkeypatch.setenv('ODEBC_LPIPS_SQUEEZE', 'missing.safetensors')
     lpips_model.cache_clear()
-    with pytest.raises(
-        ValueError,
-        match="LPIPS needs SqueezeNet 1.1's weights, and missing.safetensors cannot be read",
-    ):
+    says = "LPIPS needs SqueezeNet 1.1's weights, and missing.safetensors cannot be read"
+    with pytest.raises(ValueError, match=says):
         configured('small', images, perceptual=0.2)
     with pytest.raises(ValueError, match='must not be negative, as -0.1 is'):
         configured('small', images, perceptual=-0.1)
@@ -327,12 +252,9 @@ def test_perceptual_training_needs_the_weights(images, monkeypatch):
 
 
 def test_resuming_another_run_is_refused(images, tmp_path):
-    def small(**changes):
-        return Run(
-            UNet(0.13, channels=32, mults=(1,), blocks=1, groups=8, unshuffle=4),
-            images,
-            Recipe(**{**dict(steps=2, batch=2, size=32), **changes}),
-        )
+    def small(s=0.13, **changes):
+        recipe = Recipe(**(dict(steps=2, batch=2, size=32) | changes))
+        return Run(tiny(s), images, recipe)
 
     small().fit(tmp_path)
     with pytest.raises(ValueError, match='the batch was 2 and is 4'):
@@ -341,13 +263,8 @@ def test_resuming_another_run_is_refused(images, tmp_path):
         configured('small', images, steps=2, batch=2, size=32).fit(tmp_path)
     with pytest.raises(ValueError, match='the number of photographs was 3 and is 2'):
         Run(small().net, images[1:], small().recipe).fit(tmp_path)
-    other = Run(
-        UNet(None, channels=32, mults=(1,), blocks=1, groups=8, unshuffle=4),
-        images,
-        Recipe(steps=2, batch=2, size=32),
-    )
     with pytest.raises(ValueError, match='the s was 0.13 and is None'):
-        other.fit(tmp_path)  # plain SR3: the same tensors, another network
+        small(s=None).fit(tmp_path)  # plain SR3: the same tensors, another network
     state = torch.load(tmp_path / CHECKPOINT, weights_only=True)
     del state['task']['perceptual']  # from before there was such a field
     torch.save(state, tmp_path / CHECKPOINT)
@@ -357,26 +274,16 @@ def test_resuming_another_run_is_refused(images, tmp_path):
 
 
 def test_the_mean_of_the_weights_before_and_after_a_training(images, tmp_path):
-    net = UNet(0.13, channels=32, mults=(1,), blocks=1, groups=8, unshuffle=4)
+    net = tiny()
     before = Run(net, images, Recipe(steps=3, batch=2, size=64)).fit(tmp_path / 'before')
-    after = Run(net, images, Recipe(steps=3, batch=2, size=32), before.record).fit(
-        tmp_path / 'after'
-    )
+    run = Run(net, images, Recipe(steps=3, batch=2, size=32), before.record)
+    after = run.fit(tmp_path / 'after')
 
     def mean(first, second, share='.25'):
-        return finished(
-            [
-                sys.executable,
-                Path(__file__).parents[1] / 'tools/mean.py',
-                tmp_path / first,
-                tmp_path / second,
-                '--out',
-                tmp_path / 'mean',
-                '--share',
-                share,
-            ],
-            env=ENV,
-        )
+        tool = Path(__file__).parents[1] / 'tools/mean.py'
+        options = ['--out', tmp_path / 'mean', '--share', share]
+        command = [sys.executable, tool, tmp_path / first, tmp_path / second, *options]
+        return finished(command, env=ENV)
 
     assert mean('before', 'after').returncode == 0
     found = SR3.from_pretrained(tmp_path / 'mean')
@@ -385,39 +292,24 @@ def test_the_mean_of_the_weights_before_and_after_a_training(images, tmp_path):
         return model.net.F.last.weight
 
     assert (weight(after) - weight(before)).abs().max() > 1e-3
-    torch.testing.assert_close(
-        weight(found),
-        (0.75 * weight(before) + 0.25 * weight(after)).cpu(),
-        atol=2e-5,
-        rtol=1e-3,
-    )
-    assert (
-        found.samples == after.samples
-        and found.size == 64
-        and found.record['note'].endswith(
-            '0.75 of those before the training, and 0.25 of those after it'
-        )
-    )
-    assert (
-        'the second network was not trained on from the first'
-        in mean('after', 'before').stderr
-    )
-    other = UNet(0.13, channels=32, mults=(1, 2), blocks=1, groups=8, unshuffle=4)
-    Run(other, images, Recipe(steps=1, batch=2, size=32), before.record).fit(
-        tmp_path / 'other'
-    )
+    expected = (0.75 * weight(before) + 0.25 * weight(after)).cpu()
+    torch.testing.assert_close(weight(found), expected, atol=2e-5, rtol=1e-3)
+    assert found.samples == after.samples
+    assert found.size == 64
+    note = '0.75 of those before the training, and 0.25 of those after it'
+    assert found.record['note'].endswith(note)
+    says = 'the second network was not trained on from the first'
+    assert says in mean('after', 'before').stderr
+    other = tiny(mults=(1, 2))
+    run = Run(other, images, Recipe(steps=1, batch=2, size=32), before.record)
+    run.fit(tmp_path / 'other')
     assert 'the two networks are not of one kind' in mean('before', 'other').stderr
     assert 'the share must be in 0 … 1, not 2' in mean('before', 'after', '2').stderr
 
 
 def test_the_origin_survives_a_resume(images, tmp_path):
     def make(steps, start):
-        return Run(
-            UNet(0.13, channels=32, mults=(1,), blocks=1, groups=8, unshuffle=4),
-            images,
-            Recipe(steps, batch=2, size=32),
-            start,
-        )
+        return Run(tiny(), images, Recipe(steps, batch=2, size=32), start)
 
     make(1, dict(samples=100)).fit(tmp_path)
     assert make(3, None).fit(tmp_path).samples == 106
@@ -429,9 +321,8 @@ def test_the_origin_survives_a_resume(images, tmp_path):
 def test_s_is_measured_over_all_examples(images):
     examples = Examples(images, 32)
     z, y_up = (torch.stack(x) for x in zip(*(examples[i][:2] for i in range(50))))
-    assert residual_std(examples, 50) == tuple(
-        round(x.square().mean().sqrt().item(), 3) for x in (z - y_up, z)
-    )
+    expected = tuple(round(x.square().mean().sqrt().item(), 3) for x in (z - y_up, z))
+    assert residual_std(examples, 50) == expected
 
 
 def test_a_loaded_network_can_be_trained_on(images):
@@ -443,11 +334,7 @@ def test_a_loaded_network_can_be_trained_on(images):
 
 def test_a_folder_that_cannot_be_is_refused_before_the_first_step(images, tmp_path):
     (tmp_path / 'file').write_text('')
-    run = Run(
-        UNet(0.13, channels=32, mults=(1,), blocks=1, groups=8, unshuffle=4),
-        images,
-        Recipe(steps=1, batch=2, size=32),
-    )
+    run = Run(tiny(), images, Recipe(steps=1, batch=2, size=32))
     with pytest.raises(CannotWrite, match='cannot write .*file .File exists'):
         run.fit(tmp_path / 'file')
     assert not run.losses
@@ -456,12 +343,10 @@ def test_a_folder_that_cannot_be_is_refused_before_the_first_step(images, tmp_pa
 @pytest.mark.parametrize('name', CONFIGS)
 def test_configurations(name, images):
     run = configured(name, images, size=64)
-    assert run.net.s == (
-        None if name in ('small-mid', 'paper') else residual_std(Examples(images, 64))[0]
-    )
-    assert run.recipe.size == 64 and run.net.config['unshuffle'] == (
-        1 if name in ('small-mid', 'paper') else 2
-    )
+    plain = name in ('small-mid', 'paper')
+    assert run.net.s == (None if plain else residual_std(Examples(images, 64))[0])
+    assert run.recipe.size == 64
+    assert run.net.config['unshuffle'] == (1 if plain else 2)
 
 
 def test_base_starts_from_small(images):
@@ -479,30 +364,22 @@ def test_base_starts_from_small(images):
 
 
 def test_an_ema_is_its_closed_form(images):
-    run = Run(
-        UNet(0.13, channels=32, mults=(1,), blocks=1, groups=8, unshuffle=4),
-        images,
-        Recipe(steps=5, batch=2, size=32, decay=0.8),
-    )
+    run = Run(tiny(), images, Recipe(steps=5, batch=2, size=32, decay=0.8))
     weights = [run.net.F.first.weight.detach().clone() for _ in run]
     closed = 0.8**4 * weights[0] + sum(0.2 * 0.8 ** (4 - i) * weights[i] for i in range(1, 5))
     torch.testing.assert_close(run.ema.module.F.first.weight, closed, atol=1e-7, rtol=1e-5)
 
 
 def test_the_log_grows_with_the_run_and_has_each_step_once(images, tmp_path):
-    run = Run(
-        UNet(0.13, channels=32, mults=(1,), blocks=1, groups=8, unshuffle=4),
-        images,
-        Recipe(steps=100, batch=2, size=16),
-    )
+    run = Run(tiny(), images, Recipe(steps=100, batch=2, size=16))
+    # of a run that was killed after its last checkpoint
     (tmp_path / 'log.csv').write_text(
         'step,samples,minutes,loss\n50,100,0.01,1.\n100,200,0.02,1.\n150,300,0.03,1.\n'
-    )  # of a run that was killed after its last checkpoint
+    )
     run.fit(tmp_path)
     lines = (tmp_path / 'log.csv').read_text().splitlines()
-    assert lines[0] == 'step,samples,minutes,loss' and [
-        line.split(',')[:2] for line in lines[1:]
-    ] == [['50', '100'], ['100', '200']]
+    assert lines[0] == 'step,samples,minutes,loss'
+    assert [line.split(',')[:2] for line in lines[1:]] == [['50', '100'], ['100', '200']]
     assert float(lines[2].split(',')[3]) == pytest.approx(sum(run.losses[50:]) / 50, abs=1e-5)
 
 

@@ -17,28 +17,24 @@ def random_weights(module, std=0.1):
 
 def test_time_embedding_is_diffusers():
     t = torch.tensor([0.0, 1, 37.5, 999, 1000])
-    torch.testing.assert_close(
-        time_embedding(t, 64),
-        get_timestep_embedding(t, 64, flip_sin_to_cos=True, downscale_freq_shift=0),
-        atol=1e-4,
-        rtol=0,
-    )
+    theirs = get_timestep_embedding(t, 64, flip_sin_to_cos=True, downscale_freq_shift=0)
+    torch.testing.assert_close(time_embedding(t, 64), theirs, atol=1e-4, rtol=0)
 
 
 def test_attention_is_torchs():
-    mine, x = random_weights(Attention(32, heads=4, groups=8)), torch.randn(2, 32, 5, 7)
+    mine = random_weights(Attention(32, heads=4, groups=8))
+    x = torch.randn(2, 32, 5, 7)
+    weights = {
+        'in_proj_weight': mine.qkv.weight[..., 0, 0],
+        'in_proj_bias': mine.qkv.bias,
+        'out_proj.weight': mine.out.weight[..., 0, 0],
+        'out_proj.bias': mine.out.bias,
+    }
     theirs = nn.MultiheadAttention(32, 4, batch_first=True)
-    theirs.load_state_dict(
-        dict(
-            in_proj_weight=mine.qkv.weight[..., 0, 0],
-            in_proj_bias=mine.qkv.bias,
-            **{'out_proj.weight': mine.out.weight[..., 0, 0], 'out_proj.bias': mine.out.bias},
-        )
-    )
+    theirs.load_state_dict(weights)
     tokens = mine.norm(x).flatten(2).transpose(1, 2)
-    expected = x + theirs(tokens, tokens, tokens, need_weights=False)[0].transpose(
-        1, 2
-    ).reshape(x.shape)
+    found = theirs(tokens, tokens, tokens, need_weights=False)[0]
+    expected = x + found.transpose(1, 2).reshape(x.shape)
     torch.testing.assert_close(mine(x), expected, atol=1e-5, rtol=1e-4)
 
 
@@ -72,7 +68,8 @@ def test_residual_block_is_diffusers(resize):
 
 @torch.no_grad()
 def test_paper_has_36_million_parameters_and_runs_at_256():
-    net, x = UNet.paper(), torch.randn(1, 3, 256, 256)
+    net = UNet.paper()
+    x = torch.randn(1, 3, 256, 256)
     assert sum(p.numel() for p in net.parameters()) / 1e6 == pytest.approx(36.4, rel=0.003)
     assert net(x, x.clamp(-1, 1), 500).shape == x.shape
 
@@ -86,18 +83,15 @@ def test_paper_has_36_million_parameters_and_runs_at_256():
 )
 @settings(max_examples=12, deadline=None)
 def test_every_layout_keeps_the_shape(channels, mults, blocks, unshuffle, data):
-    attention = data.draw(st.sets(st.integers(0, len(mults) - 1)))
-    net = random_weights(
-        UNet(
-            0.13,
-            channels=channels,
-            mults=mults,
-            blocks=blocks,
-            attention=attention,
-            groups=8,
-            unshuffle=unshuffle,
-        )
+    layout = dict(
+        channels=channels,
+        mults=mults,
+        blocks=blocks,
+        attention=data.draw(st.sets(st.integers(0, len(mults) - 1))),
+        groups=8,
+        unshuffle=unshuffle,
     )
+    net = random_weights(UNet(0.13, **layout))
     x = torch.randn(1, 3, 2 * net.multiple, net.multiple)
     out = net(x, x.clamp(-1, 1), 300)
     assert out.shape == x.shape and out.isfinite().all()
@@ -108,10 +102,9 @@ def test_every_layout_keeps_the_shape(channels, mults, blocks, unshuffle, data):
     'bad', [dict(groups=7), dict(mults=()), dict(heads=5), dict(attention=(5,))]
 )
 def test_a_layout_that_cannot_be_built_is_refused(bad):
+    good = dict(channels=32, mults=(1, 2), blocks=1, groups=8, attention=(1,))
     with pytest.raises(ValueError):
-        Backbone(
-            **{**dict(channels=32, mults=(1, 2), blocks=1, groups=8, attention=(1,)), **bad}
-        )
+        Backbone(**(good | bad))
 
 
 def test_bad_input_is_refused():
@@ -140,15 +133,10 @@ def test_weights_know_noise_and_not_the_schedule(s):
     cosine.take(linear)
     x, y_up = torch.randn(2, 4, 3, 8, 8)
     t = torch.tensor([1.0, 10.5, 300.0, 980.0], dtype=torch.float64)
-    assert torch.allclose(
-        cosine(x, y_up, cosine.sched.t_of_lam(linear.sched.lam(t))),
-        linear(x, y_up, t),
-        atol=1e-5,
-    )
+    same_noise = cosine.sched.t_of_lam(linear.sched.lam(t))
+    assert torch.allclose(cosine(x, y_up, same_noise), linear(x, y_up, t), atol=1e-5)
     assert not torch.allclose(cosine(x, y_up, t), linear(x, y_up, t), atol=1e-3)
     assert torch.equal(linear.clock(t), t)
-    assert torch.allclose(
-        cosine.clock(torch.tensor([0.0, 1000.0])),
-        torch.tensor([0.0, 1000.0], dtype=torch.float64),
-        atol=1e-6,
-    )  # noise beyond the linear schedule's counts as its last
+    # noise beyond the linear schedule's counts as its last
+    ends = torch.tensor([0.0, 1000.0])
+    assert torch.allclose(cosine.clock(ends), ends.double(), atol=1e-6)

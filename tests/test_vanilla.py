@@ -43,7 +43,8 @@ spec = importlib.util.spec_from_file_location('vanilla', path)
 tool = importlib.util.module_from_spec(spec)
 sys.modules['vanilla'] = tool
 spec.loader.exec_module(tool)
-tool.LAYOUTS['pixels'] = dict(channels=8, mults=(1, 2), blocks=1, attention=(1,), heads=2, groups=1)
+layout = dict(channels=8, mults=(1, 2), blocks=1, attention=(1,), heads=2, groups=1)
+tool.LAYOUTS['pixels'] = layout
 tool.PLANS['tiny'] = [tool.Stage(20, 32, 2), tool.Stage(10**9, 64, 2, relative=False)]
 tool.main()
 '''
@@ -55,11 +56,10 @@ def test_killed_and_resumed_is_the_same_training(photo_folder, tmp_path):
     subprocess.run(straight, check=True, capture_output=True, timeout=5 * MINUTE)
     killed = command(photo_folder, tmp_path / 'killed', '--patches', 80, '--save-every', 0)
     checkpoint = tmp_path / 'killed' / 'checkpoint.pt'
+    silent = dict(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     for wait in (0, 0.1, 0.3):
         before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
-        process = subprocess.Popen(
-            killed, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+        process = subprocess.Popen(killed, **silent)
         deadline = time.monotonic() + 5 * MINUTE
         while not checkpoint.exists() or checkpoint.stat().st_mtime_ns == before:
             assert time.monotonic() < deadline and not process.poll(), 'no checkpoint'
@@ -68,10 +68,8 @@ def test_killed_and_resumed_is_the_same_training(photo_folder, tmp_path):
         process.send_signal(signal.SIGKILL)
         process.wait(MINUTE)
     subprocess.run(killed, check=True, capture_output=True, timeout=5 * MINUTE)
-    a, b = (
-        torch.load(tmp_path / name / 'checkpoint.pt', weights_only=True)
-        for name in ('straight', 'killed')
-    )
+    paths = [tmp_path / name / 'checkpoint.pt' for name in ('straight', 'killed')]
+    a, b = (torch.load(path, weights_only=True) for path in paths)
     assert a['patches'] == b['patches'] == 80 and a['steps'] == 40
     for part in ('net', 'ema'):
         for name, tensor in a[part].items():
@@ -101,10 +99,8 @@ def test_the_loss_is_the_papers(tool, photo_folder):
     torch.nn.init.normal_(training.net.F.last.weight, std=0.1)
     z, y_up, t, eps, drop = tool.examples(training.images, plan[0], 0, 0, torch.device('cpu'))
     drop = drop.float()
-    alpha, sigma = (
-        f(t).float().view(-1, 1, 1, 1)
-        for f in (training.net.sched.alpha, training.net.sched.sigma)
-    )
+    sched = training.net.sched
+    alpha, sigma = (f(t).float().view(-1, 1, 1, 1) for f in (sched.alpha, sched.sigma))
     with torch.no_grad():
         estimate = training.net(alpha * z + sigma * eps, y_up, t, drop)
         expected = (eps - estimate).square().mean()
@@ -143,9 +139,8 @@ def test_it_is_watched_and_goes_on_from_its_half_precision_weights(
     (tmp_path / 'watch.csv').write_text(text.rpartition('\n8,')[0] + '\n', encoding='utf8')
     tool.train(training, tmp_path, 8, watch, tmp_path / 'watch.csv', every=4)
     rows = list(csv.DictReader((tmp_path / 'watch.csv').open(encoding='utf8')))
-    assert [row['patches'] for row in rows] == ['4', '8'], (
-        'a stop while it was measured loses a line'
-    )
+    patches = [row['patches'] for row in rows]
+    assert patches == ['4', '8'], 'a stop while it was measured loses a line'
     again = tool.Training('tiny', images, plan)
     again.begin_from(SR3.from_pretrained(tmp_path / 'model'))
     assert (again.patches, again.steps, again.warm) == (8, 4, 0)
@@ -156,19 +151,11 @@ def test_it_is_watched_and_goes_on_from_its_half_precision_weights(
 
 def test_what_a_gpu_is_asked_to_do_runs_here(photo_folder, tmp_path):
     "The script of nine minutes, with tiny numbers"
-    args = [
-        sys.executable,
-        ROOT / 'tools/on_a_gpu.py',
-        '--images',
-        photo_folder,
-        '--out',
-        tmp_path,
-    ]
-    tiny = ['--start', 'small-mid', '--batch', '2', '--size', '32', '--rounds', '1', '--eager']
-    parts = ['--only', 'training', 'precision', '--seconds', '60']
-    done = subprocess.run(
-        [*args, *tiny, *parts], capture_output=True, encoding='utf8', timeout=10 * MINUTE
-    )
+    args = [sys.executable, ROOT / 'tools/on_a_gpu.py']
+    args += ['--images', photo_folder, '--out', tmp_path]
+    args += '--start small-mid --batch 2 --size 32 --rounds 1 --eager'.split()
+    args += '--only training precision --seconds 60'.split()
+    done = subprocess.run(args, capture_output=True, encoding='utf8', timeout=10 * MINUTE)
     report = (tmp_path / 'report.txt').read_text(encoding='utf8')
     assert done.returncode == 0, report
     assert 'training: status 0' in report and 'bfloat16, channels last' in report

@@ -1,4 +1,6 @@
-"What hangs ends in a failure that says where: a process, a thread in it, a test that blocks signals, a page."
+"""What hangs ends in a failure that says where: a process, a thread in it, a test that blocks
+signals, a page.
+"""
 
 import ast
 import json
@@ -27,27 +29,20 @@ CHILD = 'import subprocess, sys; subprocess.run([sys.executable, *sys.argv[1:]])
 
 def test_a_process_that_hangs_is_ended_with_all_that_it_started_and_tells_where(tmp_path):
     (tmp_path / 'grandchild.py').write_text(GRANDCHILD)
-    process = begin(
-        [sys.executable, '-c', CHILD, tmp_path / 'grandchild.py', tmp_path / 'number'],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    wait_until(
-        lambda: (
-            (tmp_path / 'number').exists() and (tmp_path / 'number').read_text().endswith('.')
-        ),
-        'the grandchild',
-    )
+    path = tmp_path / 'number'
+    command = [sys.executable, '-c', CHILD, tmp_path / 'grandchild.py', path]
+    process = begin(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    wait_until(lambda: path.exists() and path.read_text().endswith('.'), 'the grandchild')
     with pytest.raises(AssertionError, match='has not ended after 2 s[^$]*in stuck_for_ever'):
         ended(process, 2)
-    number = int((tmp_path / 'number').read_text()[:-1])
-    wait_until(
-        lambda: (
-            not psutil.pid_exists(number)
-            or psutil.Process(number).status() == psutil.STATUS_ZOMBIE
-        ),
-        'the end of the grandchild',
-    )
+    number = int(path.read_text()[:-1])
+
+    def gone():
+        if not psutil.pid_exists(number):
+            return True
+        return psutil.Process(number).status() == psutil.STATUS_ZOMBIE
+
+    wait_until(gone, 'the end of the grandchild')
 
 
 def test_what_never_comes_is_named():
@@ -70,56 +65,36 @@ def test_stuck_where_no_signal_comes():
 @pytest.mark.parametrize(
     'name, limits',
     [
-        ('test_stuck', ['-o', 'timeout=3']),
-        (
-            'test_stuck_where_no_signal_comes',
-            ['-o', 'timeout=3', '-o', 'faulthandler_timeout=6'],
-        ),
+        ('test_stuck', '-o timeout=3'),
+        ('test_stuck_where_no_signal_comes', '-o timeout=3 -o faulthandler_timeout=6'),
     ],
 )
 def test_a_test_that_hangs_fails_and_tells_where(name, limits, tmp_path):
     "With the project's own settings, but for the seconds"
     shutil.copy(ROOT / 'pyproject.toml', tmp_path)
     (tmp_path / 'test_hangs.py').write_text(HANGS)
-    done = finished(
-        [sys.executable, '-m', 'pytest', '-v', *limits, f'test_hangs.py::{name}'],
-        cwd=tmp_path,
-        seconds=120,
-    )
+    pytest_here = [sys.executable, '-m', 'pytest', '-v', *limits.split()]
+    done = finished([*pytest_here, f'test_hangs.py::{name}'], cwd=tmp_path, seconds=120)
     assert done.returncode and name in done.stdout
-    assert re.search(
-        'test_hangs.py(:5: Failed|", line 5 in stuck_for_ever)', done.stdout + done.stderr
-    )
+    where = 'test_hangs.py(:5: Failed|", line 5 in stuck_for_ever)'
+    assert re.search(where, done.stdout + done.stderr)
 
 
 def test_every_test_has_a_limit(request):
     "Also where the plugin is missing: pytest would pass over the setting in silence"
     assert request.config.pluginmanager.hasplugin('timeout')
-    limit, last = (
-        float(request.config.getini(name)) for name in ('timeout', 'faulthandler_timeout')
-    )
-    assert 0 < limit < last and request.config.getini('faulthandler_exit_on_timeout')
+    setting = request.config.getini
+    assert 0 < float(setting('timeout')) < float(setting('faulthandler_timeout'))
+    assert setting('faulthandler_exit_on_timeout')
 
 
 def page(path, *cells):
     "A notebook"
     kernel = dict(name='python3', language='python', display_name='python3')
-    cells = [
-        dict(
-            cell_type='code',
-            id=f'{i:08d}',
-            metadata={},
-            outputs=[],
-            execution_count=None,
-            source=cell,
-        )
-        for i, cell in enumerate(cells)
-    ]
-    path.write_text(
-        json.dumps(
-            dict(nbformat=4, nbformat_minor=5, metadata=dict(kernelspec=kernel), cells=cells)
-        )
-    )
+    rest = dict(cell_type='code', metadata={}, outputs=[], execution_count=None)
+    cells = [dict(rest, id=f'{i:08d}', source=cell) for i, cell in enumerate(cells)]
+    facts = dict(nbformat=4, nbformat_minor=5, metadata=dict(kernelspec=kernel))
+    path.write_text(json.dumps(facts | dict(cells=cells)))
     return path
 
 
@@ -140,10 +115,11 @@ def test_a_page_that_hangs_is_named_and_the_others_are_tested(tmp_path):
     assert re.search(r'^right.ipynb: \d+ s$', done.stdout, re.M)
     done = finished([*check, '--limit', 30, hangs])
     assert done.returncode == 1 and done.stderr.endswith('these pages failed: hangs.ipynb\n')
-    assert (
-        'hangs.ipynb: did not end within 30 s' in done.stdout
-        and 'line 2 in stuck_for_ever' in done.stdout
-    )
+    assert 'hangs.ipynb: did not end within 30 s' in done.stdout
+    assert 'line 2 in stuck_for_ever' in done.stdout
+
+
+RUNS = 'run', 'call', 'check_call', 'check_output'
 
 
 def endless(path):
@@ -157,25 +133,18 @@ def endless(path):
             continue
         limited = any(keyword.arg == 'timeout' for keyword in node.keywords)
         of = getattr(node.func.value, 'id', None)
-        if (
-            of == 'subprocess'
-            and node.func.attr in ('run', 'call', 'check_call', 'check_output')
-            and not limited
-        ):
+        name = node.func.attr
+        if of == 'subprocess' and name in RUNS and not limited:
             yield node.lineno
-        if node.func.attr in ('wait', 'communicate', 'join') and not node.args and not limited:
+        if name in ('wait', 'communicate', 'join') and not node.args and not limited:
             yield node.lineno
-        if of == 'os' and node.func.attr in ('fork', 'wait', 'waitpid'):
+        if of == 'os' and name in ('fork', 'wait', 'waitpid'):
             yield node.lineno
 
 
 def test_no_test_and_no_tool_forks_or_waits_without_a_limit(tmp_path):
-    found = [
-        f'{path.relative_to(ROOT)}:{line}'
-        for folder in ('tests', 'tools')
-        for path in sorted((ROOT / folder).glob('*.py'))
-        for line in endless(path)
-    ]
+    paths = [*(ROOT / 'tests').glob('*.py'), *(ROOT / 'tools').glob('*.py')]
+    found = [f'{path.relative_to(ROOT)}:{line}' for path in paths for line in endless(path)]
     assert not found
     bad = [
         'import multiprocessing',
@@ -186,9 +155,6 @@ def test_no_test_and_no_tool_forks_or_waits_without_a_limit(tmp_path):
         'thread.join()',
         'os.fork()',
     ]
-    (tmp_path / 'bad.py').write_text(
-        '\n'.join(
-            [*bad, "process.wait(9); subprocess.run(command, timeout=9); ', '.join(words)"]
-        )
-    )
+    good = "process.wait(9); subprocess.run(command, timeout=9); ', '.join(words)"
+    (tmp_path / 'bad.py').write_text('\n'.join([*bad, good]))
     assert list(endless(tmp_path / 'bad.py')) == list(range(1, len(bad) + 1))

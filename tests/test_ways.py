@@ -1,4 +1,6 @@
-"Every way in: from any folder, by any command, on any terminal; what a mistake says, what a bug says, and what an import costs."
+"""Every way in: from any folder, by any command, on any terminal; what a mistake says, what a
+bug says, and what an import costs.
+"""
 
 import errno
 import os
@@ -18,6 +20,7 @@ from odebc.errors import CannotWrite, MapFailed, OdebcError, writing
 ROOT = Path(__file__).parents[1]
 ODEBC = Path(sys.executable).with_name('odebc')
 QUICK = '--k 4 --r 2 --tests 2 --sampler DDIM-2'.split()
+FOUR = 'search --k 4 --r 2 --unseen 2 --sampler DDIM-2'.split()
 REPORT = 'Please report it, with the lines above'
 
 
@@ -37,45 +40,35 @@ def finished(command, timeout=300, cwd=None, **env):
 # --- 1. a clone named odebc
 
 
+def listed(*args):
+    "Names of files that git knows"
+    command = ['git', 'ls-files', '-z', *args]
+    done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=120)
+    return [os.fsdecode(name) for name in done.stdout.split(b'\0')[:-1]]
+
+
 @pytest.fixture(scope='module')
 def clone(tmp_path_factory):
-    "The parent folder of a clone named odebc, installed by the Makefile's own command in an environment of its own"
+    """The parent folder of a clone named odebc, installed by the Makefile's own command in an
+    environment of its own
+    """
     parent = tmp_path_factory.mktemp('parent')
-    files = subprocess.run(
-        ['git', 'ls-files', '-z', '--cached', '--others', '--exclude-standard'],
-        cwd=ROOT,
-        check=True,
-        capture_output=True,
-        timeout=120,
-    ).stdout
-    for name in filter(None, map(os.fsdecode, files.split(b'\0'))):
+    for name in listed('--cached', '--others', '--exclude-standard'):
         if not (ROOT / name).is_file():
             continue  # removed, and not yet committed
         (parent / 'odebc' / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, parent / 'odebc' / name)
-    subprocess.run(
-        [sys.executable, '-m', 'venv', '--without-pip', parent / 'venv'],
-        check=True,
-        timeout=120,
-    )
+    make = [sys.executable, '-m', 'venv', '--without-pip', parent / 'venv']
+    subprocess.run(make, check=True, timeout=120)
     packages = next((parent / 'venv').glob('[Ll]ib/**/site-packages'))
     others = [path for path in sys.path if path.endswith(('site-packages', 'dist-packages'))]
-    (packages / 'shared.pth').write_text(
-        '\n'.join(others), encoding='utf8'
-    )  # a .pth file there is not read: only this clone is installed
+    # a .pth file there is not read: only this clone is installed
+    (packages / 'shared.pth').write_text('\n'.join(others), encoding='utf8')
     makefile = (ROOT / 'Makefile').read_text(encoding='utf8')
     install = re.search(r"^PIP := \$\(BIN\)/pip (.*)$", makefile, re.M)[1]
     assert "\t$(PIP) -e '.[lab]'\n" in makefile
-    command = [
-        parent / 'venv/bin/python',
-        '-m',
-        'pip',
-        *shlex.split(install),
-        '--no-deps',
-        '--no-build-isolation',
-        '-e',
-        '.[lab]',
-    ]
+    command = [parent / 'venv/bin/python', '-m', 'pip', *shlex.split(install)]
+    command += ['--no-deps', '--no-build-isolation', '-e', '.[lab]']
     done = finished(command, cwd=parent / 'odebc')
     assert done.returncode == 0, done.stderr
     return parent
@@ -86,7 +79,8 @@ from importlib.resources import files
 import odebc.train
 from odebc.data import degrade
 shipped = files('odebc.assets')
-assert (shipped/'small'/'model.safetensors').is_file() and (shipped/'results/small/results.md').is_file()
+assert (shipped/'small'/'model.safetensors').is_file()
+assert (shipped/'results/small/results.md').is_file()
 assert {'base', 'small', 'lpips_lite'} <= {entry.name for entry in shipped.iterdir()}
 assert odebc.train.SR3.from_pretrained().shape == (3, 64, 64)
 print(odebc.__file__)
@@ -106,9 +100,8 @@ def test_the_package_is_found_from_every_folder(clone, how, where, tmp_path):
     }[how]
     if how == 'script':
         (folder / 'script.py').write_text(WHAT_A_READER_TYPES, encoding='utf8')
-    done = finished(
-        [clone / 'venv/bin/python', *command], cwd=folder, IPYTHONDIR=str(tmp_path)
-    )
+    command = [clone / 'venv/bin/python', *command]
+    done = finished(command, cwd=folder, IPYTHONDIR=str(tmp_path))
     assert done.returncode == 0, done.stderr
     assert str(clone / 'odebc' / 'odebc' / '__init__.py') in done.stdout
 
@@ -126,21 +119,11 @@ def test_data_is_no_package():
 def test_an_sdist_builds_a_wheel_with_all_data(clone, tmp_path):
     import tarfile
 
-    make = (
-        "import sys; from setuptools import build_meta as b; print(b.build_sdist(sys.argv[1]))"
-    )
+    make = 'import sys; from setuptools import build_meta; build_meta.build_sdist(sys.argv[1])'
     done = finished([sys.executable, '-c', make, tmp_path], cwd=clone / 'odebc')
     (archive,) = tmp_path.glob('*.tar.gz')
     names = {name.partition('/')[2] for name in tarfile.open(archive).getnames()}
-    shipped = subprocess.run(
-        ['git', 'ls-files', '-z', 'data'],
-        cwd=ROOT,
-        check=True,
-        capture_output=True,
-        encoding='utf8',
-        timeout=120,
-    ).stdout.split('\0')[:-1]
-    there = [name for name in shipped if (ROOT / name).exists()]
+    there = [name for name in listed('data') if (ROOT / name).exists()]
     assert done.returncode == 0 and set(there) <= names and 'odebc/assets/__init__.py' in names
 
 
@@ -151,53 +134,38 @@ def test_an_sdist_builds_a_wheel_with_all_data(clone, tmp_path):
 def test_run_as_a_module(module, tmp_path):
     usage = finished([sys.executable, '-m', module], cwd=tmp_path)
     assert usage.returncode == 0 and 'upscale' in usage.stdout
-    refused = finished(
-        [sys.executable, '-m', module, 'train', '--images', 'nowhere'], cwd=tmp_path
-    )
-    assert refused.returncode == 2 and refused.stderr.endswith(
-        'odebc: there is no folder nowhere\n'
-    )
+    command = [sys.executable, '-m', module, 'train', '--images', 'nowhere']
+    refused = finished(command, cwd=tmp_path)
+    assert refused.returncode == 2
+    assert refused.stderr.endswith('odebc: there is no folder nowhere\n')
 
 
 def test_a_module_trains(photo_folder, tmp_path):
-    args = [
-        'train',
-        '--images',
-        photo_folder,
-        '--out',
-        tmp_path,
-        '--batch',
-        2,
-        '--size',
-        32,
-        '--steps',
-        1,
-    ]
+    args = ['train', '--images', photo_folder, '--out', tmp_path]
+    args += '--batch 2 --size 32 --steps 1'.split()
     done = finished([sys.executable, '-m', 'odebc.cli', *args])
     assert done.returncode == 0 and (tmp_path / 'model.safetensors').exists(), done.stderr
 
 
 def test_files_of_the_user_do_not_stand_in_for_libraries(tmp_path):
+    refusal = 'raise SystemExit("not this file")'
     for name in ('random', 'data', 'typing', 'torch', 'signal'):
-        (tmp_path / f'{name}.py').write_text(
-            'raise SystemExit("not this file")', encoding='utf8'
-        )
+        (tmp_path / f'{name}.py').write_text(refusal, encoding='utf8')
     done = finished([sys.executable, '-m', 'odebc', 'demo', '--model', 'none'], cwd=tmp_path)
     assert done.returncode == 2 and 'no model none' in done.stderr, done.stderr
 
 
 def test_modules_written_by_hand_are_these():
     "All others come from a page; see also test_sync"
-    by_hand = {
-        '__init__.py',
-        '__main__.py',
-        'assets/__init__.py',
-    }  # the version; a name no page can export; where the data lies
-    made = {
-        str(p.relative_to(ROOT / 'odebc').as_posix())
-        for p in (ROOT / 'odebc').rglob('*.py')
-        if '# AUTOGENERATED' not in p.read_text(encoding='utf8')[:600]
-    }
+
+    def generated(path):
+        return '# AUTOGENERATED' in path.read_text(encoding='utf8')[:600]
+
+    package = ROOT / 'odebc'
+    others = [path for path in package.rglob('*.py') if not generated(path)]
+    made = {path.relative_to(package).as_posix() for path in others}
+    # the version; a name no page can export; where the data lies
+    by_hand = {'__init__.py', '__main__.py', 'assets/__init__.py'}
     assert made - {'_modidx.py'} == by_hand
 
 
@@ -219,16 +187,9 @@ def x_T(tmp_path_factory):
     from odebc.train import SR3
 
     path = tmp_path_factory.mktemp('x_T') / 'x_T.safetensors'
-    BoundaryCondition(
-        candidate(0, (3, 64, 64)),
-        0,
-        0,
-        torch.zeros(1, 1),
-        1,
-        2,
-        0.0,
-        SR3.from_pretrained().solution_map('DDIM-2').meta,
-    ).save(path)
+    start = candidate(0, (3, 64, 64))
+    meta = SR3.from_pretrained().solution_map('DDIM-2').meta
+    BoundaryCondition(start, 0, 0, torch.zeros(1, 1), 1, 2, 0.0, meta).save(path)
     return path
 
 
@@ -237,22 +198,11 @@ def test_upscale_prints_on_every_terminal(terminal, x_T, tmp_path):
     names = ['ünï.png', '写真 ±.png', 'one.png']
     for name in names:
         Image.new('RGB', (6, 5), 'teal').save(tmp_path / name)
-    done = finished(
-        [
-            ODEBC,
-            'upscale',
-            '--x-t',
-            x_T,
-            '--out',
-            tmp_path / 'out',
-            *(tmp_path / name for name in names),
-        ],
-        **TERMINALS[terminal],
-    )
+    command = [ODEBC, 'upscale', '--x-t', x_T, '--out', tmp_path / 'out']
+    done = finished([*command, *(tmp_path / name for name in names)], **TERMINALS[terminal])
     assert done.returncode == 0, done.stderr
-    assert sorted(os.listdir(tmp_path / 'out')) == sorted(
-        name.replace('.png', '_x4.png') for name in names
-    )
+    made = {name.replace('.png', '_x4.png') for name in names}
+    assert set(os.listdir(tmp_path / 'out')) == made
     assert done.stdout.count('wrote ') == 3
 
 
@@ -263,69 +213,34 @@ def test_a_name_that_is_no_text(x_T, tmp_path):
         os.rename(tmp_path / 'plain.png', path)
     except OSError:
         pytest.skip('this file system knows text only')
-    done = subprocess.run(
-        [ODEBC, 'upscale', '--x-t', x_T, '--out', tmp_path / 'out', path],
-        capture_output=True,
-        timeout=300,
-    )
-    assert done.returncode == 0 and os.listdir(os.fsencode(tmp_path / 'out')) == [
-        b'\xff\xfe_x4.png'
-    ], done.stderr
+    command = [ODEBC, 'upscale', '--x-t', x_T, '--out', tmp_path / 'out', path]
+    done = subprocess.run(command, capture_output=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert os.listdir(os.fsencode(tmp_path / 'out')) == [b'\xff\xfe_x4.png'], done.stderr
 
 
 @pytest.mark.parametrize('terminal', ['ascii', 'latin_1'])
 def test_search_prints_on_every_terminal(terminal, photo_folder, tmp_path):
-    done = finished(
-        [
-            ODEBC,
-            'search',
-            '--k',
-            4,
-            '--r',
-            2,
-            '--unseen',
-            2,
-            '--sampler',
-            'DDIM-2',
-            '--images',
-            photo_folder,
-            '--out',
-            tmp_path / 'é.safetensors',
-        ],
-        **TERMINALS[terminal],
-    )
+    out = tmp_path / 'é.safetensors'
+    command = [ODEBC, *FOUR, '--images', photo_folder, '--out', out]
+    done = finished(command, **TERMINALS[terminal])
     assert done.returncode == 0 and 'unseen ones' in done.stdout, done.stderr
-    assert (tmp_path / 'é.safetensors').exists()
+    assert out.exists()
 
 
 def test_demo_prints_without_letters_and_without_a_window(photo_folder, tmp_path):
-    done = finished(
-        [ODEBC, 'demo', *QUICK, '--images', photo_folder, '--out', tmp_path / 'démo'],
-        MPLBACKEND='module://no_such_backend',
-        **POSIX,
-    )
+    out = tmp_path / 'démo'
+    command = [ODEBC, 'demo', *QUICK, '--images', photo_folder, '--out', out]
+    done = finished(command, MPLBACKEND='module://no_such_backend', **POSIX)
     assert done.returncode == 0 and 'DDIM-2 + x' in done.stdout, done.stderr
-    assert (
-        ' + x̃_T' in (tmp_path / 'démo' / 'table.md').read_text(encoding='utf8')
-        and (tmp_path / 'démo' / 'picture.png').exists()
-    )
+    assert ' + x̃_T' in (out / 'table.md').read_text(encoding='utf8')
+    assert (out / 'picture.png').exists()
 
 
 def test_training_tells_its_story_on_every_terminal(photo_folder, tmp_path):
     shutil.copytree(photo_folder, tmp_path / 'été')
-    args = [
-        'train',
-        '--images',
-        tmp_path / 'été',
-        '--out',
-        tmp_path / 'modèle',
-        '--batch',
-        2,
-        '--size',
-        32,
-        '--about',
-        'photos d’été',
-    ]
+    args = ['train', '--images', tmp_path / 'été', '--out', tmp_path / 'modèle']
+    args += ['--batch', 2, '--size', 32, '--about', 'photos d’été']
     for steps in (1, 50):  # the second one resumes, and writes the log
         done = finished([ODEBC, *args, '--steps', steps], **POSIX)
         assert done.returncode == 0 and f'{steps} steps' in done.stdout, done.stderr
@@ -334,9 +249,10 @@ def test_training_tells_its_story_on_every_terminal(photo_folder, tmp_path):
 TINY_RESULTS = '''
 import sys
 from odebc import lab
-lab.PROTOCOLS['quick'] = lab.Protocol(6, 2, 4, 4, ['DDIM-4'], ['DDPM-6'], 2, (40, 4, 'DDIM-2'), 2)
+matrix = 40, 4, 'DDIM-2'
+lab.PROTOCOLS['quick'] = lab.Protocol(6, 2, 4, 4, ['DDIM-4'], ['DDPM-6'], 2, matrix, 2)
 from odebc.cli import main
-sys.argv = ['odebc', 'results', '--quick', '--out', sys.argv[1], '--tests', sys.argv[2], '--references', sys.argv[3]]
+sys.argv = ['odebc', 'results', '--quick', *sys.argv[1:]]
 main()
 '''
 
@@ -344,74 +260,37 @@ main()
 def test_results_are_told_on_every_terminal(photo_folder, tmp_path):
     from odebc.data import photographs, to_image
 
-    (tmp_path / 'sets' / 'été').mkdir(parents=True)
-    to_image(photographs()['flower'][:, :160, :160]).save(
-        tmp_path / 'sets' / 'été' / 'flower.png'
-    )
-    done = finished(
-        [
-            sys.executable,
-            '-c',
-            TINY_RESULTS,
-            tmp_path / 'out',
-            tmp_path / 'sets',
-            photo_folder,
-        ],
-        **POSIX,
-    )
+    sets, out = tmp_path / 'sets', tmp_path / 'out'
+    (sets / 'été').mkdir(parents=True)
+    to_image(photographs()['flower'][:, :160, :160]).save(sets / 'été' / 'flower.png')
+    command = [sys.executable, '-c', TINY_RESULTS]
+    command += ['--out', out, '--tests', sets, '--references', photo_folder]
+    done = finished(command, **POSIX)
     assert done.returncode == 0 and 'Figure 3' in done.stdout, done.stderr[-2000:]
-    assert '± ' in (tmp_path / 'out' / 'results.md').read_text(encoding='utf8')
+    assert '± ' in (out / 'results.md').read_text(encoding='utf8')
 
 
 def test_several_processes_on_a_terminal_without_letters(photo_folder, tmp_path):
-    launch = [
-        sys.executable,
-        '-m',
-        'torch.distributed.run',
-        '--nproc-per-node',
-        2,
-        '--standalone',
-        '-m',
-        '--',
-        'odebc',
-    ]
-    done = finished(
-        [
-            *launch,
-            'search',
-            '--k',
-            4,
-            '--r',
-            2,
-            '--unseen',
-            2,
-            '--sampler',
-            'DDIM-2',
-            '--images',
-            photo_folder,
-            '--out',
-            tmp_path / 'x',
-        ],
-        OMP_NUM_THREADS='1',
-        **POSIX,
-    )
+    launch = '-m torch.distributed.run --nproc-per-node 2 --standalone -m -- odebc'.split()
+    search = [*FOUR, '--images', photo_folder, '--out', tmp_path / 'x']
+    done = finished([sys.executable, *launch, *search], OMP_NUM_THREADS='1', **POSIX)
     assert done.returncode == 0 and 'written to' in done.stdout, done.stderr
 
 
 def test_shipped_texts_are_read_alike_everywhere():
     "results.md holds letters beyond ASCII"
-    code = "from odebc.results import section, table; assert '\\u00b1' in section('Searches') and table()"
+    code = (
+        'from odebc.results import section, table\n'
+        "assert '\\u00b1' in section('Searches') and table()"
+    )
     done = finished([sys.executable, '-c', code], **POSIX)
     assert done.returncode == 0, done.stderr
 
 
 def test_the_readme_is_utf_8_from_every_terminal():
-    done = subprocess.run(
-        [sys.executable, ROOT / 'tools' / 'readme.py'],
-        capture_output=True,
-        env=os.environ | POSIX,
-        timeout=120,
-    )
+    command = [sys.executable, ROOT / 'tools' / 'readme.py']
+    env = os.environ | POSIX
+    done = subprocess.run(command, capture_output=True, env=env, timeout=120)
     assert done.stdout.decode() == (ROOT / 'README.md').read_text(encoding='utf8'), done.stderr
 
 
@@ -428,9 +307,8 @@ cli.main()
 @pytest.mark.parametrize('n', [1, 10**6])
 def test_nobody_listens(n):
     "odebc … | head: silent, before and after Python's buffer is full"
-    process = subprocess.Popen(
-        [sys.executable, '-c', HELLO, str(n)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
+    command = [sys.executable, '-c', HELLO, str(n)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     process.stdout.close()
     _, said = process.communicate(timeout=120)
     assert process.returncode == 1 and said == b''
@@ -439,33 +317,23 @@ def test_nobody_listens(n):
 @pytest.mark.skipif(not os.path.exists('/dev/full'), reason='no device that is always full')
 @pytest.mark.parametrize('n', [1, 10**6])
 def test_the_output_is_a_full_disk(n):
+    command = [sys.executable, '-c', HELLO, str(n)]
     with open('/dev/full', 'w', encoding='utf8') as full:
-        done = subprocess.run(
-            [sys.executable, '-c', HELLO, str(n)],
-            stdout=full,
-            stderr=subprocess.PIPE,
-            encoding='utf8',
-            timeout=60,
-        )
-    assert (
-        done.returncode == 2
-        and done.stderr
-        == 'odebc: cannot write the output (No space left on device): make room\n'
-    )
+        streams = dict(stdout=full, stderr=subprocess.PIPE, encoding='utf8')
+        done = subprocess.run(command, **streams, timeout=60)
+    assert done.returncode == 2
+    says = 'odebc: cannot write the output (No space left on device): make room\n'
+    assert done.stderr == says
 
 
 @pytest.mark.skipif(os.name == 'nt', reason='a POSIX shell closes the streams')
 @pytest.mark.parametrize('closed', ['>&-', '2>&-', '>&- 2>&-'])
 def test_closed_streams(closed, x_T, tmp_path):
-    Image.new('RGB', (80, 80), 'teal').save(
-        tmp_path / 'one.png'
-    )  # more than one batch of tiles: with a progress bar
-    command = shlex.join(
-        map(
-            str,
-            [ODEBC, 'upscale', '--x-t', x_T, '--out', tmp_path / 'out', tmp_path / 'one.png'],
-        )
-    )
+    # more than one batch of tiles: with a progress bar
+    Image.new('RGB', (80, 80), 'teal').save(tmp_path / 'one.png')
+    out = tmp_path / 'out'
+    words = [ODEBC, 'upscale', '--x-t', x_T, '--out', out, tmp_path / 'one.png']
+    command = shlex.join(map(str, words))
     assert subprocess.run(['sh', '-c', f'{command} {closed}'], timeout=300).returncode == 0
     assert (tmp_path / 'out' / 'one_x4.png').exists()
 
@@ -476,9 +344,8 @@ def test_closed_streams(closed, x_T, tmp_path):
 @pytest.fixture
 def command(monkeypatch, capsys):
     "A command in this process: exit status, and what it wrote to the error stream"
-    monkeypatch.setattr(
-        warnings, 'showwarning', warnings.showwarning
-    )  # main changes both: they are put back afterwards
+    # main changes both: they are put back afterwards
+    monkeypatch.setattr(warnings, 'showwarning', warnings.showwarning)
     monkeypatch.setenv('MPLBACKEND', 'agg')
 
     def run(*args):
@@ -511,50 +378,50 @@ def raising(error):
 def test_a_bug_shows_its_traceback_and_asks_for_a_report(error, command, monkeypatch):
     monkeypatch.setattr('odebc.train.SR3.from_pretrained', raising(error))
     status, said = command('demo')
-    assert (
-        status == 1
-        and said.startswith('Traceback')
-        and 'a bug' in said
-        and REPORT in said.splitlines()[-1]
-    )
+    assert status == 1
+    assert said.startswith('Traceback')
+    assert 'a bug' in said
+    assert REPORT in said.splitlines()[-1]
 
 
 def test_a_bug_in_the_network_is_a_bug(command, monkeypatch, photo_folder, tmp_path):
     "The search reports what a map raised as MapFailed; a command's own map has no excuse"
     monkeypatch.setattr('odebc.train.SR3.h', raising(RuntimeError('shapes do not fit')))
     status, said = command('demo', *QUICK, '--images', photo_folder, '--out', tmp_path)
-    assert (
-        status == 1 and 'shapes do not fit' in said and 'Traceback' in said and REPORT in said
-    )
+    assert status == 1
+    assert 'shapes do not fit' in said
+    assert 'Traceback' in said
+    assert REPORT in said
     monkeypatch.setattr('odebc.train.SR3.h', raising(OdebcError('not with this sampler')))
     status, said = command('demo', *QUICK, '--images', photo_folder, '--out', tmp_path)
-    assert (
-        status == 2
-        and said.endswith('odebc: not with this sampler\n')
-        and 'Traceback' not in said
-    )
+    assert status == 2
+    assert said.endswith('odebc: not with this sampler\n')
+    assert 'Traceback' not in said
 
 
 @pytest.mark.parametrize('error', [OdebcError('no'), CannotWrite('no'), MapFailed('no')])
 def test_a_refusal_is_one_line_and_a_traceback_when_asked_for(error, command, monkeypatch):
     monkeypatch.setattr('odebc.train.SR3.from_pretrained', raising(error))
     assert command('demo') == (2, 'odebc: no\n')
-    for asked in (
-        lambda: command('--debug', 'demo'),
-        lambda: (monkeypatch.setenv('ODEBC_DEBUG', '1'), command('demo'))[1],
-    ):
-        status, said = asked()
-        assert (
-            status == 2
-            and said.startswith('Traceback')
-            and said.endswith('\nodebc: no\n')
-            and REPORT not in said
-        )
+    asked = command('--debug', 'demo')
+    monkeypatch.setenv('ODEBC_DEBUG', '1')
+    for status, said in (asked, command('demo')):
+        assert status == 2
+        assert said.startswith('Traceback')
+        assert said.endswith('\nodebc: no\n')
+        assert REPORT not in said
     monkeypatch.setenv('ODEBC_DEBUG', '0')
     assert command('demo') == (2, 'odebc: no\n')
 
 
-CPU_FULL = "[enforce fail at alloc_cpu.cpp:121] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 4096000000000 bytes. Error code 12"
+# torch's words, of two versions
+CPU_FULL = (
+    "[enforce fail at alloc_cpu.cpp:121] err == 0. DefaultCPUAllocator: can't allocate memory:"
+    ' you tried to allocate 4096000000000 bytes. Error code 12'
+)
+NOT_ENOUGH = (
+    '[enforce fail] . DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes.'
+)
 
 
 @pytest.mark.parametrize(
@@ -563,9 +430,7 @@ CPU_FULL = "[enforce fail at alloc_cpu.cpp:121] err == 0. DefaultCPUAllocator: c
         MemoryError(),
         torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 2 GiB'),
         RuntimeError(CPU_FULL),
-        RuntimeError(
-            '[enforce fail] . DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes.'
-        ),
+        RuntimeError(NOT_ENOUGH),
         RuntimeError('No executable batch size found, reached zero.'),
     ],
 )
@@ -576,9 +441,8 @@ def test_too_little_memory_is_told_with_a_remedy(
     monkeypatch.setattr(where, raising(error))
     status, said = command('demo', *QUICK, '--images', photo_folder, '--out', tmp_path)
     assert status == 2 and 'Traceback' not in said
-    assert said.splitlines()[-1].startswith(
-        'odebc: there is not enough memory: close other programs'
-    )
+    last = said.splitlines()[-1]
+    assert last.startswith('odebc: there is not enough memory: close other programs')
 
 
 def test_torch_says_so_in_these_words():
@@ -593,15 +457,12 @@ def test_ctrl_c_stops_without_a_traceback(command, monkeypatch):
 
 
 def test_writing():
-    with pytest.raises(
-        CannotWrite,
-        match=r'cannot write here \(Permission denied\): make room, mind the permissions',
-    ) as refused:
+    says = r'cannot write here \(Permission denied\): make room, mind the permissions'
+    with pytest.raises(CannotWrite, match=says) as refused:
         with writing('here'):
             raise PermissionError(errno.EACCES, 'Permission denied', 'there')
-    assert isinstance(refused.value, OSError) and isinstance(
-        refused.value.__cause__, PermissionError
-    )
+    assert isinstance(refused.value, OSError)
+    assert isinstance(refused.value.__cause__, PermissionError)
     with pytest.raises(CannotWrite, match='^inner$'):
         with writing('outer'):
             raise CannotWrite('inner')
@@ -614,14 +475,11 @@ def test_a_full_disk_in_the_middle(command, monkeypatch, x_T, tmp_path):
     Image.new('RGB', (6, 5), 'teal').save(tmp_path / 'ok.png')
     full = OSError(errno.ENOSPC, 'No space left on device')
     monkeypatch.setattr('odebc.enlarge.write_png', raising(full))
-    status, said = command(
-        'upscale', '--x-t', x_T, '--out', tmp_path / 'out', tmp_path / 'ok.png'
-    )
-    target = tmp_path / 'out' / 'ok_x4.png'
-    assert (
-        status == 2
-        and f'odebc: cannot write {target} (No space left on device): make room' in said
-    )
+    out = tmp_path / 'out'
+    status, said = command('upscale', '--x-t', x_T, '--out', out, tmp_path / 'ok.png')
+    target = out / 'ok_x4.png'
+    assert status == 2
+    assert f'odebc: cannot write {target} (No space left on device): make room' in said
 
 
 LONG = 'a' * 300
@@ -656,14 +514,12 @@ def mistakes(tmp_path_factory, photo_folder, x_T):
         else:
             (folder / name / file).write_bytes(content)
 
+    many = config | dict(size='many')
+    zero = config | dict(net=config['net'] | dict(channels=0))
     damaged('text', 'config.json', b'nonsense')
     damaged('list', 'config.json', b'[]')
-    damaged('size', 'config.json', json.dumps(config | dict(size='many')).encode())
-    damaged(
-        'zero',
-        'config.json',
-        json.dumps(config | dict(net=config['net'] | dict(channels=0))).encode(),
-    )
+    damaged('size', 'config.json', json.dumps(many).encode())
+    damaged('zero', 'config.json', json.dumps(zero).encode())
     damaged('weightless', 'model.safetensors', None)
     damaged('latin', 'record.json', b'\xff\xfe')
     damaged('record', 'record.json', b'[1]')
@@ -671,22 +527,18 @@ def mistakes(tmp_path_factory, photo_folder, x_T):
 
 
 TRAIN = 'train --images photos --steps 1 --batch 2 --size 32'
-SEARCH = 'search --k 4 --r 2 --unseen 2 --sampler DDIM-2 --images photos'
+SEARCH = ' '.join(FOUR) + ' --images photos'
+UPSCALE = 'upscale --x-t x_T'
 MISTAKES = {
-    **{
-        f'demo --model {model}': says
-        for model, says in dict(
-            file='no model file',
-            folder='is missing',
-            text='damaged',
-            list='damaged',
-            size='damaged',
-            zero='damaged',
-            latin='damaged',
-            record='damaged',
-            weightless='is missing',
-        ).items()
-    },
+    'demo --model file': 'no model file',
+    'demo --model folder': 'is missing',
+    'demo --model text': 'damaged',
+    'demo --model list': 'damaged',
+    'demo --model size': 'damaged',
+    'demo --model zero': 'damaged',
+    'demo --model latin': 'damaged',
+    'demo --model record': 'damaged',
+    'demo --model weightless': 'is missing',
     f'demo --model {LONG}': 'no model aaa',
     f'demo --images {LONG}': 'there is no folder aaa',
     'demo --images file': 'there is no folder file',
@@ -714,23 +566,20 @@ MISTAKES = {
     TRAIN + ' --size 100000': 'no usable image',
     TRAIN + ' --start text': 'damaged',
     TRAIN + ' --out run': 'cannot resume',
-    **{
-        f'upscale --x-t {path} ok.png': 'boundary condition'
-        for path in ('file', 'folder', 'none', LONG, 'ok.png', 'whole/model.safetensors')
-    },
-    **{
-        f'upscale --x-t x_T {path}': says
-        for path, says in {
-            'file': 'as an image',
-            'folder': 'no image file',
-            LONG: 'no image file',
-            'none.png': 'no image file',
-            'x_T': 'as an image',
-        }.items()
-    },
-    'upscale --x-t x_T ok.png --out file': 'cannot write file',
-    'upscale --x-t x_T ok.png --out taken': 'taken/ok_x4.png is a folder',
-    'upscale --x-t x_T ok.png --model base': 'shape',
+    'upscale --x-t file ok.png': 'boundary condition',
+    'upscale --x-t folder ok.png': 'boundary condition',
+    'upscale --x-t none ok.png': 'boundary condition',
+    f'upscale --x-t {LONG} ok.png': 'boundary condition',
+    'upscale --x-t ok.png ok.png': 'boundary condition',
+    'upscale --x-t whole/model.safetensors ok.png': 'boundary condition',
+    UPSCALE + ' file': 'as an image',
+    UPSCALE + ' folder': 'no image file',
+    UPSCALE + f' {LONG}': 'no image file',
+    UPSCALE + ' none.png': 'no image file',
+    UPSCALE + ' x_T': 'as an image',
+    UPSCALE + ' ok.png --out file': 'cannot write file',
+    UPSCALE + ' ok.png --out taken': 'taken/ok_x4.png is a folder',
+    UPSCALE + ' ok.png --model base': 'shape',
     'results --tests file': 'there is no folder file',
     'results --tests none': 'there is no folder none',
     f'results --tests {LONG}': 'there is no folder aaa',
@@ -738,10 +587,10 @@ MISTAKES = {
     'results --references file': 'there is no folder file',
     'results --quick --out file': 'cannot write file',
     'results --others none': 'no model none',
-    **{
-        f'results --quick --out lab-{name}': 'is damaged'
-        for name in ('list', 'nonsense', 'latin', 'folder')
-    },
+    'results --quick --out lab-list': 'is damaged',
+    'results --quick --out lab-nonsense': 'is damaged',
+    'results --quick --out lab-latin': 'is damaged',
+    'results --quick --out lab-folder': 'is damaged',
 }
 
 
@@ -758,20 +607,19 @@ def test_a_mistake_is_one_sentence(line, command, mistakes, monkeypatch):
 
 # --- 5. what an import costs
 
-HEAVY = 'torchvision torchmetrics lpips scipy sklearn skimage accelerate matplotlib pooch transformers diffusers IPython ipywidgets pandas sympy huggingface_hub requests torch._dynamo torch._inductor'.split()
+HEAVY = (
+    'torchvision torchmetrics lpips scipy sklearn skimage accelerate matplotlib pooch '
+    'transformers diffusers IPython ipywidgets pandas sympy huggingface_hub requests '
+    'torch._dynamo torch._inductor'.split()
+)
 WIDGETS = {'IPython', 'ipywidgets'}
 MODULES = sorted(p.stem for p in (ROOT / 'odebc').glob('*.py') if not p.stem.startswith('_'))
 
 
 def loaded(code, names):
     "Which of the names a fresh process has imported after some code"
-    done = finished(
-        [
-            sys.executable,
-            '-c',
-            f'{code}\nimport sys\nprint(*[n for n in {names!r} if n in sys.modules])',
-        ]
-    )
+    asked = f'import sys\nprint(*[n for n in {names!r} if n in sys.modules])'
+    done = finished([sys.executable, '-c', f'{code}\n{asked}'])
     assert done.returncode == 0, done.stderr
     return set(done.stdout.splitlines()[-1].split())
 
@@ -779,29 +627,43 @@ def loaded(code, names):
 def test_heavy_libraries_are_imported_where_they_are_used():
     "All in one fresh process: what they have not imported together, none has imported alone"
     core = [module for module in MODULES if module != 'explore']
-    code = f"import importlib, sys\nfor module in {core!r}:\n    importlib.import_module(f'odebc.{{module}}')\n    print(module, [n for n in {HEAVY!r} if n in sys.modules], file=sys.stderr)"
+    code = f'''
+import importlib, sys
+for module in {core!r}:
+    importlib.import_module('odebc.' + module)
+    print(module, [n for n in {HEAVY!r} if n in sys.modules], file=sys.stderr)
+'''
     done = finished([sys.executable, '-c', code])
-    assert done.returncode == 0 and [
-        line.split(maxsplit=1) for line in done.stderr.splitlines()
-    ] == [[module, '[]'] for module in core], done.stderr
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines() == [f'{module} []' for module in core], done.stderr
 
 
 def test_the_explorer_needs_widgets_and_no_more():
     assert loaded('import odebc.explore', HEAVY) <= WIDGETS
 
 
-@pytest.mark.parametrize(
-    'code',
-    [
-        'import odebc.errors',
-        "import sys; sys.argv = ['odebc', '--help']\nimport odebc.cli\ntry: odebc.cli.main()\nexcept SystemExit: pass",
-    ],
-)
+HELP = '''
+import sys
+sys.argv = ['odebc', '--help']
+import odebc.cli
+try: odebc.cli.main()
+except SystemExit: pass
+'''
+
+
+@pytest.mark.parametrize('code', ['import odebc.errors', HELP], ids=['errors', 'help'])
 def test_help_needs_no_torch(code):
     assert not loaded(code, [*HEAVY, 'torch', 'numpy', 'PIL'])
 
 
 def test_the_heavy_ones_are_found_when_they_are_used():
     "The list of names is not out of date"
-    code = "import torch\nfrom odebc.metrics import psnr, lite_model\nx = torch.zeros(1, 3, 32, 32)\npsnr(x, x)\nimport odebc.scores\nodebc.scores.processes()"
+    code = '''
+import torch
+from odebc.metrics import psnr, lite_model
+x = torch.zeros(1, 3, 32, 32)
+psnr(x, x)
+import odebc.scores
+odebc.scores.processes()
+'''
     assert {'torchvision', 'torchmetrics', 'accelerate'} <= loaded(code, HEAVY)

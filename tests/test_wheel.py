@@ -10,42 +10,25 @@ ROOT = Path(__file__).parents[1]
 
 
 def test_checkpoint_loads_from_the_wheel(tmp_path):
-    finished(
-        [
-            sys.executable,
-            '-m',
-            'pip',
-            'wheel',
-            '-q',
-            '--no-deps',
-            '--no-build-isolation',
-            '-w',
-            tmp_path,
-            ROOT,
-        ],
-        check=True,
-    )
+    build = 'pip wheel -q --no-deps --no-build-isolation -w'.split()
+    finished([sys.executable, '-m', *build, tmp_path, ROOT], check=True)
     (wheel,) = tmp_path.glob('*.whl')
-    shipped = finished(['git', 'ls-files', '-z', 'data'], cwd=ROOT, check=True).stdout.split(
-        '\0'
-    )[:-1]
-    assert len(shipped) > 20 and {
-        'odebc/assets' + name.removeprefix('data') for name in shipped
-    } <= set(zipfile.ZipFile(wheel).namelist())
+    listed = finished(['git', 'ls-files', '-z', 'data'], cwd=ROOT, check=True).stdout
+    shipped = listed.split('\0')[:-1]
+    assert len(shipped) > 20
+    names = {'odebc/assets' + name.removeprefix('data') for name in shipped}
+    assert names <= set(zipfile.ZipFile(wheel).namelist())
     zipfile.ZipFile(wheel).extractall(tmp_path / 'site')
     code = "import odebc.train as t; print(t.__file__, t.SR3.from_pretrained().shape)"
     (tmp_path / 'empty').mkdir()
-    done = finished(
-        [sys.executable, '-c', code],
-        cwd=tmp_path / 'empty',
-        env=os.environ | {'PYTHONPATH': str(tmp_path / 'site')},
-        check=True,
-    )
+    env = os.environ | {'PYTHONPATH': str(tmp_path / 'site')}
+    here = dict(cwd=tmp_path / 'empty', env=env)
+    done = finished([sys.executable, '-c', code], **here, check=True)
     assert str(tmp_path / 'site') in done.stdout and '(3, 64, 64)' in done.stdout
 
 
 def test_the_repository_stays_small():
-    files = finished(
-        ['git', 'ls-files', '-z'], cwd=ROOT, check=True, errors='surrogateescape'
-    ).stdout.split('\0')[:-1]
+    command = ['git', 'ls-files', '-z']
+    listed = finished(command, cwd=ROOT, check=True, errors='surrogateescape').stdout
+    files = listed.split('\0')[:-1]
     assert sum((ROOT / f).stat().st_size for f in files) < 40e6

@@ -1,4 +1,4 @@
-"Maps and pairs for searches that take no time: for tests, and for the processes that they start."
+"Maps and pairs for searches that take no time: for tests, and for processes that they start."
 
 import json
 import time
@@ -28,16 +28,14 @@ def coarse_for(strategy):
 
 
 def slow_maps(log, strategy, delay=0.0):
-    "The map, and the cheaper one where a strategy needs it: each batch that begins is written down, and takes its time"
+    """The map, and the cheaper one where a strategy needs it: each batch that begins is
+    written down, and takes its time
+    """
 
     def slow(f):
         def map(x_T, y):
-            seen = [
-                f.nfe,
-                x_T.flatten(1)[:, :2].double().tolist(),
-                y.flatten(1)[:, 0].tolist(),
-                x_T.requires_grad,
-            ]
+            start = x_T.flatten(1)[:, :2].double().tolist()
+            seen = [f.nfe, start, y.flatten(1)[:, 0].tolist(), x_T.requires_grad]
             with Path(log).open('a') as lines:
                 lines.write(json.dumps(seen) + '\n')
             time.sleep(delay)

@@ -1,4 +1,6 @@
-"Waiting for processes and for what they do: with a limit, and a failure that says what was awaited and where it stood."
+"""Waiting for processes and for what they do: with a limit, and a failure that says what was
+awaited and where it stood.
+"""
 
 import os
 import select
@@ -8,7 +10,9 @@ import time
 from contextlib import suppress
 import psutil
 
-LIMIT = 300  # seconds for a process that takes 30 on a quiet machine: a slow one that is busy must have ended too
+# seconds for a process that takes 30 on a quiet machine: also on a slow and busy one it must
+# have ended then
+LIMIT = 300
 
 
 def wait_until(condition, what, seconds=LIMIT):
@@ -22,10 +26,8 @@ def wait_until(condition, what, seconds=LIMIT):
 
 def begin(command, env=None, **options):
     "Start a process that tells where its threads stand when it is given up; `end` it"
-    env = dict(os.environ if env is None else env, PYTHONFAULTHANDLER='1')
-    return subprocess.Popen(
-        list(map(str, command)), env=env, start_new_session=True, **options
-    )
+    options['env'] = dict(os.environ if env is None else env, PYTHONFAULTHANDLER='1')
+    return subprocess.Popen(list(map(str, command)), start_new_session=True, **options)
 
 
 def family(process):
@@ -58,7 +60,9 @@ def end(process):
 
 
 def ended(process, seconds=LIMIT):
-    "What a process wrote until its end: output and errors. A failure with the traces of all its threads if that takes longer"
+    """What a process wrote until its end: output and errors. A failure with the traces of all
+    its threads if that takes longer
+    """
     try:
         return process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
@@ -71,23 +75,21 @@ def ended(process, seconds=LIMIT):
         except subprocess.TimeoutExpired as e:
             written = e.output, e.stderr
         send(members, signal.SIGKILL)
-        told = '\n'.join(
-            w if isinstance(w, str) else (w or b'').decode(errors='replace') for w in written
-        )
-        raise AssertionError(
-            f'{process.args} has not ended after {seconds} s\n{told}'
-        ) from None
+        told = '\n'.join(map(as_text, written))
+        message = f'{process.args} has not ended after {seconds} s\n{told}'
+        raise AssertionError(message) from None
     finally:
         end(process)
 
 
+def as_text(written):
+    return written if isinstance(written, str) else (written or b'').decode(errors='replace')
+
+
 def finished(command, seconds=LIMIT, check=False, **options):
     "Run a command to its end, as `subprocess.run` does, with its output as text"
-    options = (
-        dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding='utf8', errors='replace')
-        | options
-    )
-    process = begin(command, **options)
+    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = begin(command, **(pipes | dict(encoding='utf8', errors='replace') | options))
     out, err = ended(process, seconds)
     assert not check or process.returncode == 0, (
         f'{process.args} ended with status {process.returncode}\n{out}\n{err}'
@@ -96,15 +98,16 @@ def finished(command, seconds=LIMIT, check=False, **options):
 
 
 def written(process, what, seconds=LIMIT):
-    "Read what a process writes to its errors until `what` is among it. The process has bufsize=0: nothing is read ahead"
-    end, seen = time.monotonic() + seconds, b''
+    """Read what a process writes to its errors until `what` is among it. The process has
+    bufsize=0: nothing is read ahead
+    """
+    end = time.monotonic() + seconds
+    seen = b''
     while what not in seen:
         ready = select.select([process.stderr], [], [], max(0, end - time.monotonic()))[0]
         news = process.stderr.read(4096) if ready else b''
         if not news:
-            told = ended(process, 20 if ready else 0)[1]
-            raise AssertionError(
-                f'{process.args} ended, and never wrote {what}\n{(seen + told).decode(errors="replace")}'
-            )
+            told = as_text(seen + ended(process, 20 if ready else 0)[1])
+            raise AssertionError(f'{process.args} ended, and never wrote {what}\n{told}')
         seen += news
     return seen

@@ -1,4 +1,6 @@
-"Test every page as nbdev_test does, each in a process of its own, which ends with the traces of its threads when it takes too long."
+"""Test every page as nbdev_test does, each in a process of its own, which ends with the traces
+of its threads when it takes too long.
+"""
 
 import argparse
 import os
@@ -32,18 +34,18 @@ def check(
         start_new_session=True,
     )
     try:
-        told, late = process.communicate(timeout=limit)[0], ''
+        told = process.communicate(timeout=limit)[0]
+        late = ''
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGABRT)  # Python writes where its threads stand
-        told, late = last_words(process), f'did not end within {limit:.0f} s; '
+        told = last_words(process)
+        late = f'did not end within {limit:.0f} s; '
     except BaseException:
         os.killpg(process.pid, signal.SIGKILL)
         raise
     failed = process.returncode != 0
-    print(
-        f"{page.name}: {late}{'FAILED after ' if failed else ''}{time.monotonic() - start:.0f} s",
-        flush=True,
-    )
+    seconds = time.monotonic() - start
+    print(f"{page.name}: {late}{'FAILED after ' if failed else ''}{seconds:.0f} s", flush=True)
     if failed:
         print(told, flush=True)
     return not failed

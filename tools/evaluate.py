@@ -1,4 +1,6 @@
-"A model on seeded crops of a folder that it was not trained on: LPIPS, PSNR and colour bias beside bicubic enlargement."
+"""A model on seeded crops of a folder that it was not trained on: LPIPS, PSNR and colour bias
+beside bicubic enlargement.
+"""
 
 import argparse
 import json
@@ -16,43 +18,34 @@ from odebc.train import SR3
 
 def squares(x, side):
     "Images cut into squares"
-    return (
-        x.unfold(2, side, side)
-        .unfold(3, side, side)
-        .permute(0, 2, 3, 1, 4, 5)
-        .reshape(-1, 3, side, side)
-    )
+    cut = x.unfold(2, side, side).unfold(3, side, side)
+    return cut.permute(0, 2, 3, 1, 4, 5).reshape(-1, 3, side, side)
 
 
 def row(sampler, x, z, side, bicubic, seconds=0.0):
-    "LPIPS and its ratio to bicubic's, PSNR, and the rms over images and channels of the mean error (colour bias)"
-    distance = torch.cat(
-        [
-            lpips(squares(a, side), squares(b, side)).mean()[None]
-            for a, b in zip(x.split(1), z.split(1))
-        ]
-    )
-    ratio, bias = (
-        distance.mean() / bicubic if bicubic else torch.tensor(1.0),
-        (x - z).mean((2, 3)).square().mean().sqrt(),
-    )
+    """LPIPS and its ratio to bicubic's, PSNR, and the rms over images and channels of the mean
+    error (colour bias)
+    """
+
+    def lpips_of_one(a, b):
+        return lpips(squares(a, side), squares(b, side)).mean()
+
+    distance = torch.stack([lpips_of_one(a, b) for a, b in zip(x.split(1), z.split(1))])
     values = dict(
         lpips=distance.mean(),
         error=distance.std() / len(z) ** 0.5,
-        ratio=ratio,
+        ratio=distance.mean() / bicubic if bicubic else torch.tensor(1.0),
         psnr=psnr(x, z).mean(),
-        bias=bias,
+        bias=(x - z).mean((2, 3)).square().mean().sqrt(),
         seconds=torch.tensor(seconds / len(z)),
     )
-    answer = dict(sampler=sampler, crops=len(z), size=z.shape[-1]) | {
-        name: round(value.item(), 4) for name, value in values.items()
-    }
-    print(
-        '| {sampler} | {lpips:.4f} ± {error:.4f} | {ratio:.3f} | {psnr:.2f} | {bias:.4f} | {seconds:.2f} |'.format(
-            **answer
-        ),
-        flush=True,
+    answer = dict(sampler=sampler, crops=len(z), size=z.shape[-1])
+    answer |= {name: round(value.item(), 4) for name, value in values.items()}
+    line = (
+        '| {sampler} | {lpips:.4f} ± {error:.4f} | {ratio:.3f} '
+        '| {psnr:.2f} | {bias:.4f} | {seconds:.2f} |'
     )
+    print(line.format(**answer), flush=True)
     return answer
 
 
@@ -73,12 +66,9 @@ def keep(path, rows):
         )
 
     old = json.loads(path.read_text(encoding='utf8')) if path.exists() else []
-    write_atomically(
-        path,
-        json.dumps(
-            [*(r for r in old if key(r) not in set(map(key, rows))), *rows], indent=0
-        ).encode(),
-    )
+    replaced = set(map(key, rows))
+    others = [r for r in old if key(r) not in replaced]
+    write_atomically(path, json.dumps(others + rows, indent=0).encode())
 
 
 @torch.no_grad()
@@ -107,66 +97,50 @@ def main():
         default='float32',
         help='of the network',
     )
-    parser.add_argument(
-        '--bf16',
-        dest='precision',
-        action='store_const',
-        const='bfloat16',
-        help=argparse.SUPPRESS,
-    )  # as it was called
+    # as it was called
+    hidden = dict(action='store_const', const='bfloat16', help=argparse.SUPPRESS)
+    parser.add_argument('--bf16', dest='precision', **hidden)
     args = parser.parse_args()
     model = SR3.from_pretrained(args.model, args.precision).to(processes().device)
     if args.schedule:
         model = model.on(args.schedule)
-    size, samples = args.size or model.size, model.samples
+    size = args.size or model.size
     side = args.squares or size
     if size % side:
         parser.error(f'squares of {side} do not fill crops of {size}')
-    z = crops(
-        list(image_folder(args.images, size).values()),
-        args.crops,
-        size,
-        torch.Generator().manual_seed(0),
-    ).to(model.device)
-    batch, y, x_T = (
-        batch_size(z),
-        degrade(z, model.scale),
-        candidates(args.crops, z.shape[1:], seed=7),
+    images = list(image_folder(args.images, size).values())
+    z = crops(images, args.crops, size, torch.Generator().manual_seed(0)).to(model.device)
+    batch = batch_size(z)
+    y = degrade(z, model.scale)
+    x_T = candidates(args.crops, z.shape[1:], seed=7)
+    facts = dict(
+        samples=model.samples,
+        weights=model.fingerprint,
+        images=Path(args.images).name,
+        bf16=model.bf16,
+        schedule=model.sched.name,
+        squares=args.squares,
     )
     print(
-        f'{args.model}: {samples} patches of training; {model.sched.name} schedule; {args.crops} crops of {size}×{size}\n\n| | LPIPS | of bicubic | PSNR | colour bias | s/image |\n| --- | --- | --- | --- | --- | --- |'
+        f'{args.model}: {model.samples} patches of training; {model.sched.name} schedule; '
+        f'{args.crops} crops of {size}×{size}\n'
     )
+    print('| | LPIPS | of bicubic | PSNR | colour bias | s/image |')
+    print('| --- | --- | --- | --- | --- | --- |')
     rows = [row('bicubic', upsample(y, model.scale), z, side, None)]
+    bicubic = rows[0]['lpips']
     for label in args.samplers:
         start = time.monotonic()
-        parts = [
-            model.h(
-                x_T[i : i + batch],
-                y[i : i + batch],
-                label,
-                torch.Generator(model.device).manual_seed(i),
-            )
-            for i in tqdm(range(0, args.crops, batch), desc=label)
-        ]
-        rows.append(
-            row(label, torch.cat(parts), z, side, rows[0]['lpips'], time.monotonic() - start)
-        )
+        parts = []
+        for i in tqdm(range(0, args.crops, batch), desc=label):
+            some = slice(i, i + batch)
+            generator = torch.Generator(model.device).manual_seed(i)
+            parts.append(model.h(x_T[some], y[some], label, generator))
+        x = torch.cat(parts)
+        seconds = time.monotonic() - start
+        rows.append(row(label, x, z, side, bicubic, seconds))
         if args.out:
-            keep(
-                args.out,
-                [
-                    r
-                    | dict(
-                        samples=samples,
-                        weights=model.fingerprint,
-                        images=Path(args.images).name,
-                        bf16=model.bf16,
-                        schedule=model.sched.name,
-                        squares=args.squares,
-                    )
-                    for r in rows
-                ],
-            )
+            keep(args.out, [r | facts for r in rows])
 
 
 if __name__ == '__main__':

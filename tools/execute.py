@@ -1,4 +1,6 @@
-"Execute pages in place. Widgets leave no state behind: a page must read without a kernel, and stay small."
+"""Execute pages in place. Widgets leave no state behind: a page must read without a kernel,
+and stay small.
+"""
 
 import base64
 import io
@@ -21,16 +23,17 @@ def at_rest(output):
         return output
     if 'image/png' not in data:
         return
+    picture = Image.open(io.BytesIO(base64.b64decode(data['image/png'])))
     buffer = io.BytesIO()
-    Image.open(io.BytesIO(base64.b64decode(data['image/png']))).save(
-        buffer, 'JPEG', quality=70
-    )
+    picture.save(buffer, 'JPEG', quality=70)
     output.data = {'image/jpeg': base64.b64encode(buffer.getvalue()).decode()}
     return output
 
 
 class Client(NotebookClient):
-    "On a busy machine it may miss that the kernel has answered, and wait until the time is up: ask every second"
+    """On a busy machine it may miss that the kernel has answered, and wait until the time is
+    up: ask every second
+    """
 
     async def async_start_new_kernel_client(self):
         kernel = await super().async_start_new_kernel_client()
@@ -60,12 +63,10 @@ def execute(path):
 
 
 if __name__ == '__main__':
-    os.environ.setdefault(
-        'OMP_WAIT_POLICY', 'PASSIVE'
-    )  # a page must not stand still where another process is busy
-    os.environ.setdefault(
-        'ODEBC_PRECISION', 'float32'
-    )  # figures must not depend on what is faster here
+    # a page must not stand still where another process is busy
+    os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
+    # figures must not depend on what is faster here
+    os.environ.setdefault('ODEBC_PRECISION', 'float32')
     for page in map(Path, sys.argv[1:]):
         print(page, flush=True)
         execute(page)

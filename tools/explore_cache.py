@@ -1,4 +1,7 @@
-"Scores of many candidates on the photographs inside scikit-image and scikit-learn, in three distances: what the sliders of the explorer reduce. Run again to resume, or with a larger --k to go on."
+"""Scores of many candidates on the photographs inside scikit-image and scikit-learn, in three
+distances: what the sliders of the explorer reduce. Run again to resume, or with a larger --k
+to go on.
+"""
 
 import argparse
 from pathlib import Path
@@ -29,7 +32,8 @@ def kept(path, facts):
             return {name: f.get_tensor(name) for name in f.keys()}
     old = path.replace(path.with_suffix('.old'))
     print(
-        f'{path} belongs to another network or to other pairs: it is made anew, and the former one is now {old}'
+        f'{path} belongs to another network or to other pairs: '
+        f'it is made anew, and the former one is now {old}'
     )
     return none
 
@@ -38,18 +42,13 @@ def kept(path, facts):
 def fill(path, facts, model, z, y, K):
     "Candidate by candidate; the file is written after every eighth"
     D = kept(path, facts)
-    for k in tqdm(
-        range(len(D['MSE']), K),
-        desc=path.stem,
-        unit='candidate',
-        initial=len(D['MSE']),
-        total=K,
-    ):
-        x_0 = model.h(candidate(k, model.shape, int(facts['seed']))[None], y, facts['sampler'])
-        D = {
-            name: torch.cat([D[name], d(x_0, z)[None].float().cpu()])
-            for name, d in DISTANCES.items()
-        }
+    done = len(D['MSE'])
+    bar = dict(desc=path.stem, unit='candidate', initial=done, total=K)
+    for k in tqdm(range(done, K), **bar):
+        x_T = candidate(k, model.shape, int(facts['seed']))[None]
+        x_0 = model.h(x_T, y, facts['sampler'])
+        for name, d in DISTANCES.items():
+            D[name] = torch.cat([D[name], d(x_0, z)[None].float().cpu()])
         if k % 8 == 7 or k == K - 1:
             write_atomically(path, save(D, facts))
 
@@ -70,7 +69,8 @@ def main():
     z_ref, y_ref, z, y = reference_and_test(
         photographs(), args.r, args.u, model.size, model.scale, args.seed
     )
-    z, y = (torch.cat(pair).to(model.device) for pair in ((z_ref, z), (y_ref, y)))
+    z = torch.cat([z_ref, z]).to(model.device)
+    y = torch.cat([y_ref, y]).to(model.device)
     for label in args.samplers:
         facts = dict(
             sampler=label,
@@ -80,14 +80,8 @@ def main():
             pairs=digest(z, y),
             weights=model.solution_map(label).meta['weights'],
         )
-        fill(
-            args.out / f'{label}.safetensors',
-            {name: str(value) for name, value in facts.items()},
-            model,
-            z,
-            y,
-            args.k,
-        )
+        facts = {name: str(value) for name, value in facts.items()}
+        fill(args.out / f'{label}.safetensors', facts, model, z, y, args.k)
 
 
 if __name__ == '__main__':

@@ -1,4 +1,6 @@
-"The mean of a network's weights before and after a training: how a stage of `base` was made (Wortsman et al., Robust fine-tuning of zero-shot models, 2022)."
+"""The mean of a network's weights before and after a training: how a stage of `base` was made
+(Wortsman et al., Robust fine-tuning of zero-shot models, 2022).
+"""
 
 import argparse
 from pathlib import Path
@@ -18,13 +20,14 @@ def mean(before, after, share):
     if not alike(before.net, after.net):
         raise ValueError('the two networks are not of one kind')
     weights = before.net.state_dict()
-    after.net.load_state_dict(
-        {name: weights[name].lerp(end, share) for name, end in after.net.state_dict().items()}
-    )
+    for name, end in after.net.state_dict().items():
+        weights[name] = weights[name].lerp(end, share)
+    after.net.load_state_dict(weights)
     after.size = before.size  # the patches of the training may have been smaller
     if share < 1:
         after.record['note'] = (
-            f'tools/mean.py: these weights are {1 - share:g} of those before the training, and {share:g} of those after it'
+            f'tools/mean.py: these weights are {1 - share:g} of those before the training, '
+            f'and {share:g} of those after it'
         )
     return after
 
@@ -42,9 +45,9 @@ def main():
     )
     args = parser.parse_args()
     try:
-        mean(
-            SR3.from_pretrained(args.before), SR3.from_pretrained(args.after), args.share
-        ).save_pretrained(args.out)
+        before = SR3.from_pretrained(args.before)
+        after = SR3.from_pretrained(args.after)
+        mean(before, after, args.share).save_pretrained(args.out)
     except ValueError as e:
         parser.error(str(e))
 

@@ -1,7 +1,7 @@
 """What a GPU is good for, in nine minutes: train `vanilla` on, and take the figures of speed.
 
-Each part is a command of its own with a time limit, so that one that hangs or fails costs no other
-part. Everything that it prints goes to the screen and into report.txt, beside the model.
+Each part is a command of its own with a time limit, so that one that hangs or fails costs no
+other part. Everything that it prints goes to the screen and into report.txt, beside the model.
 """
 
 import argparse
@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-# training; bfloat16 against plain float32; compiled against eager for the paper's network; overhead
+# training; bfloat16 against float32; compiled against eager for the paper's network; overhead
 NAMES = ['training', 'precision', 'compiled', 'search']
 
 
@@ -22,27 +22,12 @@ def command(script, *args):
 
 def parts(args):
     "Name -> command and seconds, the most important part first"
-    train = command(
-        'tools/vanilla.py',
-        '--images',
-        args.images,
-        '--start',
-        args.start,
-        '--layout',
-        args.layout,
-        '--out',
-        args.out / 'vanilla',
-        '--batch',
-        args.batch,
-        '--lr',
-        args.lr,
-        '--decay',
-        0.9995,
-        '--bf16',
-        '--minutes',
-        0.6 * args.seconds / 60,
-        *([] if args.eager else ['--compile']),
-    )
+    folders = ['--images', args.images, '--out', args.out / 'vanilla']
+    network = ['--start', args.start, '--layout', args.layout, '--bf16']
+    network += [] if args.eager else ['--compile']
+    steps = ['--batch', args.batch, '--lr', args.lr, '--decay', 0.9995]
+    limit = ['--minutes', 0.6 * args.seconds / 60]
+    train = command('tools/vanilla.py', *folders, *network, *steps, *limit)
     speed = ['--rounds', args.rounds, '--size', args.size]
     paper = ['--config', 'paper', '--batch', args.paper_batch]
     precision = command('benchmarks/train.py', '--batch', args.batch, *speed)
@@ -65,12 +50,13 @@ def run(name, arguments, seconds, report):
             stderr=subprocess.STDOUT,
             timeout=seconds,
         )
-        output, end = done.stdout, f'status {done.returncode}'
+        output = done.stdout
+        end = f'status {done.returncode}'
     except subprocess.TimeoutExpired as e:
-        output, end = e.stdout or b'', 'stopped by its limit'
-    text = '\n'.join(
-        line.split('\r')[-1] for line in output.decode(errors='replace').splitlines()
-    )
+        output = e.stdout or b''
+        end = 'stopped by its limit'
+    lines = output.decode(errors='replace').splitlines()
+    text = '\n'.join(line.split('\r')[-1] for line in lines)
     entry = f'--- {name}: {end}, {time.monotonic() - began:.0f} s\n{text}\n'
     print(entry, flush=True)
     with open(report, 'a', encoding='utf8') as file:
@@ -103,7 +89,8 @@ def main():
     args.out = args.out.resolve()
     args.images = args.images.resolve()
     args.out.mkdir(parents=True, exist_ok=True)
-    report, planned = args.out / 'report.txt', parts(args)
+    report = args.out / 'report.txt'
+    planned = parts(args)
     ended_well = [run(name, *planned[name], report) for name in args.only]
     print(f"{sum(ended_well)} of {len(ended_well)} parts ended well; see {report}")
     sys.exit(not all(ended_well))

@@ -1,4 +1,6 @@
-"Print README.md as made from nbs/index.ipynb: its text, code and text outputs, with links from the repository's root."
+"""Print README.md as made from nbs/index.ipynb: its text, code and text outputs, with links
+from the repository's root.
+"""
 
 import re
 import sys
@@ -21,11 +23,10 @@ def readme(path=Path(__file__).parents[1] / 'nbs/index.ipynb'):
         if '#| echo: false' not in cell.source:
             parts.append(f'```python\n{cell.source}\n```')
         for data in (o.data for o in cell.outputs if 'data' in o):
-            parts.append(
-                linked(data['text/markdown'])
-                if 'text/markdown' in data
-                else f"```\n{data['text/plain']}\n```"
-            )
+            if 'text/markdown' in data:
+                parts.append(linked(data['text/markdown']))
+            else:
+                parts.append(f"```\n{data['text/plain']}\n```")
     return '\n\n'.join(parts) + '\n'
 
 

@@ -1,7 +1,10 @@
-"Every strategy of the search on one network, with the same budget, and once all cells: the table and the picture on the search page. Run again to resume."
+"""Every strategy of the search on one network, with the same budget, and once all cells: the
+table and the picture on the search page. Run again to resume.
+"""
 
 import argparse
 import json
+from functools import partial
 from pathlib import Path
 import torch
 from odebc.boundary import mean_correlation
@@ -24,18 +27,10 @@ def run(name, strategy, seed, args, h, pairs, unseen, coarse):
     "One search"
     print(f'{name}, seed {seed}', flush=True)
     budget = args.k * args.r if name == 'all cells' else args.budget
-    found = search(
-        h,
-        *pairs,
-        args.k,
-        lpips_model(),
-        strategy,
-        budget,
-        seed,
-        path=Path(args.out) / f'{name}-{seed}.safetensors',
-        unseen=unseen,
-        coarse=coarse if strategy in ('multifidelity', 'gradient') else None,
-    )
+    options = dict(path=Path(args.out) / f'{name}-{seed}.safetensors', unseen=unseen)
+    if strategy in ('multifidelity', 'gradient'):
+        options['coarse'] = coarse
+    found = search(h, *pairs, args.k, lpips_model(), strategy, budget, seed, **options)
     return dict(
         name=name,
         seed=seed,
@@ -49,17 +44,13 @@ def run(name, strategy, seed, args, h, pairs, unseen, coarse):
 
 
 def agreement(D, coarse, pairs, points):
-    "What the shortcuts stand on: correlation between pairs, and between the cheaper map and the full one, over candidates"
-    cheap = score_matrix(coarse, points, *pairs, lpips_model()).mean(1)
-    return dict(
-        pairs=round(mean_correlation(D), 4),
-        cheap=round(
-            torch.corrcoef(torch.stack([D[: len(cheap)].double().mean(1), cheap.double()]))[
-                0, 1
-            ].item(),
-            4,
-        ),
-    )
+    """What the shortcuts stand on: correlation between pairs, and between the cheaper map and
+    the full one, over candidates
+    """
+    cheap = score_matrix(coarse, points, *pairs, lpips_model()).mean(1).double()
+    full = D[: len(cheap)].double().mean(1)
+    correlation = torch.corrcoef(torch.stack([full, cheap]))[0, 1].item()
+    return dict(pairs=round(mean_correlation(D), 4), cheap=round(correlation, 4))
 
 
 def main():
@@ -83,12 +74,12 @@ def main():
     args = parser.parse_args()
     model = SR3.from_pretrained(args.model).to(processes().device)
     h, coarse = model.solution_map(args.sampler), model.solution_map(args.coarse)
-    path = Path(args.out) / 'strategies.json'
+    out = Path(args.out)
+    path = out / 'strategies.json'
 
     def cut(how, images, n, seed):
-        return how(
-            list(images.values()), n, model.size, torch.Generator().manual_seed(seed)
-        ).to(model.device)
+        generator = torch.Generator().manual_seed(seed)
+        return how(list(images.values()), n, model.size, generator).to(model.device)
 
     photographs = image_folder(args.references, model.size)
     references = [cut(crops, photographs, args.r, 100 + seed) for seed in range(args.seeds)]
@@ -104,52 +95,40 @@ def main():
         references=digest(references[0]),
         unseen=digest(z),
     )
-    differ = [
-        k
-        for k, v in facts.items()
-        if path.exists() and json.loads(path.read_text(encoding='utf8')).get(k) != v
-    ]
+    old = json.loads(path.read_text(encoding='utf8')) if path.exists() else facts
+    differ = [k for k, v in facts.items() if old.get(k) != v]
     if differ:
         parser.error(
-            f'{args.out} holds measurements with other {", ".join(differ)}: give another folder, or remove it to start anew'
+            f'{args.out} holds measurements with other {", ".join(differ)}: '
+            'give another folder, or remove it to start anew'
         )
 
     def keep():
         return write_atomically(path, json.dumps(result).encode())
 
-    result, unseen = facts | dict(random=[], runs=[]), (z, degrade(z, model.scale))
+    result = facts | dict(random=[], runs=[])
+    unseen = z, degrade(z, model.scale)
+
+    def random_scores():
+        points = candidates(8, model.shape, 99)
+        return score_matrix(h, points, *unseen, lpips_model()).mean(0).tolist()
+
     keep()
-    result['random'] = [
-        round(v, 5)
-        for v in kept(
-            Path(args.out) / 'random.json',
-            lambda: (
-                score_matrix(h, candidates(8, model.shape, 99), *unseen, lpips_model())
-                .mean(0)
-                .tolist()
-            ),
-        )
-    ]
+    result['random'] = [round(v, 5) for v in kept(out / 'random.json', random_scores)]
     for seed, z in enumerate(references):
         pairs = z, degrade(z, model.scale)
-        for name, strategy in (
-            {s: s for s in STRATEGIES} | ({'all cells': 'exhaustive'} if seed == 0 else {})
-        ).items():
-            result['runs'].append(
-                kept(
-                    Path(args.out) / f'{name}-{seed}.json',
-                    lambda: run(name, strategy, seed, args, h, pairs, unseen, coarse),
-                )
-            )
+        runs = {s: s for s in STRATEGIES}
+        if seed == 0:
+            runs['all cells'] = 'exhaustive'
+        for name, strategy in runs.items():
+            task = partial(run, name, strategy, seed, args, h, pairs, unseen, coarse)
+            result['runs'].append(kept(out / f'{name}-{seed}.json', task))
             keep()
         if seed:
             continue
-        result['agreement'] = agreement(
-            BoundaryCondition.load(Path(args.out) / 'all cells-0.safetensors').scores,
-            coarse,
-            pairs,
-            candidates(min(args.k, 48), model.shape),
-        )
+        D = BoundaryCondition.load(out / 'all cells-0.safetensors').scores
+        points = candidates(min(args.k, 48), model.shape)
+        result['agreement'] = agreement(D, coarse, pairs, points)
         keep()
     print(standings(result))
 

@@ -1,4 +1,7 @@
-"Training for a given time on a rented GPU: the examples are made there, the network is compiled, the learning rate follows the clock. How the last stages of `small` and `base` were trained."
+"""Training for a given time on a rented GPU: the examples are made there, the network is
+compiled, the learning rate follows the clock. How the last stages of `small` and `base` were
+trained.
+"""
 
 import argparse
 import time
@@ -17,23 +20,16 @@ def eighths(z):
 
 def batches(images, recipe, device):
     "Arguments of `Objective`, without end"
-    places, noise = (
-        torch.Generator().manual_seed(recipe.seed),
-        torch.Generator(device).manual_seed(recipe.seed),
-    )
+    places = torch.Generator().manual_seed(recipe.seed)
+    noise = torch.Generator(device).manual_seed(recipe.seed)
     images = [image.to(device) for image in images]
     while True:
-        z = from_bytes(eighths(crops(images, recipe.batch, recipe.size, places))).contiguous(
-            memory_format=torch.channels_last
-        )
+        z = from_bytes(eighths(crops(images, recipe.batch, recipe.size, places)))
+        z = z.contiguous(memory_format=torch.channels_last)
+        y_up = upsample(degrade(z, recipe.scale), recipe.scale)
         v, u = torch.rand(2, recipe.batch, generator=noise, device=device)
-        yield (
-            z,
-            upsample(degrade(z, recipe.scale), recipe.scale),
-            v,
-            torch.randn(z.shape, generator=noise, device=device),
-            u < 0.1,
-        )
+        eps = torch.randn(z.shape, generator=noise, device=device)
+        yield z, y_up, v, eps, u < 0.1
 
 
 def factor(share):
@@ -43,7 +39,9 @@ def factor(share):
 
 def train(run, seconds, warm=3):
     "Steps until the time is up; the first ones, in which the compiler works, do not count"
-    device, losses, share = run.accelerator.device, [], 0.0
+    device = run.accelerator.device
+    losses = []
+    share = 0.0
     wait = torch.cuda.synchronize if device.type == 'cuda' else lambda: None
     for batch in batches(run.examples.images, run.recipe, device):
         for group in run.optimizer.param_groups:
@@ -63,21 +61,18 @@ def train(run, seconds, warm=3):
             wait()
             if not losses[-1].isfinite():
                 raise SystemExit(
-                    f'the loss is {losses[-1]} at step {len(losses)}: lower the learning rate; nothing was written'
+                    f'the loss is {losses[-1]} at step {len(losses)}: '
+                    'lower the learning rate; nothing was written'
                 )
             share = min((time.monotonic() - start) / seconds, 1)
             if len(losses) % 128 == 0:
-                print(
-                    f'{share:.0%}: {len(losses)} steps, loss {torch.stack(losses[-128:]).mean():.4f}',
-                    flush=True,
-                )
+                mean = torch.stack(losses[-128:]).mean()
+                print(f'{share:.0%}: {len(losses)} steps, loss {mean:.4f}', flush=True)
             if share == 1:
                 break
-    run.losses, run.seconds, run.recipe = (
-        torch.stack(losses).tolist(),
-        time.monotonic() - start,
-        replace(run.recipe, steps=len(losses)),
-    )
+    run.losses = torch.stack(losses).tolist()
+    run.seconds = time.monotonic() - start
+    run.recipe = replace(run.recipe, steps=len(losses))
 
 
 def main():
@@ -106,31 +101,28 @@ def main():
     start = SR3.from_pretrained(args.start)
     net = UNet(**start.net.config)
     net.take(start.net)
-    run = Run(
-        net,
-        list(byte_folder(args.images, args.size).values()),
-        Recipe(
-            batch=args.batch,
-            lr=args.lr,
-            size=args.size,
-            seed=args.seed,
-            perceptual=args.perceptual,
-            own_path=args.own_path,
-            bf16=True,
-        ),
-        start.record,
+    images = list(byte_folder(args.images, args.size).values())
+    recipe = Recipe(
+        batch=args.batch,
+        lr=args.lr,
+        size=args.size,
+        seed=args.seed,
+        perceptual=args.perceptual,
+        own_path=args.own_path,
+        bf16=True,
     )
+    run = Run(net, images, recipe, start.record)
     if run.accelerator.device.type == 'cuda':
         net.F.compile(dynamic=False)
     train(run, args.seconds)
     model = run.model(args.about or args.images.name)
     model.record['note'] = (
-        'tools/train_by_clock.py: examples made on the GPU; the learning rate followed the clock: it rose for 3 % of the time and fell for the last 60 %'
+        'tools/train_by_clock.py: examples made on the GPU; the learning rate followed the '
+        'clock: it rose for 3 % of the time and fell for the last 60 %'
     )
     model.to('cpu').save_pretrained(args.out)
-    print(
-        f"{len(run.losses)} steps, {model.record['samples']} patches, the model is in {args.out}"
-    )
+    samples = model.record['samples']
+    print(f'{len(run.losses)} steps, {samples} patches, the model is in {args.out}')
 
 
 if __name__ == '__main__':

@@ -1,9 +1,9 @@
-"""Train `vanilla`: plain SR3 from 64 × 64 to 256 × 256, as in the paper's appendix B but small.
+"""Train `vanilla`: plain SR3 from 64² to 256² pixels, as in the paper's appendix B but small.
 
-ε-prediction, y concatenated, linear schedule, t uniform in 1 … T, Eq. B.1. The training is endless:
-it stops when it is told to (Ctrl-C, --patches, --minutes), and the same command goes on. Every
-`--watch-every` patches it measures samples on crops of photographs that it was not trained on, and
-adds a line to a CSV file.
+ε-prediction, y concatenated, linear schedule, t uniform in 1 … T, Eq. B.1. The training is
+endless: it stops when it is told to (Ctrl-C, --patches, --minutes), and the same command goes
+on. Every `--watch-every` patches it measures samples on crops of photographs that it was not
+trained on, and adds a line to a CSV file.
 """
 
 import argparse
@@ -36,9 +36,8 @@ LAYOUTS = {
     # the layout of `small-mid`, one level deeper
     'pixels': dict(channels=32, mults=(1, 2, 4, 4), blocks=1, attention=(2, 3), groups=1),
 }
-WARMUP = (
-    200  # steps over which the learning rate rises, also after a restart with a fresh Adam
-)
+# steps over which the learning rate rises, also after a restart with a fresh Adam
+WARMUP = 200
 DROPPED = 0.1  # share of the examples without their condition (Eq. 7)
 SCALE = 4
 
@@ -88,8 +87,13 @@ class Training:
 
     def __init__(self, layout, images, plan, seed=0, decay=0.999, bf16=False, device='cpu'):
         torch.manual_seed(seed)
-        self.layout, self.images, self.plan = layout, images, plan
-        self.seed, self.decay, self.bf16, self.device = seed, decay, bf16, torch.device(device)
+        self.layout = layout
+        self.images = images
+        self.plan = plan
+        self.seed = seed
+        self.decay = decay
+        self.bf16 = bf16
+        self.device = torch.device(device)
         self.net = UNet(**LAYOUTS[layout]).to(self.device, memory_format=torch.channels_last)
         self.origin = None  # record of the weights that the training began with
         self.steps = 0
@@ -105,13 +109,14 @@ class Training:
         self.warm = 0
 
     def begin_from(self, model):
-        "Take the weights of another network, as far as it goes; of its own kind, its history too"
+        "Take another network's weights, as far as it goes; of its own kind, its history too"
         self.net.take(model.net)
         record = model.record
         if record.get('layout') == self.layout:
             self.origin = record['start']
             self.steps, self.patches = record['steps'], record['samples']
-            self.seconds, self.losses = 60 * record['minutes'], record['loss']
+            self.seconds = 60 * record['minutes']
+            self.losses = record['loss']
         else:
             self.origin = record
         self.refresh()
@@ -192,8 +197,8 @@ class Training:
 def effects(D):
     "Parts of the variance of scores D (K × R): the starts', the images', and what is left"
     K, R = D.shape
-    mean, rows, columns = D.mean(), D.mean(1), D.mean(0)
-    rest = D - rows[:, None] - columns + mean
+    rows, columns = D.mean(1), D.mean(0)
+    rest = D - rows[:, None] - columns + D.mean()
     ms_rest = rest.square().sum() / ((K - 1) * (R - 1))
     start = (R * rows.var() - ms_rest) / R
     image = (K * columns.var() - ms_rest) / K
@@ -209,7 +214,8 @@ class Watch:
         images = list(image_folder(folder, size).values())
         z = tiles(images, crops, size, torch.Generator().manual_seed(0))
         self.z, self.y = z, degrade(z, SCALE)
-        self.starts, self.pairs, self.label = starts, pairs, label
+        self.starts, self.pairs = starts, pairs
+        self.label = label
         self.x_T = candidates(crops, z.shape[1:], seed=7)
 
     @torch.no_grad()
@@ -243,7 +249,7 @@ class Watch:
 
 
 def clock(device):
-    "Seconds of all cores; on a GPU of the wall. A busy machine makes the wall's longer, not these"
+    "Seconds of all cores, which a busy machine does not make longer; on a GPU of the wall"
     if device.type == 'cuda':
         return time.monotonic()
     return time.process_time() / torch.get_num_threads()
@@ -280,10 +286,8 @@ def last_watched(path, layout):
     if not path.exists():
         return 0
     with path.open(encoding='utf8', newline='') as file:
-        lines = [
-            int(row['patches']) for row in csv.DictReader(file) if row['layout'] == layout
-        ]
-    return max(lines, default=0)
+        rows = [row for row in csv.DictReader(file) if row['layout'] == layout]
+    return max((int(row['patches']) for row in rows), default=0)
 
 
 def train(
@@ -304,7 +308,8 @@ def train(
     )
     with interrupts() as asked, bar:
         while training.patches < limit and time.monotonic() - began < seconds and not asked:
-            start, before = clock(training.device), training.patches
+            start = clock(training.device)
+            before = training.patches
             recent.append(training.step())
             if len(recent) == 50:
                 loss = torch.stack(recent).mean().item()
@@ -364,9 +369,8 @@ def main():
     parser.add_argument('--compile', action='store_true', help='compile the network: for GPUs')
     args = parser.parse_args()
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
-    changes = {
-        name: value for name, value in dict(batch=args.batch, lr=args.lr).items() if value
-    }
+    asked = dict(batch=args.batch, lr=args.lr)
+    changes = {name: value for name, value in asked.items() if value}
     plan = [replace(stage, **changes) for stage in PLANS[args.plan]]
     images = list(byte_folder(args.images, max(stage.size for stage in plan)).values())
     training = Training(args.layout, images, plan, args.seed, args.decay, args.bf16, device)

@@ -1,4 +1,6 @@
-"Where on its way a sampler's result gets better or worse: LPIPS and PSNR of x̂_0 at every call of the network, on every n-th of the crops that `evaluate.py` takes."
+"""Where on its way a sampler's result gets better or worse: LPIPS and PSNR of x̂_0 at every
+call of the network, on every n-th of the crops that `evaluate.py` takes.
+"""
 
 import argparse
 import json
@@ -26,21 +28,19 @@ def judged(eps_fn, sched, z, seen):
 
 def way(model, label, x_T, z):
     "Times, and the means over images of LPIPS (as a share of bicubic's) and PSNR there"
-    y, seen = degrade(z, model.scale), []
+    y = degrade(z, model.scale)
+    seen = []
     for i in tqdm(range(len(z)), desc=label):
         one = slice(i, i + 1)
         seen.append([])
-        sampler(label, model.sched, clip=True)(
-            judged(model.eps(y[one]), model.sched, z[one], seen[-1]),
-            x_T[one],
-            torch.Generator().manual_seed(i),
-        )
+        eps_fn = judged(model.eps(y[one]), model.sched, z[one], seen[-1])
+        solve = sampler(label, model.sched, clip=True)
+        solve(eps_fn, x_T[one], torch.Generator().manual_seed(i))
     t, distance, noise = torch.tensor(seen, dtype=torch.float64).mean(0).T
+    ratio = distance / lpips(upsample(y, model.scale), z).mean()
     return dict(
         t=t.round(decimals=2).tolist(),
-        ratio=(distance / lpips(upsample(y, model.scale), z).mean())
-        .round(decimals=4)
-        .tolist(),
+        ratio=ratio.round(decimals=4).tolist(),
         psnr=noise.round(decimals=2).tolist(),
     )
 
@@ -62,44 +62,26 @@ def main():
         default='float32',
         help='of the network',
     )
-    parser.add_argument(
-        '--bf16',
-        dest='precision',
-        action='store_const',
-        const='bfloat16',
-        help=argparse.SUPPRESS,
-    )  # as it was called
+    # as it was called
+    hidden = dict(action='store_const', const='bfloat16', help=argparse.SUPPRESS)
+    parser.add_argument('--bf16', dest='precision', **hidden)
     args = parser.parse_args()
     model = SR3.from_pretrained(args.model, args.precision)
-    z = crops(
-        list(image_folder(args.images, model.size).values()),
-        args.crops,
-        model.size,
-        torch.Generator().manual_seed(0),
-    )[:: args.every]
+    images = list(image_folder(args.images, model.size).values())
+    z = crops(images, args.crops, model.size, torch.Generator().manual_seed(0))[:: args.every]
     x_T = candidates(args.crops, z.shape[1:], seed=7)[:: args.every]
     for label in args.samplers:
-        found = dict(
+        facts = dict(
             sampler=label,
             samples=model.samples,
             weights=model.fingerprint,
             images=Path(args.images).name,
             crops=len(z),
             bf16=model.bf16,
-        ) | way(model, label, x_T, z)
-        write_atomically(
-            args.out,
-            json.dumps(
-                [
-                    *(
-                        json.loads(args.out.read_text(encoding='utf8'))
-                        if args.out.exists()
-                        else []
-                    ),
-                    found,
-                ]
-            ).encode(),
         )
+        found = facts | way(model, label, x_T, z)
+        old = json.loads(args.out.read_text(encoding='utf8')) if args.out.exists() else []
+        write_atomically(args.out, json.dumps([*old, found]).encode())
 
 
 if __name__ == '__main__':
