@@ -117,11 +117,13 @@ def test_parts_of_the_variance(tool):
 
 def test_it_is_watched_and_goes_on_from_its_half_precision_weights(tool, photo_folder, tmp_path):
     from odebc.data import byte_folder
+    from odebc.metrics import best_distance
     tool.LAYOUTS['tiny'] = dict(channels=8, mults=(1, 2), blocks=1, heads=2, groups=1)
     images = list(byte_folder(photo_folder).values())
     plan = [tool.Stage(10**9, 32, 2)]
     training = tool.Training('tiny', images, plan)
-    watch = tool.Watch(photo_folder, crops=2, size=32, starts=3, pairs=2, label='DDIM-2')
+    watch = tool.Watch(photo_folder, crops=3, size=32, starts=3, pairs=2, label='DDIM-2',
+                       sampled=2, distance=best_distance()[1])
     watch.SAMPLERS = 'DDIM-2', 'DDPM-3'
     tool.train(training, tmp_path, 8, watch, tmp_path/'watch.csv', every=4)
     rows = list(csv.DictReader((tmp_path/'watch.csv').open(encoding='utf8')))
