@@ -4,6 +4,7 @@ Each part is a command of its own with a time limit, so that one that hangs or f
 part. Everything that it prints goes to the screen and into report.txt, beside the model.
 """
 import argparse
+import math
 import subprocess
 import sys
 import time
@@ -24,7 +25,8 @@ def parts(args):
     train = command(
         'tools/vanilla.py', '--images', args.images, '--start', args.start, '--layout', args.layout,
         '--out', args.out/'vanilla', '--batch', args.batch, '--lr', args.lr, '--decay', .9995,
-        '--bf16', '--minutes', .6*args.seconds/60, *([] if args.eager else ['--compile']))
+        '--bf16', '--minutes', .6*args.seconds/60, '--patches', args.patches,
+        *([] if args.eager else ['--compile']))
     speed = ['--rounds', args.rounds, '--size', args.size]
     paper = ['--config', 'paper', '--batch', args.paper_batch]
     precision = command('benchmarks/train.py', '--batch', args.batch, *speed)
@@ -61,6 +63,7 @@ def main():
     parser.add_argument('--layout', default='pixels', help='of the network, see tools/vanilla.py')
     parser.add_argument('--out', type=Path, default=Path('runs/gpu'), help='for model and report')
     parser.add_argument('--seconds', type=float, default=540, help='for all parts together')
+    parser.add_argument('--patches', type=float, default=math.inf, help='at most, to try it out')
     parser.add_argument('--batch', type=int, default=256, help='patches per step')
     parser.add_argument('--paper-batch', type=int, default=64, help="for the paper's network")
     parser.add_argument('--lr', type=float, default=6e-4, help='learning rate')
