@@ -10,7 +10,7 @@ demo: .venv/lab
 # nbdev_test for each page, with a limit: what hangs ends, and is named
 test: .venv/test
 	OMP_NUM_THREADS=1 $(BIN)/python tools/check_pages.py
-	$(BIN)/pytest tests --ignore tests/test_browser.py
+	$(BIN)/pytest tests --ignore tests/test_browser.py --numprocesses auto --maxprocesses 4 --dist worksteal
 
 # the explorer in JupyterLab and Voilà, clicked by a real browser; screenshots in runs/screenshots
 test-browser: .venv/browser

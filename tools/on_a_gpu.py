@@ -5,6 +5,7 @@ other part. Everything that it prints goes to the screen and into report.txt, be
 """
 
 import argparse
+import math
 import subprocess
 import sys
 import time
@@ -26,7 +27,7 @@ def parts(args):
     network = ['--start', args.start, '--layout', args.layout, '--bf16']
     network += [] if args.eager else ['--compile']
     steps = ['--batch', args.batch, '--lr', args.lr, '--decay', 0.9995]
-    limit = ['--minutes', 0.6 * args.seconds / 60]
+    limit = ['--minutes', 0.6 * args.seconds / 60, '--patches', args.patches]
     train = command('tools/vanilla.py', *folders, *network, *steps, *limit)
     speed = ['--rounds', args.rounds, '--size', args.size]
     paper = ['--config', 'paper', '--batch', args.paper_batch]
@@ -77,6 +78,9 @@ def main():
         '--out', type=Path, default=Path('runs/gpu'), help='for model and report'
     )
     parser.add_argument('--seconds', type=float, default=540, help='for all parts together')
+    parser.add_argument(
+        '--patches', type=float, default=math.inf, help='at most, to try it out'
+    )
     parser.add_argument('--batch', type=int, default=256, help='patches per step')
     parser.add_argument('--paper-batch', type=int, default=64, help="for the paper's network")
     parser.add_argument('--lr', type=float, default=6e-4, help='learning rate')

@@ -23,7 +23,7 @@ from tqdm import tqdm
 from odebc.boundary import mean_correlation
 from odebc.data import augment, byte_folder, crops, degrade, from_bytes, image_folder, tiles
 from odebc.data import upsample, write_atomically
-from odebc.metrics import lpips, psnr
+from odebc.metrics import lpips, lpips_model, psnr
 from odebc.scores import candidates, score_matrix
 from odebc.train import SR3, interrupts, sr3_loss
 from odebc.unet import UNet
@@ -210,31 +210,44 @@ class Watch:
 
     SAMPLERS = 'DDPM-100', 'DDIM-50', 'DPMS-20'
 
-    def __init__(self, folder, crops=12, size=256, starts=16, pairs=8, label='DDIM-10'):
+    def __init__(
+        self,
+        folder,
+        crops=12,
+        size=256,
+        starts=16,
+        pairs=8,
+        label='DDIM-10',
+        sampled=None,
+        distance=lpips,
+    ):
         images = list(image_folder(folder, size).values())
         z = tiles(images, crops, size, torch.Generator().manual_seed(0))
         self.z, self.y = z, degrade(z, SCALE)
-        self.starts, self.pairs = starts, pairs
-        self.label = label
+        self.starts, self.pairs, self.label = starts, pairs, label
+        self.sampled = sampled or crops  # of them, by each sampler
+        self.distance = distance
         self.x_T = candidates(crops, z.shape[1:], seed=7)
 
     @torch.no_grad()
     def measure(self, model):
         "One line of the CSV"
-        z, y = self.z.to(model.device), self.y.to(model.device)
+        everything = self.z.to(model.device), self.y.to(model.device)
+        z, y = (part[: self.sampled] for part in everything)
         bicubic = upsample(y, SCALE)
-        base = lpips(bicubic, z).mean().item()
+        base = self.distance(bicubic, z).mean().item()
         row = dict(bicubic_lpips=base, bicubic_psnr=psnr(bicubic, z).mean().item())
         for label in self.SAMPLERS:
             parts = tqdm(range(0, len(z), 4), desc=label)
-            x = torch.cat([self.sample(model, label, i) for i in parts])
-            row[f'{label}_lpips'] = lpips(x, z).mean().item()
+            x = torch.cat([self.sample(model, label, i, y[i : i + 4]) for i in parts])
+            row[f'{label}_lpips'] = self.distance(x, z).mean().item()
             row[f'{label}_of_bicubic'] = row[f'{label}_lpips'] / base
             row[f'{label}_psnr'] = psnr(x, z).mean().item()
             row[f'{label}_bias'] = (x - z).mean((2, 3)).square().mean().sqrt().item()
+        z, y = (part[: self.pairs] for part in everything)
         x_T = candidates(self.starts, z.shape[1:])
         h = model.solution_map(self.label)
-        D = score_matrix(h, x_T, z[: self.pairs], y[: self.pairs], lpips, 4)
+        D = score_matrix(h, x_T, z, y, self.distance, 4)
         start, image, rest = effects(D)
         row['rho'] = mean_correlation(D)
         row['start_share'] = max(start, 0) / (max(start, 0) + max(image, 0) + rest)
@@ -242,10 +255,10 @@ class Watch:
         row['best_of_mean'] = D.mean(1).min().item() / D.mean().item()
         return {name: round(value, 4) for name, value in row.items()}
 
-    def sample(self, model, label, i, n=4):
-        "Results on some of the crops"
+    def sample(self, model, label, i, y):
+        "Results on some of the crops, from number i on"
         generator = torch.Generator(model.device).manual_seed(i)
-        return model.h(self.x_T[i : i + n], self.y[i : i + n], label, generator)
+        return model.h(self.x_T[i : i + len(y)], y, label, generator)
 
 
 def clock(device):
@@ -344,6 +357,7 @@ def main():
         '--watch', type=Path, help='folder of other photographs to watch it on'
     )
     parser.add_argument('--watch-every', type=int, default=50_000, help='patches')
+    parser.add_argument('--sampled', type=int, help='crops that each sampler is watched on')
     parser.add_argument(
         '--out', type=Path, default=Path('runs/vanilla'), help='for the checkpoint'
     )
@@ -382,7 +396,9 @@ def main():
         print(f'beginning with the weights of {args.start}', flush=True)
     if args.compile:
         training.net.F.compile(dynamic=False)
-    watch = Watch(args.watch) if args.watch else None
+    watch = Watch(args.watch, sampled=args.sampled) if args.watch else None
+    if watch:
+        lpips_model()  # refuses now, not after the training, where its weights are missing
     finished = train(
         training,
         args.out,
