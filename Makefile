@@ -18,12 +18,12 @@ test-browser: .venv/browser
 
 # a working copy: playing never dirties the repository
 lab: .venv/lab
-	mkdir -p lab && { cp -n nbs/*.ipynb nbs/*.json lab/ || test -f lab/index.ipynb; }
+	mkdir -p lab/hood && { cp -n nbs/*.ipynb nbs/*.json lab/ && cp -n nbs/hood/*.ipynb lab/hood/ || test -f lab/index.ipynb; }
 	$(BIN)/jupyter lab lab/index.ipynb $(OPTIONS)
 
 # the explorer's sliders as a page of their own, without code
 app: .venv/lab
-	$(BIN)/voila nbs/11_explore.ipynb $(OPTIONS)
+	$(BIN)/voila nbs/12_explore.ipynb $(OPTIONS)
 
 dev: .venv/test
 	$(BIN)/jupyter lab nbs/index.ipynb
@@ -31,7 +31,7 @@ dev: .venv/test
 # export, execute, clean, and write the README from the index page
 notebooks: .venv/test
 	$(BIN)/nbdev_export
-	TQDM_DISABLE=1 $(BIN)/python tools/execute.py nbs/*.ipynb
+	TQDM_DISABLE=1 $(BIN)/python tools/execute.py nbs/*.ipynb nbs/hood/*.ipynb
 	$(BIN)/nbdev_clean
 	$(BIN)/python tools/readme.py > README.md
 

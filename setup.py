@@ -69,7 +69,8 @@ setup(
     # one package folder under one root: an editable install is then a .pth file with the
     # clone's path, by which the package is found before a mere folder of the same name in the
     # working directory; setuptools' other way, an import hook, comes after that folder
-    packages=['odebc', 'odebc.assets'],
+    packages=['odebc', 'odebc.app', 'odebc.experiments', 'odebc.assets'],
+    package_data={'odebc': ['py.typed']},
     package_dir={'': '.'},
     cmdclass=dict(build_py=BuildWithData),
     install_requires=words('requirements'),

@@ -5,7 +5,7 @@ percentile for everything that is served from the cached scores.
 import argparse
 import random
 import time
-from odebc.explore import noise_app, search_app, trajectory_app
+from odebc.app.explore import noise_app, search_app, trajectory_app
 
 
 def settle(app):

@@ -7,10 +7,10 @@ import time
 from functools import partial
 import torch
 from odebc.data import degrade, photographs, tiles
-from odebc.metrics import best_distance
-from odebc.precision import PRECISIONS, found_out, one_thread, race, seconds
-from odebc.scores import candidates
-from odebc.train import SR3
+from odebc.metrics import default_distance
+from odebc.precision import found_out, one_thread, PRECISIONS, race, seconds
+from odebc.matrix import candidates
+from odebc.sr3 import SR3
 
 DEVICE = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
 

@@ -9,9 +9,9 @@ import sys
 import time
 import torch
 from odebc.data import degrade, photographs, tiles, upsample
-from odebc.metrics import best_distance
+from odebc.metrics import default_distance
 from odebc.search import search
-from odebc.train import SR3
+from odebc.sr3 import SR3
 
 
 def synchronize():

@@ -7,8 +7,9 @@ import time
 from statistics import median
 import torch
 from torch.utils.data import DataLoader
-from odebc.data import photographs, to_bytes
-from odebc.train import Recipe, Run
+from odebc.data import photographs
+from odebc.images import to_bytes
+from odebc.engine import Recipe, Run
 from odebc.unet import UNet
 
 

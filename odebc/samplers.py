@@ -17,7 +17,7 @@ import math
 import torch
 from torch import Tensor
 from .errors import OdebcError
-from .schedule import Schedule, lam_times, respaced_times, uniform_times
+from .schedule import lam_times, respaced_times, Schedule, uniform_times
 
 # %% ../nbs/03_samplers.ipynb #b9910306
 class Point(NamedTuple):

@@ -7,7 +7,8 @@ import signal
 os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
 
 import pytest
-from odebc.data import photographs, to_image
+from odebc.data import photographs
+from odebc.images import to_image
 
 
 # a shell that starts the tests in the background has this ignored, and processes inherit that

@@ -30,9 +30,10 @@ from diffusers import (
 from diffusers.schedulers.scheduling_ddim_cogvideox import CogVideoXDDIMScheduler
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from waiting import finished
-from odebc.adapters import TO_EPS, LatentMap, UNetMap, UpscalerMap, eps_of, schedule_of
+from odebc.adapters import eps_of, LatentMap, schedule_of, TO_EPS, UNetMap, UpscalerMap
 from odebc.data import upsample
-from odebc.search import candidates, search
+from odebc.matrix import candidates
+from odebc.search import search
 from odebc.schedule import Schedule
 
 pytestmark = pytest.mark.filterwarnings(

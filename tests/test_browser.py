@@ -19,7 +19,8 @@ from PIL import Image
 from playwright.sync_api import expect, sync_playwright
 from safetensors import safe_open
 from waiting import begin, end, wait_until
-from odebc.data import photographs, to_image, to_tensor, upsample
+from odebc.data import photographs, upsample
+from odebc.images import to_image, to_tensor
 from odebc.metrics import psnr
 
 ROOT = Path(__file__).parent.parent

@@ -131,7 +131,7 @@ def test_grey_deep_and_transparent_images_are_converted(tmp_path, photo_folder):
 
 
 def test_damaged_checkpoint(tmp_path):
-    from odebc.train import SR3, WEIGHTS
+    from odebc.sr3 import SR3, WEIGHTS
 
     SR3.from_pretrained().save_pretrained(tmp_path)
     data = (tmp_path / WEIGHTS).read_bytes()
@@ -150,7 +150,7 @@ def test_train_and_resume(photo_folder, tmp_path):
 
 
 def test_small_mid_is_plain_sr3(photo_folder, tmp_path):
-    from odebc.train import SR3
+    from odebc.sr3 import SR3
 
     quick = '--batch 2 --size 32 --steps 1'.split()
     folders = ['--images', photo_folder, '--out', tmp_path]
@@ -215,7 +215,7 @@ SEARCH = '--k 12 --r 4 --unseen 2 --sampler DDIM-3'.split()
 
 
 def test_a_search_that_was_killed_goes_on(tmp_path):
-    from odebc.scores import BoundaryCondition
+    from odebc.runner import BoundaryCondition
 
     args = ['search', *SEARCH, '--k', 40, '--strategy', 'exhaustive']
     end(start(*args, '--out', tmp_path / 'killed', until=b'best='))
@@ -250,8 +250,9 @@ def test_bad_options_of_search(args, says, tmp_path):
 
 
 def test_upscale(tmp_path):
-    from odebc.scores import BoundaryCondition, candidate
-    from odebc.train import SR3
+    from odebc.matrix import candidate
+    from odebc.runner import BoundaryCondition
+    from odebc.sr3 import SR3
 
     x_T = tmp_path / 'x_T'
     meta = SR3.from_pretrained().solution_map('DDIM-2').meta

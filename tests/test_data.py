@@ -17,32 +17,11 @@ import torch
 from hypothesis import example, given, settings, strategies as st
 from PIL import ExifTags, Image, ImageOps
 from odebc import data
-from odebc.data import (
-    Dataset,
-    augment,
-    blur,
-    byte_folder,
-    crops,
-    degrade,
-    download,
-    gaussian_kernel,
-    gaussian_noise,
-    history,
-    image_folder,
-    jpeg,
-    load_image,
-    photographs,
-    poisson_noise,
-    realistic,
-    resize,
-    sinc_kernel,
-    split,
-    tiles,
-    to_bytes,
-    to_image,
-    to_tensor,
-    upsample,
-)
+from odebc.data import augment, crops, degrade, photographs, split, tiles, upsample
+from odebc.degradations import blur, gaussian_kernel, gaussian_noise, history, jpeg
+from odebc.degradations import poisson_noise, realistic, resize, sinc_kernel
+from odebc.downloads import Dataset, download
+from odebc.images import byte_folder, image_folder, load_image, to_bytes, to_image, to_tensor
 from odebc.metrics import import_torchvision
 
 

@@ -15,21 +15,12 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from odebc import enlarge as module
-from odebc.data import Picture, load_picture, to_bytes, to_image
-from odebc.enlarge import (
-    Blend,
-    Enlargement,
-    Tiling,
-    available_memory,
-    enlarge,
-    enlarge_files,
-    facts_of,
-    kept_facts,
-    shipped_start,
-    write_png,
-)
+from odebc.images import load_picture, Picture, to_bytes, to_image
+from odebc.enlarge import available_memory, Blend, enlarge, enlarge_files, Enlargement
+from odebc.enlarge import facts_of, kept_facts, shipped_start, Tiling, write_png
 from odebc.errors import CannotWrite, OdebcError
-from odebc.train import SR3, tile_starts
+from odebc.enlarge import tile_starts
+from odebc.sr3 import SR3
 from odebc.unet import UNet
 from waiting import begin, end, ended, finished, wait_until, written
 
@@ -752,7 +743,7 @@ def test_the_command_is_stopped_and_goes_on(tmp_path, with_signal):
     assert b'in_x4.png.part, and the same command goes on' in out
     done = odebc(*args)
     assert done.returncode == 0 and '16 of its 20 tiles are solved' in done.stdout, done.stderr
-    from odebc.scores import candidate
+    from odebc.matrix import candidate
 
     x_T = candidate(0, (3, 64, 64), 3)
     photo = load_picture(tmp_path / 'in.png').colours
@@ -801,7 +792,7 @@ def test_starts_by_weights_and_sampler(tmp_path, capsys):
     with pytest.raises(OdebcError, match=says):
         start_for(mine, 'mine', None, None, None)
     x_T, sampler = start_for(mine, 'mine', None, 0, None)
-    from odebc.scores import candidate
+    from odebc.matrix import candidate
 
     assert torch.equal(x_T, candidate(0, (3, 64, 64), 0)) and sampler == 'DDIM-20'
     with pytest.raises(OdebcError, match='give one of them'):
@@ -810,7 +801,7 @@ def test_starts_by_weights_and_sampler(tmp_path, capsys):
 
 def test_a_start_of_another_size_is_refused(tmp_path):
     from odebc.cli import start_for
-    from odebc.scores import BoundaryCondition
+    from odebc.runner import BoundaryCondition
 
     found = BoundaryCondition(torch.zeros(3, 32, 32), 0, 0, torch.zeros(1, 1), 1, 1, 0.0)
     found.save(tmp_path / 'x_T')

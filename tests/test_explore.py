@@ -22,15 +22,19 @@ from safetensors.numpy import load_file
 from safetensors.torch import save_file
 from waiting import LIMIT, finished, wait_until
 from odebc import explore
-from odebc.boundary import winner
-from odebc.data import digest, photographs, to_bytes, to_image, to_tensor
-from odebc.explore import Job, Watched, noise_app, search_app, trajectory_app, upscale_app
+from odebc.boundary import choose
+from odebc.data import photographs
+from odebc.identity import digest
+from odebc.images import to_bytes, to_image, to_tensor
+from odebc.app.explore import Job, noise_app, search_app, trajectory_app, upscale_app
+from odebc.app.explore import Watched
 from odebc.metrics import ALEX_VARIABLE, dssim, lpips
-from odebc.lab import reference_and_test
-from odebc.scores import BoundaryCondition, candidate
+from odebc.experiments.lab import reference_and_test
+from odebc.matrix import candidate
+from odebc.runner import BoundaryCondition
 from odebc.search import search
-from odebc.train import SR3
-from odebc.views import all_winners, caches, expected_gain, outlook
+from odebc.sr3 import SR3
+from odebc.app.views import all_winners, caches, expected_gain, outlook
 
 ROOT = Path(__file__).parents[1]
 K, R, U = 12, 5, 4

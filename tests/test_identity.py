@@ -8,15 +8,18 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from odebc.adapters import UNetMap, UpscalerMap, schedule_of
-from odebc.data import byte_folder, crops, degrade, digest, photographs, split, tiles
+from odebc.adapters import schedule_of, UNetMap, UpscalerMap
+from odebc.data import crops, degrade, photographs, split, tiles
+from odebc.identity import digest
+from odebc.images import byte_folder
 from odebc.identity import BICUBIC, degradation_of, pairs_digest, picture_digest
-from odebc.lab import Lab, Protocol
+from odebc.experiments.lab import Lab, Protocol
 from odebc.metrics import DISTS, import_torchvision, lite_model, lpips_lite
-from odebc.scores import BoundaryCondition, name_of, stored
+from odebc.runner import BoundaryCondition
+from odebc.scores import name_of, stored
 from odebc.search import search
-from odebc.train import SR3
-from odebc.views import caches
+from odebc.sr3 import SR3
+from odebc.app.views import caches
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / 'shared/data'

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 import pytest
-from odebc.data import load_image
+from odebc.images import load_image
 from odebc.metrics import ALEX_VARIABLE, lpips, lpips_lite
 
 EXAMPLES = Path(__file__).parents[2] / 'shared/data/lpips_examples'

@@ -17,29 +17,12 @@ from hypothesis import given, settings, strategies as st
 from scipy.stats import spearmanr
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from odebc.data import crops, degrade, photographs, upsample
-from odebc.metrics import (
-    ALEX_VARIABLE,
-    DISTS,
-    LPIPS,
-    TRUNKS,
-    LowRankAlexNet,
-    against,
-    best_distance,
-    dists,
-    dists_model,
-    dssim,
-    import_torchvision,
-    lite_model,
-    load_trunk,
-    lpips,
-    lpips_lite,
-    lpips_model,
-    psnr,
-    ssim,
-    trunk_weights,
-)
-from odebc.search import candidates
-from odebc.train import SR3
+from odebc.metrics import against, ALEX_VARIABLE, default_distance, dists, DISTS, dists_model
+from odebc.metrics import dssim, import_torchvision, lite_model, load_trunk, LowRankAlexNet
+from odebc.metrics import LPIPS, lpips, lpips_lite, lpips_model, psnr, ssim, trunk_weights
+from odebc.metrics import TRUNKS
+from odebc.matrix import candidates
+from odebc.sr3 import SR3
 
 # ruff: noqa: E402 (the next three import torchvision, which may have to be repaired before)
 import_torchvision()

@@ -12,24 +12,10 @@ import tifffile
 import torch
 from PIL import ExifTags, Image, ImageCms
 from odebc import data
-from odebc.data import (
-    Picture,
-    byte_folder,
-    has_images,
-    image_folder,
-    is_image,
-    load_image,
-    load_picture,
-    near_copies,
-    over_white,
-    photographs,
-    picture_size,
-    split,
-    to_bytes,
-    to_image,
-    to_tensor,
-    unpack,
-)
+from odebc.data import near_copies, photographs, split
+from odebc.downloads import has_images, unpack
+from odebc.images import byte_folder, image_folder, is_image, load_image, load_picture
+from odebc.images import over_white, Picture, picture_size, to_bytes, to_image, to_tensor
 from odebc.errors import OdebcError
 
 LEVEL = 1 / 255

@@ -15,10 +15,11 @@ import torch
 from odebc import precision
 from odebc.data import degrade, photographs, tiles
 from odebc.enlarge import kept_facts
-from odebc.metrics import ALEX_VARIABLE, best_distance
-from odebc.precision import Choice, by_cpu, by_gpu, by_time, cpu_features, found_out
-from odebc.scores import BoundaryCondition, candidates
-from odebc.train import SR3
+from odebc.metrics import ALEX_VARIABLE, default_distance
+from odebc.precision import by_cpu, by_gpu, by_time, Choice, cpu_features, found_out
+from odebc.matrix import candidates
+from odebc.runner import BoundaryCondition
+from odebc.sr3 import SR3
 
 ROOT = Path(__file__).parents[1]
 ODEBC = Path(sys.executable).with_name('odebc')
@@ -263,8 +264,8 @@ def test_the_older_argument_works_and_says_so(small):
 
 def test_what_wraps_a_model_computes_in_its_precision():
     "The explorer's wrapper once forgot it"
-    from odebc.explore import Watched
-    from odebc.results import scaled
+    from odebc.app.explore import Watched
+    from odebc.experiments.results import scaled
 
     model = SR3.from_pretrained('small', 'bfloat16')
     x_T, y = candidates(2, model.shape), torch.zeros(2, 3, 16, 16)
@@ -466,8 +467,8 @@ def test_demo_and_upscale_say_it(photo_folder, tmp_path):
 
 
 def test_the_report_says_it(tmp_path):
-    from odebc.lab import Lab, Protocol
-    from odebc.results import write
+    from odebc.experiments.lab import Lab, Protocol
+    from odebc.experiments.results import write
 
     photos = list(photographs().values())
     tiny = Protocol(
@@ -527,7 +528,7 @@ def test_an_unknown_precision_is_refused(command, photo_folder, tmp_path, monkey
 
 
 def test_an_app_takes_what_is_faster_and_says_it(free, monkeypatch):
-    from odebc.explore import upscale_app
+    from odebc.app.explore import upscale_app
 
     choice = Choice('bfloat16', 'as the test wants')
     monkeypatch.setattr(precision, 'found_out', lambda net, size: choice)

@@ -14,12 +14,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
-from odebc.data import degrade, digest, image_folder, photographs, split, tiles
+from odebc.data import degrade, photographs, split, tiles
+from odebc.identity import digest
+from odebc.images import image_folder
 from odebc.identity import picture_digest
-from odebc.lab import Lab, Protocol, markdown, measure, methods, pm, stats, table_1
-from odebc.results import agreement, choice_by, matrix, report, section, table, winners
-from odebc.scores import BoundaryCondition
-from odebc.train import SR3
+from odebc.experiments.lab import Lab, markdown, measure, methods, pm, Protocol, stats
+from odebc.experiments.lab import table_1
+from odebc.experiments.results import agreement, choice_by, matrix, report, section, table
+from odebc.experiments.results import winners
+from odebc.runner import BoundaryCondition
+from odebc.sr3 import SR3
 
 RESULTS = Path(__file__).parents[1] / 'data/results'
 SHARED = Path(__file__).parents[2] / 'shared/data'

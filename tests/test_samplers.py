@@ -11,20 +11,8 @@ from diffusers import (
     DPMSolverMultistepScheduler,
     DPMSolverSinglestepScheduler,
 )
-from odebc.samplers import (
-    FAMILIES,
-    Solver,
-    ddim,
-    ddim_step,
-    ddpm,
-    exponential_step,
-    is_ode,
-    multistep,
-    sampler,
-    solve,
-    stages,
-    to_zero,
-)
+from odebc.samplers import ddim, ddim_step, ddpm, exponential_step, FAMILIES, is_ode
+from odebc.samplers import multistep, sampler, solve, Solver, stages, to_zero
 from odebc.schedule import Schedule
 from odebc.toy import Mixture
 

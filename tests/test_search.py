@@ -16,19 +16,13 @@ from tiny import Z, cheap, coarse_for, h, mse, slow_maps
 from waiting import begin, ended, finished, wait_until
 from odebc.metrics import lpips_model
 from odebc.schedule import Schedule
-from odebc.scores import BoundaryCondition, Scores, best, candidates
-from odebc.search import (
-    STRATEGIES,
-    Points,
-    SearchInterrupted,
-    affordable_rounds,
-    cost,
-    evolution,
-    exhaustive,
-    halving,
-    rounds,
-    search,
-)
+from odebc.boundary import choose
+from odebc.matrix import candidates, ScoreMatrix
+from odebc.runner import BoundaryCondition
+from odebc.runner import Starts
+from odebc.search import search, SearchInterrupted
+from odebc.strategies import affordable_rounds, cost, evolution, exhaustive, halving, rounds
+from odebc.strategies import STRATEGIES
 from odebc.toy import ToySR
 
 TESTS = Path(__file__).parent

@@ -12,7 +12,7 @@ import pytest
 from waiting import finished
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted((ROOT / 'nbs').glob('*.ipynb'))
+PAGES = sorted((ROOT / 'nbs').rglob('*.ipynb'))
 
 
 @pytest.fixture(scope='module')

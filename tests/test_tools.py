@@ -11,10 +11,11 @@ from types import SimpleNamespace
 import nbformat
 import pytest
 import torch
-from odebc.data import crops, degrade, image_folder, upsample
+from odebc.data import crops, degrade, upsample
+from odebc.images import image_folder
 from odebc.metrics import ALEX_VARIABLE, lpips, psnr
-from odebc.scores import candidates
-from odebc.train import SR3
+from odebc.matrix import candidates
+from odebc.sr3 import SR3
 
 ROOT = Path(__file__).parents[1]
 real = pytest.mark.skipif(not os.environ.get(ALEX_VARIABLE), reason=f'needs {ALEX_VARIABLE}')

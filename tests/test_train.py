@@ -9,22 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 from waiting import begin, ended, finished, wait_until
-from odebc.data import byte_folder
+from odebc.images import byte_folder
 from odebc.errors import CannotWrite
 from odebc.metrics import lite_model, lpips_model
-from odebc.samplers import Point, Solver, clipped, ddim_step, predict_x0, solve
-from odebc.train import (
-    CHECKPOINT,
-    CONFIGS,
-    SR3,
-    Examples,
-    Objective,
-    Recipe,
-    Run,
-    configured,
-    residual_std,
-    training_times,
-)
+from odebc.samplers import clipped, ddim_step, Point, predict_x0, solve, Solver
+from odebc.engine import CONFIGS, configured, Recipe, Run
+from odebc.sr3 import CHECKPOINT, SR3
+from odebc.train import Examples, Objective, residual_std, training_times
 from odebc.unet import UNet
 
 SCRIPT = '''

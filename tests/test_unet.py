@@ -6,7 +6,7 @@ from diffusers.models.embeddings import get_timestep_embedding
 from diffusers.models.resnet import ResnetBlock2D
 from hypothesis import given, settings, strategies as st
 from torch import nn
-from odebc.unet import Attention, Backbone, ResBlock, UNet, time_embedding
+from odebc.unet import Attention, Backbone, ResBlock, time_embedding, UNet
 
 
 def random_weights(module, std=0.1):

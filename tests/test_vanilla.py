@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 import pytest
 import torch
-from odebc.train import SR3
+from odebc.sr3 import SR3
 
 ROOT = Path(__file__).parents[1]
 MINUTE = 60
@@ -91,7 +91,7 @@ def test_ctrl_c_keeps_the_work_and_says_so(photo_folder, tmp_path):
 
 def test_the_loss_is_the_papers(tool, photo_folder):
     "Eq. B.1 on the examples of a step, written out"
-    from odebc.data import byte_folder
+    from odebc.images import byte_folder
 
     tool.LAYOUTS['tiny'] = dict(channels=8, mults=(1, 2), blocks=1, heads=2, groups=1)
     plan = [tool.Stage(10**9, 32, 4, relative=False)]
@@ -123,8 +123,8 @@ def test_parts_of_the_variance(tool):
 def test_it_is_watched_and_goes_on_from_its_half_precision_weights(
     tool, photo_folder, tmp_path
 ):
-    from odebc.data import byte_folder
-    from odebc.metrics import best_distance
+    from odebc.images import byte_folder
+    from odebc.metrics import default_distance
 
     tool.LAYOUTS['tiny'] = dict(channels=8, mults=(1, 2), blocks=1, heads=2, groups=1)
     images = list(byte_folder(photo_folder).values())

@@ -183,8 +183,9 @@ TERMINALS = dict(
 @pytest.fixture(scope='module')
 def x_T(tmp_path_factory):
     "A boundary condition of the shipped model"
-    from odebc.scores import BoundaryCondition, candidate
-    from odebc.train import SR3
+    from odebc.matrix import candidate
+    from odebc.runner import BoundaryCondition
+    from odebc.sr3 import SR3
 
     path = tmp_path_factory.mktemp('x_T') / 'x_T.safetensors'
     start = candidate(0, (3, 64, 64))
@@ -258,7 +259,8 @@ main()
 
 
 def test_results_are_told_on_every_terminal(photo_folder, tmp_path):
-    from odebc.data import photographs, to_image
+    from odebc.data import photographs
+    from odebc.images import to_image
 
     sets, out = tmp_path / 'sets', tmp_path / 'out'
     (sets / 'été').mkdir(parents=True)
@@ -489,7 +491,7 @@ LONG = 'a' * 300
 def mistakes(tmp_path_factory, photo_folder, x_T):
     "A folder with all that a user may point at by mistake"
     import json
-    from odebc.train import SR3
+    from odebc.sr3 import SR3
 
     folder = tmp_path_factory.mktemp('mistakes')
     (folder / 'file').write_text('x', encoding='utf8')

@@ -67,7 +67,7 @@ def main():
     parser.add_argument('--limit', type=float, default=900, help='seconds for a page')
     parser.add_argument('--processes', type=int, default=2)
     args = parser.parse_args()
-    pages = args.pages or sorted(PAGES.glob('[!_]*.ipynb'))
+    pages = args.pages or sorted(PAGES.rglob("[!_]*.ipynb"))
     with ThreadPoolExecutor(args.processes) as pool:
         good = list(pool.map(lambda page: check(page.resolve(), args.limit), pages))
     bad = [page.name for page, fine in zip(pages, good) if not fine]

@@ -16,20 +16,13 @@ from torch import nn
 from torch.nn.utils import parametrize
 from tqdm import tqdm
 from odebc import data
-from odebc.data import (
-    augment,
-    crops,
-    degrade,
-    digest,
-    from_bytes,
-    image_folder,
-    to_bytes,
-    upsample,
-    write_atomically,
-)
-from odebc.metrics import LPIPS, LowRankAlexNet, dssim, import_torchvision, lpips_model, psnr
-from odebc.search import candidates
-from odebc.train import SR3
+from odebc.data import augment, crops, degrade, upsample
+from odebc.identity import digest
+from odebc.images import from_bytes, image_folder, to_bytes
+from odebc.store import write_atomically
+from odebc.metrics import dssim, import_torchvision, LowRankAlexNet, LPIPS, lpips_model, psnr
+from odebc.matrix import candidates
+from odebc.sr3 import SR3
 
 import_torchvision()
 from torchvision.transforms.functional import gaussian_blur  # noqa: E402

@@ -9,11 +9,13 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 from odebc.cli import calm_streams
-from odebc.data import crops, degrade, image_folder, upsample, write_atomically
-from odebc.lab import batch_size
+from odebc.data import crops, degrade, upsample
+from odebc.images import image_folder
+from odebc.store import write_atomically
+from odebc.experiments.lab import batch_size
 from odebc.metrics import lpips, psnr
-from odebc.scores import candidates, processes
-from odebc.train import SR3
+from odebc.matrix import candidates, processes
+from odebc.sr3 import SR3
 
 
 def squares(x, side):

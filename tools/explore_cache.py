@@ -9,11 +9,13 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save
 from tqdm import tqdm
-from odebc.data import digest, photographs, write_atomically
+from odebc.data import photographs
+from odebc.identity import digest
+from odebc.store import write_atomically
 from odebc.metrics import dssim, lpips_model
-from odebc.lab import reference_and_test
-from odebc.scores import candidate, processes
-from odebc.train import SR3
+from odebc.experiments.lab import reference_and_test
+from odebc.matrix import candidate, processes
+from odebc.sr3 import SR3
 
 DISTANCES = dict(
     LPIPS=lambda a, b: lpips_model()(a, b),

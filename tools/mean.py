@@ -4,7 +4,7 @@
 
 import argparse
 from pathlib import Path
-from odebc.train import SR3
+from odebc.sr3 import SR3
 
 
 def alike(a, b):

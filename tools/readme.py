@@ -11,7 +11,7 @@ NOTE = '<!-- made from nbs/index.ipynb by `make notebooks`; edit that page -->\n
 
 
 def linked(text):
-    return re.sub(r'\]\((\w+\.ipynb)\)', r'](nbs/\1)', text)
+    return re.sub(r'\]\(((?:hood/)?\w+\.ipynb)\)', r'](nbs/\1)', text)
 
 
 def readme(path=Path(__file__).parents[1] / 'nbs/index.ipynb'):

@@ -9,11 +9,16 @@ from pathlib import Path
 import torch
 from odebc.boundary import mean_correlation
 from odebc.cli import calm_streams
-from odebc.data import crops, degrade, digest, image_folder, tiles, write_atomically
+from odebc.data import crops, degrade, tiles
+from odebc.identity import digest
+from odebc.images import image_folder
+from odebc.store import write_atomically
 from odebc.metrics import lpips_model
-from odebc.scores import BoundaryCondition, candidates, processes, score_matrix
-from odebc.search import STRATEGIES, search, standings
-from odebc.train import SR3
+from odebc.matrix import candidates, processes, score_matrix
+from odebc.runner import BoundaryCondition
+from odebc.search import search, standings
+from odebc.strategies import STRATEGIES
+from odebc.sr3 import SR3
 
 
 def kept(path, make):

@@ -8,8 +8,10 @@ import time
 from dataclasses import replace
 from pathlib import Path
 import torch
-from odebc.data import byte_folder, crops, degrade, from_bytes, turned, upsample
-from odebc.train import Recipe, Run, SR3
+from odebc.data import crops, degrade, turned, upsample
+from odebc.images import byte_folder, from_bytes
+from odebc.engine import Recipe, Run
+from odebc.sr3 import SR3
 from odebc.unet import UNet
 
 

@@ -21,11 +21,15 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from odebc.boundary import mean_correlation
-from odebc.data import augment, byte_folder, crops, degrade, from_bytes, image_folder, tiles
-from odebc.data import upsample, write_atomically
+from odebc.data import augment, crops, degrade, tiles
+from odebc.images import byte_folder, from_bytes, image_folder
+from odebc.data import upsample
+from odebc.store import write_atomically
 from odebc.metrics import lpips, lpips_model, psnr
-from odebc.scores import candidates, score_matrix
-from odebc.train import SR3, interrupts, sr3_loss
+from odebc.matrix import candidates, score_matrix
+from odebc.engine import interrupts
+from odebc.sr3 import SR3
+from odebc.train import sr3_loss
 from odebc.unet import UNet
 
 LAYOUTS = {

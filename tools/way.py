@@ -7,11 +7,13 @@ import json
 from pathlib import Path
 import torch
 from tqdm import tqdm
-from odebc.data import crops, degrade, image_folder, upsample, write_atomically
+from odebc.data import crops, degrade, upsample
+from odebc.images import image_folder
+from odebc.store import write_atomically
 from odebc.metrics import lpips, psnr
 from odebc.samplers import Point, predict_x0, sampler
-from odebc.scores import candidates
-from odebc.train import SR3
+from odebc.matrix import candidates
+from odebc.sr3 import SR3
 
 
 def judged(eps_fn, sched, z, seen):
