@@ -1,5 +1,6 @@
 "The search where it hurts: killed, shared by processes, out of disk, against brute force."
 
+import functools
 import itertools
 import json
 import os
@@ -12,17 +13,19 @@ from pathlib import Path
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
-from tiny import Z, cheap, coarse_for, h, mse, slow_maps
+from safetensors.torch import load_file
+from tiny import Z, as_h, cheap, coarse_for, h, mse, rough, slow_maps, squares
 from waiting import begin, ended, finished, wait_until
 from odebc.metrics import lpips_model
 from odebc.schedule import Schedule
-from odebc.boundary import choose
-from odebc.matrix import candidates, ScoreMatrix
-from odebc.runner import BoundaryCondition
-from odebc.runner import Starts
+from odebc.maps import solution_map
+from odebc.matrix import ScoreMatrix, candidates
+from odebc.metrics import Distance
+from odebc.runner import BoundaryCondition, Runner, Starts
 from odebc.search import search, SearchInterrupted
-from odebc.strategies import affordable_rounds, cost, evolution, exhaustive, halving, rounds
-from odebc.strategies import STRATEGIES
+from odebc.store import unpacked
+from odebc.strategies import STRATEGIES, Cells, Problem, Start, affordable_rounds, cost
+from odebc.strategies import evolution, exhaustive, halving, on_matrix, rounds
 from odebc.toy import ToySR
 
 TESTS = Path(__file__).parent
@@ -34,22 +37,6 @@ FRESH = os.environ | dict(PYTHONPATH=str(TESTS), OMP_NUM_THREADS='1', CUDA_VISIB
 # --- halving finds what exhaustive search finds
 
 
-class Known(Scores):
-    "Scores that are known beforehand"
-
-    def __init__(self, D):
-        self.D = torch.full_like(D, torch.nan)
-        self.known = D
-        self.R = D.shape[1]
-        self.solves = 0
-        self.facts = {}
-
-    def fill(self, rows, columns):
-        rows, columns = torch.tensor(list(rows))[:, None], torch.tensor(list(columns))
-        self.solves += self.D[rows, columns].isnan().sum().item()
-        self.D[rows, columns] = self.known[rows, columns]
-
-
 @pytest.mark.parametrize('rho, budget, least', [(0.78, 5000, 0.97), (0.2, 15_000, 0.95)])
 def test_halving_finds_the_exhaustive_winner_at_the_papers_size(rho, budget, least):
     hits = 0
@@ -57,10 +44,10 @@ def test_halving_finds_the_exhaustive_winner_at_the_papers_size(rho, budget, lea
         g = torch.Generator().manual_seed(seed)
         common = torch.randn(1000, 1, generator=g)
         rest = torch.randn(1000, 300, generator=g)
-        s = Known(rho**0.5 * common + (1 - rho) ** 0.5 * rest)
-        halving(s, 1000, budget)
-        assert s.solves <= budget
-        hits += best(s.D) == s.known.mean(1).argmin().item()
+        D = rho**0.5 * common + (1 - rho) ** 0.5 * rest
+        winner, cells = on_matrix(halving, D, budget)
+        assert cells.sum() <= budget
+        hits += winner == D.mean(1).argmin().item()
     assert hits >= 200 * least
 
 
@@ -97,13 +84,12 @@ def test_no_strategy_exceeds_its_budget(strategy, K, budget, R):
     calls = 0
 
     def counted(f):
-        def map(x_T, y):
+        def fn(x_T, y):
             nonlocal calls
             calls += f.nfe * len(y) * (4 if x_T.requires_grad else 1)
             return f(x_T, y)
 
-        map.nfe = f.nfe
-        return map
+        return solution_map(fn, nfe=f.nfe)
 
     how = dict(coarse=counted(cheap) if coarse_for(strategy) else None, batch=1)
     try:
@@ -280,7 +266,7 @@ def test_a_full_disk_keeps_what_was_finished(tmp_path):
         search(failing_after(5), Z, Z, 40, mse, 'exhaustive', path=path, batch=4)
     before = path.read_bytes()
     told = finished([sys.executable, '-c', FULL, path], env=FRESH, check=True).stdout
-    assert 'cannot write' in told and 'Make room' in told
+    assert f'cannot write {path}' in told and 'make room' in told
     assert path.read_bytes() == before and os.listdir(tmp_path) == [path.name]
     assert search(h, Z, Z, 40, mse, 'exhaustive', path=path, batch=4).solves == 320
 
@@ -289,13 +275,12 @@ def failing_after(n):
     "A map that fails in its n-th batch"
     count = itertools.count(1)
 
-    def map(x_T, y):
+    def fn(x_T, y):
         if next(count) == n:
             raise ZeroDivisionError('in the middle')
-        return h(x_T, y)
+        return rough(x_T, y)
 
-    map.nfe = h.nfe
-    return map
+    return as_h(fn)
 
 
 def test_a_failing_map_is_named_and_what_was_finished_is_kept(tmp_path):
@@ -315,7 +300,7 @@ def test_a_failing_map_is_named_and_what_was_finished_is_kept(tmp_path):
         (dict(z=Z[:0], y=Z[:0]), 'at least one'),
         (dict(y=Z[:3]), 'as many HR as LR'),
         (dict(y=Z[..., :3]), 'do not belong'),
-        (dict(z=Z.where(Z < 0.99, torch.nan)), 'holds NaN'),
+        (dict(z=Z.where(Z < 0.8, torch.nan)), 'holds NaN'),
         (dict(z=Z[0], y=Z[0]), 'need batches'),
         (dict(distance=lambda a, b: mse(a, b).mean()), 'one value per image'),
         (dict(distance=lambda a, b: mse(a, b) / 0), 'is not finite'),
@@ -360,36 +345,47 @@ def test_a_file_of_another_task_is_refused(tmp_path):
         def other(x_T, y):
             return h(x_T, y)
 
-        other.meta = dict(sampler=name)
+        other.meta = dict(sampler=name)  # the older way to name a map
         return other
 
     changes = [
-        (dict(distance=lambda a, b: (a - b).abs().mean((1, 2, 3))), 'another distance'),
-        (dict(z=Z + 0.1), 'another pairs'),
+        (dict(distance=Distance(squares, name='SSE')), 'another distance'),
+        (dict(z=Z + 0.05), 'another pairs'),
         (dict(seed=1), 'another seed'),
         (dict(shape=(3, 4, 4)), 'another shape'),
         (dict(strategy='evolution'), 'another rows'),
-        (dict(h=named('DDIM-7')), r'another sampler \(None, not DDIM-7\)'),
+        (dict(h=named('DDIM-7')), 'another (map|sampler)'),
         (dict(meta=dict(model='b')), 'another model'),
     ]
     for change, says in changes:
         with pytest.raises(ValueError, match=says):
             search(**(dict(h=h, z=Z, y=Z, K=10, distance=mse, path=path) | change))
 
-    def bound(**how):
-        return partial(lambda a, b, weight=1.0: weight * mse(a, b), **how)
-
-    search(h, Z, Z, 10, bound(weight=2.0), path=tmp_path / 'bound')
-    says = r'another distance \(.* with weight=2.0, not .* with weight=-1.0\)'
-    with pytest.raises(ValueError, match=says):
-        search(h, Z, Z, 10, bound(weight=-1.0), path=tmp_path / 'bound')
     how = dict(path=tmp_path / 'other', meta=dict(size=(8, 8), where=tmp_path))
     search(named('DDIM-7'), Z, Z, 10, mse, **how)
     search(named('DDIM-7'), Z, Z, 10, mse, **how)
     with pytest.raises(ValueError, match=r'another sampler \(DDIM-7, not DDIM-8\)'):
         search(named('DDIM-8'), Z, Z, 10, mse, **how)
-    with pytest.raises(ValueError, match=r'another sampler \(DDIM-7, not None\)'):
+    with pytest.raises(ValueError, match=r'another (sampler \(DDIM-7, not None\)|map)'):
         search(h, Z, Z, 10, mse, **how)
+
+
+def test_what_cannot_say_what_it_is_is_not_kept(tmp_path):
+    "Two functions of one name would be taken for each other"
+    path = tmp_path / 'x_T.safetensors'
+    nameless = [
+        dict(h=lambda x_T, y: h(x_T, y)),
+        dict(h=rough),
+        dict(distance=squares),
+        dict(distance=lambda a, b: -squares(a, b)),
+        dict(distance=partial(squares)),
+        dict(strategy='multifidelity', coarse=rough, budget=160),
+    ]
+    for change in nameless:
+        with pytest.raises(ValueError, match='Name it, odebc.*another name for every'):
+            search(**(dict(h=h, z=Z, y=Z, K=10, distance=mse, path=path) | change))
+        search(**(dict(h=h, z=Z, y=Z, K=10, distance=mse) | change))  # kept nowhere: fine
+    assert not path.exists()
 
 
 def test_another_cheaper_map_does_not_use_the_scores_of_the_first(tmp_path):
@@ -398,11 +394,11 @@ def test_another_cheaper_map_does_not_use_the_scores_of_the_first(tmp_path):
     def upside_down(x_T, y):
         return h(-x_T.flip(0), y)
 
-    upside_down.nfe = 1
-    upside_down.meta = dict(sampler='other')
-    for coarse in (cheap, upside_down):
-        found = search(h, Z, Z, 20, mse, 'multifidelity', 60, path=path, coarse=coarse)
-    assert len(found.kept) == 2 and not torch.equal(*found.kept.values())
+    for coarse in (cheap, solution_map(upside_down, name='upside down')):
+        search(h, Z, Z, 20, mse, 'multifidelity', 60, path=path, coarse=coarse)
+    tensors = unpacked(path).tensors
+    kept = [x for name, x in tensors.items() if name.startswith('kept.coarse')]
+    assert len(kept) == 2 and not torch.equal(*kept)
 
 
 def test_drawing_strategies_share_a_file_and_the_winner_is_among_the_candidates(tmp_path):
@@ -416,7 +412,7 @@ def test_drawing_strategies_share_a_file_and_the_winner_is_among_the_candidates(
 
 def test_unseen_scores_survive_and_an_interrupt_while_they_are_made_keeps_the_search(tmp_path):
     path = tmp_path / 'x_T.safetensors'
-    unseen = (Z + 0.01, Z + 0.01)
+    unseen = (Z + 0.05, Z + 0.05)
     first = search(h, Z, Z, 10, mse, path=path, unseen=unseen)
     assert torch.equal(search(h, Z, Z, 10, mse, path=path).unseen, first.unseen)
     before = path.stat().st_mtime_ns
@@ -428,19 +424,28 @@ def test_unseen_scores_survive_and_an_interrupt_while_they_are_made_keeps_the_se
             raise KeyboardInterrupt
         return h(x_T, y)
 
-    stopped.nfe = h.nfe
     with pytest.raises(SearchInterrupted) as error:
-        search(stopped, Z, Z, 10, mse, unseen=unseen)
+        search(as_h(stopped), Z, Z, 10, mse, unseen=unseen)
     assert error.value.found.index == first.index
 
 
 @pytest.mark.parametrize('strategy', ['refinement', 'evolution', 'gradient'])
-def test_a_finished_search_that_is_interrupted_at_once_has_the_same_result(
+def test_interrupted_at_once_a_search_still_has_what_its_file_holds(
     strategy, tmp_path, monkeypatch
 ):
     "Its x_T is no candidate: before the strategy has made it again, it comes from the file"
-    args = (h, Z, Z, 30, mse, strategy, 400.0)  # a budget may be a float, as K may
-    first = search(*args, path=tmp_path / 'x_T.safetensors')
+    path = tmp_path / 'x_T.safetensors'
+    args = (Z, Z, 30, mse, strategy, 400.0)  # a budget may be a float, as K may
+
+    def stops_at_unseen(x_T, y):
+        if y.max() > Z.max():
+            raise KeyboardInterrupt
+        return rough(x_T, y)
+
+    with pytest.raises(SearchInterrupted):
+        search(as_h(stops_at_unseen), *args, path=path, unseen=(Z + 0.05, Z + 0.05))
+    first = BoundaryCondition.load(path)
+    assert not first.finished
     assert not torch.equal(first.x_T, candidates(first.index + 1, Z.shape[1:])[-1])
 
     def stopped(*args):
@@ -448,16 +453,21 @@ def test_a_finished_search_that_is_interrupted_at_once_has_the_same_result(
 
     monkeypatch.setitem(STRATEGIES, strategy, stopped)
     with pytest.raises(SearchInterrupted) as error:
-        search(*args, path=tmp_path / 'x_T.safetensors')
+        search(h, *args, path=path)
     assert torch.equal(error.value.found.x_T, first.x_T)
 
 
-def test_a_gradient_keeps_its_last_point(tmp_path):
-    seen = {}
-    for budget in (400, 800):
-        search(h, Z, Z, 30, mse, 'gradient', budget, path=tmp_path / f'{budget}')
-        seen[budget] = (tmp_path / f'{budget}').stat().st_size
-    assert seen[800] < seen[400] + 400  # a few digits, not 192 numbers for every step
+@pytest.mark.parametrize('strategy', STRATEGIES)
+def test_a_finished_search_solves_nothing_again(strategy, tmp_path):
+    "Not even gradients, which its file does not hold any more"
+    how = dict(path=tmp_path / 'x_T.safetensors', coarse=coarse_for(strategy))
+    first = search(h, Z, Z, 30, mse, strategy, 400, **how)
+    never = failing_after(1)
+    how['coarse'] = solution_map(never.fn, name='tiny, roughly') if how['coarse'] else None
+    again = search(never, Z, Z, 30, mse, strategy, 400, **how)
+    assert torch.equal(again.x_T, first.x_T) and again.nfe == first.nfe
+    names = unpacked(how['path']).tensors
+    assert 'kept.gradients' not in names
 
 
 def test_the_bar_knows_the_end(capsys):
@@ -489,27 +499,114 @@ def test_memory_does_not_grow_with_the_candidates():
     "The largest batch of x_T alive at a time, counted by the map"
     sizes = []
 
-    def map(x_T, y):
+    def fn(x_T, y):
         sizes.append(x_T.numel())
         return h(x_T, y)
 
     for K in (20, 200):
-        search(map, Z, Z, K, mse, 'exhaustive', batch=4)
+        search(fn, Z, Z, K, mse, 'exhaustive', batch=4)
     assert set(sizes) == {4 * 3 * 8 * 8}
-    points = Points((3, 8, 8))
-    s = Scores(h, Z, Z, mse, points)
-    exhaustive(s, 20)
-    assert not points.made
-    s.coarse = None
-    evolution(s, 20, 200)
-    # made again when asked for
-    older = [x_T for row, x_T in points.made.items() if row < len(s.D) - 1]
-    assert not any(isinstance(x_T, torch.Tensor) for x_T in older)
+    # what a strategy makes is made again when it is asked for, but for the last one
+    asking = evolution(Problem(20, 8, 200, (3, 8, 8)))
+    wish, made = next(asking), []
+    while True:
+        if isinstance(wish, Start):
+            made.append(wish.x_T)
+        answer = torch.rand(200, 8) if isinstance(wish, Cells) else None
+        try:
+            wish = asking.send(answer)
+        except StopIteration:
+            break
+    assert all(map(callable, made[:-1])) and len(made) > 16
 
 
 def test_what_is_finished_asks_for_no_batch():
     "On a GPU its size is found by trial"
-    s = Scores(h, Z, Z, mse, Points((3, 8, 8)))
-    s.D = torch.zeros(4, 8, dtype=torch.float64)
-    exhaustive(s, 4)
-    assert 'batch' not in vars(s)
+    problem = Problem(4, 8, shape=(3, 8, 8))
+    matrix = ScoreMatrix(h, Z, Z, mse, Starts(problem))
+    matrix.D = torch.zeros(4, 8, dtype=torch.float64)
+    Runner(problem, matrix).run(exhaustive)
+    assert 'batch' not in vars(matrix)
+
+
+# --- the same results as ever
+
+GOLDEN = load_file(TESTS / 'golden/search.safetensors')
+
+
+def golden_toy():
+    "A search whose every number is a short sum: the same on every machine to 1e-6"
+    i, j = torch.meshgrid(torch.arange(8.0), torch.arange(8.0), indexing='ij')
+
+    def pairs(R, seed):
+        g = torch.Generator().manual_seed(seed)
+        phase, pace = 6 * torch.rand(2, R, 3, 1, 1, generator=g)
+        z = 0.8 * torch.sin(pace * (i + 2 * j) / 8 + phase)
+        return z, torch.nn.functional.avg_pool2d(z, 4)
+
+    def toy(steps):
+        def fn(x_T, y):
+            base = y.repeat_interleave(4, 2).repeat_interleave(4, 3)
+            x = x_T
+            for _ in range(steps):
+                x = x - (x - base) * (0.5 + 0.3 * base.sin()) / steps
+            return x.clamp(-1, 1)
+
+        return solution_map(fn, name=f'toy {steps}', nfe=steps)
+
+    return toy(4), toy(2), pairs(8, 0), pairs(6, 1)
+
+
+def compare_with_golden(found, key):
+    counts = torch.tensor([found.index, found.solves, found.nfe])
+    assert torch.equal(counts, GOLDEN[f'{key}/counts'])
+    for name in ('x_T', 'scores', 'unseen'):
+        was, now = GOLDEN[f'{key}/{name}'], getattr(found, name)
+        assert torch.equal(was.isnan(), now.isnan())
+        assert (was - now).nan_to_num().abs().max() < 1e-6
+
+
+@pytest.mark.parametrize('key', sorted({name.split('/')[0] for name in GOLDEN}))
+def test_results_are_those_of_the_first_version(key, tmp_path):
+    "In one go, and interrupted at three points"
+    strategy, budget = key.split()
+    budget = None if budget == 'None' else int(budget)
+    h, cheaper, (z, y), unseen = golden_toy()
+    with_coarse = strategy == 'multifidelity' or (strategy == 'gradient' and budget)
+    coarse = cheaper if with_coarse else None
+    how = dict(unseen=unseen, coarse=coarse)
+    compare_with_golden(search(h, z, y, 20, mse, strategy, budget, **how), key)
+    path = tmp_path / 'x_T.safetensors'
+    for stop_after in (1, 2, 3):
+        batches = itertools.count(1)
+        stop = functools.partial(lambda n: next(batches) > n, stop_after)
+        search(h, z, y, 20, mse, strategy, budget, **how, path=path, batch=4, stop=stop)
+    compare_with_golden(search(h, z, y, 20, mse, strategy, budget, **how, path=path), key)
+
+
+def test_stop_is_a_request_that_returns_the_best_so_far(tmp_path):
+    path = tmp_path / 'x_T.safetensors'
+    asked = itertools.count(1)
+    how = dict(path=path, batch=4)
+    found = search(h, Z, Z, 40, mse, 'exhaustive', stop=lambda: next(asked) > 3, **how)
+    assert found.solves == 12 and not found.finished
+    assert BoundaryCondition.load(path).index == found.index
+    assert search(h, Z, Z, 40, mse, 'exhaustive', stop=lambda: True) is None
+    assert search(h, Z, Z, 40, mse, 'exhaustive', **how).finished
+
+
+def test_two_searches_of_one_file_are_told(tmp_path):
+    "The second to write finds another task's file, and leaves it"
+    path = tmp_path / 'x_T.safetensors'
+
+    first = iter([None])
+
+    def watch(found):
+        if next(first, 'again') is None:
+            search(h, Z, Z, 5, mse, 'exhaustive', seed=1, path=tmp_path / 'theirs')
+            os.replace(tmp_path / 'theirs', path)
+
+    with pytest.raises(ValueError, match='another seed') as error:
+        search(h, Z, Z, 40, mse, 'exhaustive', path=path, batch=4, watch=watch)
+    assert error.value.found.solves >= 4, 'what was found is not lost'
+    assert BoundaryCondition.load(path).seed == 1
