@@ -74,10 +74,10 @@ def main():
         '--images', type=int, default=16, help='patches; of networks for 256² half of them'
     )
     args = parser.parse_args()
-    name, distance, why = best_distance()
-    distance = distance.to(DEVICE) if isinstance(distance, torch.nn.Module) else distance
-    if why:
-        print(f'NOTE: the distance is {name}: {why}')
+    distance = default_distance()
+    name = distance.name
+    if distance.note:
+        print(f'NOTE: the distance is {name}: {distance.note}')
     print(
         f'{DEVICE}; ratio: time of one call in the other precision over that in the chosen one'
     )

@@ -41,7 +41,7 @@ def pairs(model, R, device):
 def one_search(args, K, R, sampler):
     "A search without a file, its result and its wall time"
     model = SR3.from_pretrained(args.model)
-    _, distance, _ = best_distance()
+    distance = default_distance()
     model.net.to(args.device)
     z, y = pairs(model, R, args.device)
     search(model.solution_map('DDIM-1'), z[:1], y[:1], 1, distance, 'exhaustive')  # warm up

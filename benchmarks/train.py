@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import DataLoader
 from odebc.data import photographs
 from odebc.images import to_bytes
-from odebc.engine import Recipe, Run
+from odebc.engine import Recipe, Training
 from odebc.unet import UNet
 
 
@@ -36,7 +36,7 @@ def main():
 
     def make(bf16, layout=torch.channels_last):
         recipe = Recipe(batch=args.batch, size=args.size, bf16=bf16)
-        run = Run(getattr(UNet, args.config)(), images, recipe)
+        run = Training(getattr(UNet, args.config)(), images, recipe)
         run.net.to(memory_format=layout)
         return run
 

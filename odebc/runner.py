@@ -21,7 +21,7 @@ from .identity import pairs_digest
 from .matrix import candidate, gradient_batch, mean_gradient, ScoreMatrix
 from .matrix import processes, quiet
 from .progress import Bar
-from .store import as_json, Store, unpacked
+from .store import as_json, Content, packed, Store, unpacked, write_atomically
 from .strategies import Cells, CheapCells, DRAWING, Fact, Forecast, Gradient, Problem
 from .strategies import Start
 
@@ -84,7 +84,7 @@ class BoundaryCondition:
         path: str | Path,  # a .safetensors file, written atomically
     ):
         "Write tensors and provenance"
-        Store(path, self.meta).save(self.tensors, **self.notes)
+        write_atomically(path, packed(Content(self.meta, self.tensors, self.notes)))
 
     @classmethod
     def load(
@@ -92,10 +92,10 @@ class BoundaryCondition:
         path: str | Path,  # written by `save`, or by a search
     ):
         "Read what `save` wrote"
-        if not Path(path).exists():
-            raise OdebcError(f"there is no boundary condition {path}")
         try:
             return cls.of(unpacked(path))
+        except FileNotFoundError:
+            raise OdebcError(f"there is no boundary condition {path}") from None
         except Exception as e:
             raise OdebcError(f"{path} is not a boundary condition: {e}") from None
 

@@ -29,6 +29,7 @@ class Schedule:
         self.numbers = numbers or dict(betas=betas.tolist())
         at_0 = torch.zeros(1, dtype=torch.float64)
         self.table = torch.cat([at_0, torch.log1p(-betas).cumsum(0) / 2])
+        self.tables = {self.table.device: self.table}  # by device
 
     @classmethod
     def linear(
@@ -65,14 +66,34 @@ class Schedule:
     ) -> Tensor:  # log α_t, float64, shape of t
         "DDPM's ½ log ᾱ_t at integers, linear in between"
         t = torch.as_tensor(t, dtype=torch.float64)
-        table = self.table.to(t.device)
-        i = self._interval(t)
+        self.check_times(t)
+        return self.look_up(t)
+
+    def look_up(
+        self,
+        t: Tensor,  # times in [0, T], float64; not checked, which on a GPU would mean waiting
+    ) -> Tensor:  # log α_t, float64, shape of t
+        "What the table says, on the device of the times"
+        table = self.table_on(t.device)
+        i = t.floor().long().clamp(max=self.T - 1)
         return torch.lerp(table[i], table[i + 1], t - i)
 
-    def _interval(self, t):
+    def table_on(
+        self,
+        device: torch.device,
+    ) -> Tensor:  # (T+1,) float64
+        "The table, brought there once"
+        if device not in self.tables:
+            self.tables[device] = self.table.to(device)
+        return self.tables[device]
+
+    def check_times(
+        self,
+        t: Tensor,  # times
+    ):
+        "Refuse a time outside [0, T]"
         if not ((0 <= t) & (t <= self.T)).all():
             raise OdebcError(f"t must lie in [0, {self.T}]")
-        return t.floor().long().clamp(max=self.T - 1)
 
     def alpha(self, t) -> Tensor:
         "α_t (Eq. 1); t as in `log_alpha`, here and below"
@@ -94,15 +115,18 @@ class Schedule:
         lam = torch.as_tensor(lam, dtype=torch.float64)
         if not (lam >= self.lam(self.T) - 1e-9).all():
             raise OdebcError(f"λ must not be below λ_T = {self.lam(self.T):.4f}")
-        table = self.table.to(lam.device)
+        table = self.table_on(lam.device)
         log_alpha = -torch.nn.functional.softplus(-2 * lam) / 2
         i = (torch.searchsorted(-table, -log_alpha) - 1).clamp(0, self.T - 1)
         return (i + (log_alpha - table[i]) / (table[i + 1] - table[i])).clamp(max=self.T)
 
     def f(self, t) -> Tensor:
         "Drift f(t) = d log α / dt of the forward SDE (Eq. 3)"
-        i = self._interval(torch.as_tensor(t, dtype=torch.float64))
-        return self.table.to(i.device)[i + 1] - self.table.to(i.device)[i]
+        t = torch.as_tensor(t, dtype=torch.float64)
+        self.check_times(t)
+        i = t.floor().long().clamp(max=self.T - 1)
+        table = self.table_on(t.device)
+        return table[i + 1] - table[i]
 
     def g2(self, t) -> Tensor:
         "Squared diffusion g²(t) = dσ²/dt − 2 f σ² = −2 f(t) (Eq. 3)"

@@ -65,7 +65,8 @@ def check_search(K, strategy, coarse, z, y, unseen):
         theirs, ours = ((x.shape[1:], x.device) for x in (unseen[0], z))
         if theirs != ours:
             raise OdebcError(
-                f"the unseen images are {tuple(theirs[0])} on {theirs[1]}, those of the search "
+                f"the unseen images are {tuple(theirs[0])} on {theirs[1]}, "
+                f"those of the search "
                 f"{tuple(ours[0])} on {ours[1]}: x_T fits one size"
             )
 

@@ -69,7 +69,7 @@ def write_together(
     contents: dict,  # final name -> bytes; missing folders are made
     before: Callable = lambda: None,  # called when all is written; what it raises stops it
 ):
-    "Write several files that belong together: where one cannot be written, all stay as they are"
+    "Write several files that belong together: all of them, or none"
     parts = {Path(path): part_of(Path(path)) for path in contents}
     try:
         for path, data in contents.items():
@@ -190,8 +190,8 @@ class Store:
         except DAMAGE as e:
             why = ' '.join(str(e).split())[:150]
             raise OdebcError(
-                f"{self.path} does not hold {self.what}, or it is damaged ({why}): give another "
-                f"file, or remove it to start anew"
+                f"{self.path} does not hold {self.what}, or it is damaged ({why}): "
+                f"give another file, or remove it to start anew"
             ) from None
 
     def tell_tale(self, facts: dict) -> dict:
@@ -212,9 +212,8 @@ class Store:
                     f"; or, if you know that both are the same for your purpose, accept the "
                     f"{name} of the file"
                 )
-            raise OdebcError(
-                f"{self.path} holds {self.what} with another {key} ({was}, not {now}): {remedy}"
-            )
+            found = f"{self.path} holds {self.what} with another {key} ({was}, not {now})"
+            raise OdebcError(f"{found}: {remedy}")
 
     def stamp(self) -> tuple | None:
         "What changes whenever the file is replaced"

@@ -16,7 +16,7 @@ import pytest
 import torch
 from hypothesis import example, given, settings, strategies as st
 from PIL import ExifTags, Image, ImageOps
-from odebc import data
+from odebc import downloads, images as pictures
 from odebc.data import augment, crops, degrade, photographs, split, tiles, upsample
 from odebc.degradations import blur, gaussian_kernel, gaussian_noise, history, jpeg
 from odebc.degradations import poisson_noise, realistic, resize, sinc_kernel
@@ -84,7 +84,7 @@ def server(archive, monkeypatch):
         'Gone': Dataset(f'{server.url}/missing.zip', right, ['Set/HR'], 2),
     }
     monkeypatch.setattr('time.sleep', lambda seconds: None)
-    monkeypatch.setattr(data, 'DATASETS', known)
+    monkeypatch.setattr(downloads, 'DATASETS', known)
     yield server
     server.http.shutdown()
     server.http.server_close()
@@ -101,9 +101,9 @@ def test_a_set_is_downloaded_once(server, tmp_path):
 
 
 def test_sets_of_one_archive_share_its_download(server, tmp_path, monkeypatch):
-    known = data.DATASETS['Right']
+    known = downloads.DATASETS['Right']
     both = {'A': known, 'B': known._replace(folders=['Set/LR'])}
-    monkeypatch.setattr(data, 'DATASETS', both)
+    monkeypatch.setattr(downloads, 'DATASETS', both)
     download('A', tmp_path)
     download('B', tmp_path)
     assert server.requests == 1
@@ -129,7 +129,7 @@ def test_tar_archives(archive, tmp_path, monkeypatch):
     server = Server(buffer.getvalue())
     md5 = 'md5:' + hashlib.md5(buffer.getvalue()).hexdigest()
     known = Dataset(f'{server.url}/set.tgz', md5, ['Set/HR'], 2)
-    monkeypatch.setattr(data, 'DATASETS', {'Tar': known})
+    monkeypatch.setattr(downloads, 'DATASETS', {'Tar': known})
     expected = [f'{name}.png' for name in list(photographs())[:2]]
     assert list(image_folder(download('Tar', tmp_path / 'sub'))) == expected
     assert [p.name for p in tmp_path.iterdir()] == ['sub']
@@ -138,13 +138,15 @@ def test_tar_archives(archive, tmp_path, monkeypatch):
 
 
 def test_the_real_table():
-    for known in data.DATASETS.values():
+    for known in downloads.DATASETS.values():
         kind, digits = known.sum.split(':')
         assert known.url.startswith('https://')
         assert len(bytes.fromhex(digits)) == hashlib.new(kind).digest_size
         assert known.count > 0
-    assert not set(data.DATASETS['BSDS500'].folders) & set(data.DATASETS['BSD100'].folders)
-    assert data.DATASETS['BSDS500'].without == ('302003',)
+    assert not set(downloads.DATASETS['BSDS500'].folders) & set(
+        downloads.DATASETS['BSD100'].folders
+    )
+    assert downloads.DATASETS['BSDS500'].without == ('302003',)
 
 
 def test_an_address_that_is_gone(server, tmp_path):
@@ -178,7 +180,7 @@ def test_an_ever_broken_connection_leaves_nothing(server, tmp_path):
 
 
 def test_unpacking_that_is_interrupted_leaves_no_half_folder(server, tmp_path, monkeypatch):
-    real = data.archived
+    real = downloads.archived
     seen = []
 
     def stops(path):
@@ -189,7 +191,7 @@ def test_unpacking_that_is_interrupted_leaves_no_half_folder(server, tmp_path, m
             yield item
 
     with monkeypatch.context() as m:
-        m.setattr(data, 'archived', stops)
+        m.setattr(downloads, 'archived', stops)
         with pytest.raises(KeyboardInterrupt):
             download('Right', tmp_path)
     assert not (tmp_path / 'Right').exists()
@@ -197,13 +199,13 @@ def test_unpacking_that_is_interrupted_leaves_no_half_folder(server, tmp_path, m
 
 
 def test_another_process_may_be_faster(server, tmp_path, monkeypatch):
-    real = data.unpack
+    real = downloads.unpack
 
     def overtaken(*args):
         real(*args)
         real(*args)  # the second cannot replace a folder that is in use
 
-    monkeypatch.setattr(data, 'unpack', overtaken)
+    monkeypatch.setattr(downloads, 'unpack', overtaken)
     assert len(image_folder(download('Right', tmp_path))) == 2
     assert [p.name for p in tmp_path.iterdir()] == ['Right']
 
@@ -216,8 +218,8 @@ def test_a_tilde_is_the_home_folder(server, tmp_path, monkeypatch):
 
 def test_images_of_other_sets_are_left_out(server, tmp_path, monkeypatch):
     "The woman of Set5 is a photograph of BSDS500"
-    one = data.DATASETS['Right']._replace(count=1, without=('astronaut',))
-    monkeypatch.setitem(data.DATASETS, 'Right', one)
+    one = downloads.DATASETS['Right']._replace(count=1, without=('astronaut',))
+    monkeypatch.setitem(downloads.DATASETS, 'Right', one)
     assert list(image_folder(download('Right', tmp_path))) == [f'{list(photographs())[1]}.png']
 
 
@@ -239,7 +241,7 @@ def test_without_network_the_message_names_the_folder_and_filling_it_works(
 ):
     nowhere = Dataset('http://127.0.0.1:9/set.zip', 'md5:' + 32 * '0', ['HR'], 5)
     monkeypatch.setattr('time.sleep', lambda seconds: None)
-    monkeypatch.setattr(data, 'DATASETS', {'Set5': nowhere})
+    monkeypatch.setattr(downloads, 'DATASETS', {'Set5': nowhere})
     monkeypatch.setenv('ODEBC_DATA', str(tmp_path))
     (tmp_path / 'Set5').mkdir()
     (tmp_path / 'Set5/.hidden.png').write_bytes(b'')  # does not make it a folder of images
@@ -386,7 +388,7 @@ def test_turned_patches_are_numpys(seed):
 def test_a_folder_in_bytes_holds_one_float_image_at_a_time(photo_folder, monkeypatch):
     alive = []
     most = []
-    real = data.load_silently
+    real = pictures.load_silently
 
     def watched(*args):
         image = real(*args)
@@ -394,7 +396,7 @@ def test_a_folder_in_bytes_holds_one_float_image_at_a_time(photo_folder, monkeyp
         most.append(sum(r() is not None for r in alive))
         return image
 
-    monkeypatch.setattr(data, 'load_silently', watched)
+    monkeypatch.setattr(pictures, 'load_silently', watched)
     images = byte_folder(photo_folder)
     assert len(images) == len(most) > 1 and max(most) == 1
     assert all(

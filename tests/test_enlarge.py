@@ -145,12 +145,6 @@ def test_a_shipped_network_on_a_photograph(photo_folder, tmp_path):
     assert levels_apart(tmp_path / 'y.png', old) <= 1
 
 
-def test_what_is_imported_from_train_is_still_there():
-    from odebc import enlarge as here, train, views
-
-    assert train.tile_starts is views.tile_starts is here.tile_starts
-
-
 def test_the_band_is_as_high_as_a_tile():
     tiling = Tiling(400, 40, 64)
     blend = Blend(tiling)

@@ -21,7 +21,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file
 from safetensors.torch import save_file
 from waiting import LIMIT, finished, wait_until
-from odebc import explore
+from odebc.app import explore
 from odebc.boundary import choose
 from odebc.data import photographs
 from odebc.identity import digest
@@ -232,7 +232,7 @@ def test_resampling_chooses_among_others(shelf):
         chosen.add(found_in(app.numbers.value, 'candidate'))
     assert len(chosen) > 3
     app.K.value, app.R.value = K, R
-    best = winner(caches(shelf)['DDIM-2'].split('LPIPS')[0])
+    best = choose(caches(shelf)['DDIM-2'].split('LPIPS')[0])
     assert int(found_in(healthy(app).numbers.value, 'candidate')) == best
 
 
@@ -247,7 +247,7 @@ def test_scores_of_another_network_are_flagged(tmp_path, model):
 
 def test_an_error_in_a_callback_is_told(shelf, monkeypatch):
     app = healthy(search_app(folder=shelf))
-    monkeypatch.setattr(explore, 'choose', lambda *args: 1 / 0)
+    monkeypatch.setattr(explore, 'pick', lambda *args: 1 / 0)
     app.K.value = 2
     assert 'division by zero' in app.problem.value
     with pytest.raises(AssertionError):
@@ -515,7 +515,7 @@ def test_the_tool_writes_resumes_and_renews(tmp_path, model):
 
 def test_nothing_else_needs_the_widgets():
     code = (
-        'import sys, odebc.cli, odebc.results, odebc.search\n'
-        "sys.exit('odebc.explore' in sys.modules or 'ipywidgets' in sys.modules)"
+        'import sys, odebc.cli, odebc.experiments.results, odebc.search\n'
+        "sys.exit('odebc.app.explore' in sys.modules or 'ipywidgets' in sys.modules)"
     )
     finished([sys.executable, '-c', code], check=True)

@@ -16,7 +16,8 @@ from odebc.identity import BICUBIC, degradation_of, pairs_digest, picture_digest
 from odebc.experiments.lab import Lab, Protocol
 from odebc.metrics import DISTS, import_torchvision, lite_model, lpips_lite
 from odebc.runner import BoundaryCondition
-from odebc.scores import name_of, stored
+from odebc.metrics import identity_of
+from odebc.store import Store
 from odebc.search import search
 from odebc.sr3 import SR3
 from odebc.app.views import caches
@@ -124,9 +125,9 @@ def test_distances():
         return DISTS(trunk, w['alpha'].detach(), w['beta'].detach())
 
     trunk = torch.nn.Sequential(*(torch.nn.Identity() for _ in range(31)))
-    here = name_of(lite_model()), name_of(perceptual())
+    here = identity_of(lite_model(), None), identity_of(perceptual(), None)
     with Otherwise():
-        there = name_of(lite_model.__wrapped__()), name_of(perceptual())
+        there = identity_of(lite_model.__wrapped__(), None), identity_of(perceptual(), None)
     assert here == there
     record = json.loads((ROOT / 'data/lpips_lite/record.json').read_text(encoding='utf8'))
     assert record['weights'] in here[0]
@@ -262,9 +263,9 @@ def test_a_search_on_the_shipped_base_begun_by_an_earlier_version(tmp_path):
     old = meta | model.former
     assert old['weights'] != meta['weights']
     BoundaryCondition(torch.zeros(3, 4, 4), 0, 0, torch.zeros(1, 1), 1, 1, 0.0, old).save(path)
-    assert stored(path, meta, model.former)
+    assert Store(path, meta, model.former).load()
     with pytest.raises(ValueError, match='another weights'):
-        stored(path, meta)
+        Store(path, meta).load()
 
 
 # --- results

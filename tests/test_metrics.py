@@ -17,7 +17,7 @@ from hypothesis import given, settings, strategies as st
 from scipy.stats import spearmanr
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from odebc.data import crops, degrade, photographs, upsample
-from odebc.metrics import against, ALEX_VARIABLE, default_distance, dists, DISTS, dists_model
+from odebc.metrics import ALEX_VARIABLE, Distance, default_distance, dists, DISTS, dists_model
 from odebc.metrics import dssim, import_torchvision, lite_model, load_trunk, LowRankAlexNet
 from odebc.metrics import LPIPS, lpips, lpips_lite, lpips_model, psnr, ssim, trunk_weights
 from odebc.metrics import TRUNKS
@@ -213,10 +213,10 @@ def test_kept_features_give_the_same_distances(make, pair):
     model = make()
     a, z = pair
     i = torch.tensor([5, 0, 0, 3, 2, 5])
-    assert torch.allclose(against(model, z)(a, i), model(a, z[i]), atol=1e-6)
+    assert torch.allclose(Distance(model).to(z)(a, i), model(a, z[i]), atol=1e-6)
     to_one = model.between(model.features(a), model.features(z[:1]))
     assert torch.allclose(to_one, model(a, z[:1].expand_as(a)), atol=1e-6)
-    assert torch.equal(against(psnr, z)(a, i), psnr(a, z[i]))
+    assert torch.equal(Distance(psnr).to(z)(a, i), psnr(a, z[i]))
 
 
 def test_each_reference_is_looked_at_once(pair):
@@ -224,7 +224,7 @@ def test_each_reference_is_looked_at_once(pair):
     a, z = pair
     seen = []
     model.trunk.register_forward_hook(lambda trunk, images, maps: seen.append(len(images[0])))
-    d = against(model, z)
+    d = Distance(model).to(z)
     for _ in range(5):
         d(a, torch.arange(6))
     assert sum(seen) == 6 + 5 * 6
@@ -309,16 +309,17 @@ def test_without_network_and_weights(offline, pair):
             lpips(*pair, net)
     with pytest.raises(ValueError, match='ODEBC_LPIPS_VGG'):
         dists(*pair)
-    name, distance, why = best_distance()
-    assert name == 'LPIPS-lite'
+    distance = default_distance()
+    assert distance.name == 'LPIPS-lite'
     assert torch.equal(distance(*pair), lpips_lite(*pair))
-    assert 'ODEBC_LPIPS_ALEX' in why
+    assert 'ODEBC_LPIPS_ALEX' in distance.note
 
 
 @real
-def test_best_distance_is_lpips(pair):
-    name, distance, why = best_distance()
-    assert (name, why) == ('LPIPS', '') and torch.equal(distance(*pair), lpips(*pair))
+def test_the_default_distance_is_lpips(pair):
+    distance = default_distance()
+    assert (distance.name, distance.note) == ('LPIPS', '')
+    assert torch.equal(distance(*pair), lpips(*pair))
 
 
 def test_the_stand_in_is_small_and_a_distance(pair):

@@ -11,7 +11,7 @@ import pytest
 import tifffile
 import torch
 from PIL import ExifTags, Image, ImageCms
-from odebc import data
+from odebc import images
 from odebc.data import near_copies, photographs, split
 from odebc.downloads import has_images, unpack
 from odebc.images import byte_folder, image_folder, is_image, load_image, load_picture
@@ -998,7 +998,7 @@ def test_our_own_limit(tmp_path, monkeypatch):
     for look in (picture_size, load_picture):
         with pytest.raises(OdebcError, match=says):
             look(tmp_path / 'huge.png')
-    monkeypatch.setattr(data, 'MAX_PIXELS', 16_000 * 12_000 - 1)
+    monkeypatch.setattr(images, 'MAX_PIXELS', 16_000 * 12_000 - 1)
     with pytest.raises(OdebcError, match='cut it into parts'):
         load_picture(tmp_path / 'large.png')
 

@@ -204,7 +204,7 @@ def test_a_sample_of_the_shipped_scores_is_measured_again(shipped):
             kept = scores(folder, 'photographs', name)
             again = measure(solve, z, y, mine.distance)
             for metric, (mean, single) in CLOSE[folder.name].items():
-                if metric == 'distance' and mine.distance_name != 'LPIPS':
+                if metric == 'distance' and mine.distance.name != 'LPIPS':
                     continue
                 error = kept[metric][:8] - again[metric]
                 assert error.mean().abs() < mean and error.abs().max() < single, (name, metric)

@@ -211,7 +211,7 @@ def test_killed_at_random_moments_and_resumed(strategy, kills, tmp_path):
 
 SCRIPT = '''
 import sys, torch
-from odebc.scores import processes
+from odebc.matrix import processes
 from odebc.search import search
 from tiny import Z, coarse_for, h, mse
 strategy, path, stop = sys.argv[1], sys.argv[2], int(sys.argv[3])

@@ -13,20 +13,20 @@ from odebc.images import byte_folder
 from odebc.errors import CannotWrite
 from odebc.metrics import lite_model, lpips_model
 from odebc.samplers import clipped, ddim_step, Point, predict_x0, solve, Solver
-from odebc.engine import CONFIGS, configured, Recipe, Run
+from odebc.engine import CONFIGS, configured, Recipe, Training
 from odebc.sr3 import CHECKPOINT, SR3
 from odebc.train import Examples, Objective, residual_std, training_times
 from odebc.unet import UNet
 
 SCRIPT = '''
 import sys, torch
-from odebc.data import byte_folder
-from odebc.train import Recipe, Run
+from odebc.images import byte_folder
+from odebc.engine import Recipe, Training
 from odebc.unet import UNet
 torch.manual_seed(0)
 net = UNet(.13, channels=32, mults=(1, 2), blocks=1, groups=8, unshuffle=2)
 images = list(byte_folder(sys.argv[1]).values())
-run = Run(net, images, Recipe(steps=40, batch=4, size=32))
+run = Training(net, images, Recipe(steps=40, batch=4, size=32))
 '''
 KILLED = SCRIPT + 'run.fit(sys.argv[2], minutes=0)'
 GRADIENT = (
@@ -245,7 +245,7 @@ def test_perceptual_training_needs_the_weights(images, monkeypatch):
 def test_resuming_another_run_is_refused(images, tmp_path):
     def small(s=0.13, **changes):
         recipe = Recipe(**(dict(steps=2, batch=2, size=32) | changes))
-        return Run(tiny(s), images, recipe)
+        return Training(tiny(s), images, recipe)
 
     small().fit(tmp_path)
     with pytest.raises(ValueError, match='the batch was 2 and is 4'):
@@ -253,7 +253,7 @@ def test_resuming_another_run_is_refused(images, tmp_path):
     with pytest.raises(ValueError, match='the s was 0.13 and is'):
         configured('small', images, steps=2, batch=2, size=32).fit(tmp_path)
     with pytest.raises(ValueError, match='the number of photographs was 3 and is 2'):
-        Run(small().net, images[1:], small().recipe).fit(tmp_path)
+        Training(small().net, images[1:], small().recipe).fit(tmp_path)
     with pytest.raises(ValueError, match='the s was 0.13 and is None'):
         small(s=None).fit(tmp_path)  # plain SR3: the same tensors, another network
     state = torch.load(tmp_path / CHECKPOINT, weights_only=True)
@@ -266,8 +266,8 @@ def test_resuming_another_run_is_refused(images, tmp_path):
 
 def test_the_mean_of_the_weights_before_and_after_a_training(images, tmp_path):
     net = tiny()
-    before = Run(net, images, Recipe(steps=3, batch=2, size=64)).fit(tmp_path / 'before')
-    run = Run(net, images, Recipe(steps=3, batch=2, size=32), before.record)
+    before = Training(net, images, Recipe(steps=3, batch=2, size=64)).fit(tmp_path / 'before')
+    run = Training(net, images, Recipe(steps=3, batch=2, size=32), before.record)
     after = run.fit(tmp_path / 'after')
 
     def mean(first, second, share='.25'):
@@ -292,7 +292,7 @@ def test_the_mean_of_the_weights_before_and_after_a_training(images, tmp_path):
     says = 'the second network was not trained on from the first'
     assert says in mean('after', 'before').stderr
     other = tiny(mults=(1, 2))
-    run = Run(other, images, Recipe(steps=1, batch=2, size=32), before.record)
+    run = Training(other, images, Recipe(steps=1, batch=2, size=32), before.record)
     run.fit(tmp_path / 'other')
     assert 'the two networks are not of one kind' in mean('before', 'other').stderr
     assert 'the share must be in 0 … 1, not 2' in mean('before', 'after', '2').stderr
@@ -300,7 +300,7 @@ def test_the_mean_of_the_weights_before_and_after_a_training(images, tmp_path):
 
 def test_the_origin_survives_a_resume(images, tmp_path):
     def make(steps, start):
-        return Run(tiny(), images, Recipe(steps, batch=2, size=32), start)
+        return Training(tiny(), images, Recipe(steps, batch=2, size=32), start)
 
     make(1, dict(samples=100)).fit(tmp_path)
     assert make(3, None).fit(tmp_path).samples == 106
@@ -317,7 +317,7 @@ def test_s_is_measured_over_all_examples(images):
 
 
 def test_a_loaded_network_can_be_trained_on(images):
-    run = Run(SR3.from_pretrained().net, images, Recipe(steps=1, batch=2, size=32))
+    run = Training(SR3.from_pretrained().net, images, Recipe(steps=1, batch=2, size=32))
     before = run.net.F.last.weight.detach().clone()
     next(iter(run))
     assert not torch.equal(before, run.net.F.last.weight)
@@ -325,7 +325,7 @@ def test_a_loaded_network_can_be_trained_on(images):
 
 def test_a_folder_that_cannot_be_is_refused_before_the_first_step(images, tmp_path):
     (tmp_path / 'file').write_text('')
-    run = Run(tiny(), images, Recipe(steps=1, batch=2, size=32))
+    run = Training(tiny(), images, Recipe(steps=1, batch=2, size=32))
     with pytest.raises(CannotWrite, match='cannot write .*file .File exists'):
         run.fit(tmp_path / 'file')
     assert not run.losses
@@ -355,14 +355,14 @@ def test_base_starts_from_small(images):
 
 
 def test_an_ema_is_its_closed_form(images):
-    run = Run(tiny(), images, Recipe(steps=5, batch=2, size=32, decay=0.8))
+    run = Training(tiny(), images, Recipe(steps=5, batch=2, size=32, decay=0.8))
     weights = [run.net.F.first.weight.detach().clone() for _ in run]
     closed = 0.8**4 * weights[0] + sum(0.2 * 0.8 ** (4 - i) * weights[i] for i in range(1, 5))
     torch.testing.assert_close(run.ema.module.F.first.weight, closed, atol=1e-7, rtol=1e-5)
 
 
 def test_the_log_grows_with_the_run_and_has_each_step_once(images, tmp_path):
-    run = Run(tiny(), images, Recipe(steps=100, batch=2, size=16))
+    run = Training(tiny(), images, Recipe(steps=100, batch=2, size=16))
     # of a run that was killed after its last checkpoint
     (tmp_path / 'log.csv').write_text(
         'step,samples,minutes,loss\n50,100,0.01,1.\n100,200,0.02,1.\n150,300,0.03,1.\n'

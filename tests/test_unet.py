@@ -136,7 +136,9 @@ def test_weights_know_noise_and_not_the_schedule(s):
     same_noise = cosine.sched.t_of_lam(linear.sched.lam(t))
     assert torch.allclose(cosine(x, y_up, same_noise), linear(x, y_up, t), atol=1e-5)
     assert not torch.allclose(cosine(x, y_up, t), linear(x, y_up, t), atol=1e-3)
-    assert torch.equal(linear.clock(t), t)
+    assert torch.equal(linear.linear_times(t, linear.sched.log_alpha(t)), t)
     # noise beyond the linear schedule's counts as its last
     ends = torch.tensor([0.0, 1000.0])
-    assert torch.allclose(cosine.clock(ends), ends.double(), atol=1e-6)
+    assert torch.allclose(
+        cosine.linear_times(ends, cosine.sched.log_alpha(ends)), ends.double(), atol=1e-6
+    )

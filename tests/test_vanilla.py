@@ -138,7 +138,7 @@ def test_it_is_watched_and_goes_on_from_its_half_precision_weights(
         pairs=2,
         label='DDIM-2',
         sampled=2,
-        distance=best_distance()[1],
+        distance=default_distance(),
     )
     watch.SAMPLERS = 'DDIM-2', 'DDPM-3'
     tool.train(training, tmp_path, 8, watch, tmp_path / 'watch.csv', every=4)

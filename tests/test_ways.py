@@ -76,13 +76,13 @@ def clone(tmp_path_factory):
 
 WHAT_A_READER_TYPES = '''
 from importlib.resources import files
-import odebc.train
+import odebc.sr3
 from odebc.data import degrade
 shipped = files('odebc.assets')
 assert (shipped/'small'/'model.safetensors').is_file()
 assert (shipped/'results/small/results.md').is_file()
 assert {'base', 'small', 'lpips_lite'} <= {entry.name for entry in shipped.iterdir()}
-assert odebc.train.SR3.from_pretrained().shape == (3, 64, 64)
+assert odebc.sr3.SR3.from_pretrained().shape == (3, 64, 64)
 print(odebc.__file__)
 '''
 
@@ -164,8 +164,10 @@ def test_modules_written_by_hand_are_these():
     package = ROOT / 'odebc'
     others = [path for path in package.rglob('*.py') if not generated(path)]
     made = {path.relative_to(package).as_posix() for path in others}
-    # the version; a name no page can export; where the data lies
-    by_hand = {'__init__.py', '__main__.py', 'assets/__init__.py'}
+    # public names; a name no page can export; sub-packages; where names have moved from
+    by_hand = {'__init__.py', '__main__.py'}
+    by_hand |= {f'{folder}/__init__.py' for folder in ('app', 'assets', 'experiments')}
+    by_hand |= {f'{name}.py' for name in ('explore', 'lab', 'results', 'scores', 'views')}
     assert made - {'_modidx.py'} == by_hand
 
 
@@ -249,7 +251,7 @@ def test_training_tells_its_story_on_every_terminal(photo_folder, tmp_path):
 
 TINY_RESULTS = '''
 import sys
-from odebc import lab
+from odebc.experiments import lab
 matrix = 40, 4, 'DDIM-2'
 lab.PROTOCOLS['quick'] = lab.Protocol(6, 2, 4, 4, ['DDIM-4'], ['DDPM-6'], 2, matrix, 2)
 from odebc.cli import main
@@ -282,7 +284,7 @@ def test_several_processes_on_a_terminal_without_letters(photo_folder, tmp_path)
 def test_shipped_texts_are_read_alike_everywhere():
     "results.md holds letters beyond ASCII"
     code = (
-        'from odebc.results import section, table\n'
+        'from odebc.experiments.results import section, table\n'
         "assert '\\u00b1' in section('Searches') and table()"
     )
     done = finished([sys.executable, '-c', code], **POSIX)
@@ -378,7 +380,7 @@ def raising(error):
     ],
 )
 def test_a_bug_shows_its_traceback_and_asks_for_a_report(error, command, monkeypatch):
-    monkeypatch.setattr('odebc.train.SR3.from_pretrained', raising(error))
+    monkeypatch.setattr('odebc.sr3.SR3.from_pretrained', raising(error))
     status, said = command('demo')
     assert status == 1
     assert said.startswith('Traceback')
@@ -388,13 +390,13 @@ def test_a_bug_shows_its_traceback_and_asks_for_a_report(error, command, monkeyp
 
 def test_a_bug_in_the_network_is_a_bug(command, monkeypatch, photo_folder, tmp_path):
     "The search reports what a map raised as MapFailed; a command's own map has no excuse"
-    monkeypatch.setattr('odebc.train.SR3.h', raising(RuntimeError('shapes do not fit')))
+    monkeypatch.setattr('odebc.sr3.SR3.h', raising(RuntimeError('shapes do not fit')))
     status, said = command('demo', *QUICK, '--images', photo_folder, '--out', tmp_path)
     assert status == 1
     assert 'shapes do not fit' in said
     assert 'Traceback' in said
     assert REPORT in said
-    monkeypatch.setattr('odebc.train.SR3.h', raising(OdebcError('not with this sampler')))
+    monkeypatch.setattr('odebc.sr3.SR3.h', raising(OdebcError('not with this sampler')))
     status, said = command('demo', *QUICK, '--images', photo_folder, '--out', tmp_path)
     assert status == 2
     assert said.endswith('odebc: not with this sampler\n')
@@ -403,7 +405,7 @@ def test_a_bug_in_the_network_is_a_bug(command, monkeypatch, photo_folder, tmp_p
 
 @pytest.mark.parametrize('error', [OdebcError('no'), CannotWrite('no'), MapFailed('no')])
 def test_a_refusal_is_one_line_and_a_traceback_when_asked_for(error, command, monkeypatch):
-    monkeypatch.setattr('odebc.train.SR3.from_pretrained', raising(error))
+    monkeypatch.setattr('odebc.sr3.SR3.from_pretrained', raising(error))
     assert command('demo') == (2, 'odebc: no\n')
     asked = command('--debug', 'demo')
     monkeypatch.setenv('ODEBC_DEBUG', '1')
@@ -436,7 +438,7 @@ NOT_ENOUGH = (
         RuntimeError('No executable batch size found, reached zero.'),
     ],
 )
-@pytest.mark.parametrize('where', ['odebc.train.SR3.from_pretrained', 'odebc.train.SR3.h'])
+@pytest.mark.parametrize('where', ['odebc.sr3.SR3.from_pretrained', 'odebc.sr3.SR3.h'])
 def test_too_little_memory_is_told_with_a_remedy(
     error, where, command, monkeypatch, photo_folder, tmp_path
 ):
@@ -454,7 +456,7 @@ def test_torch_says_so_in_these_words():
 
 
 def test_ctrl_c_stops_without_a_traceback(command, monkeypatch):
-    monkeypatch.setattr('odebc.train.SR3.from_pretrained', raising(KeyboardInterrupt()))
+    monkeypatch.setattr('odebc.sr3.SR3.from_pretrained', raising(KeyboardInterrupt()))
     assert command('--debug', 'demo') == (130, 'odebc: stopped\n')
 
 
@@ -641,7 +643,7 @@ for module in {core!r}:
 
 
 def test_the_explorer_needs_widgets_and_no_more():
-    assert loaded('import odebc.explore', HEAVY) <= WIDGETS
+    assert loaded('import odebc.app.explore', HEAVY) <= WIDGETS
 
 
 HELP = '''
@@ -665,7 +667,7 @@ import torch
 from odebc.metrics import psnr, lite_model
 x = torch.zeros(1, 3, 32, 32)
 psnr(x, x)
-import odebc.scores
-odebc.scores.processes()
+import odebc.matrix
+odebc.matrix.processes()
 '''
     assert {'torchvision', 'torchmetrics', 'accelerate'} <= loaded(code, HEAVY)

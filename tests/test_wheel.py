@@ -19,7 +19,7 @@ def test_checkpoint_loads_from_the_wheel(tmp_path):
     names = {'odebc/assets' + name.removeprefix('data') for name in shipped}
     assert names <= set(zipfile.ZipFile(wheel).namelist())
     zipfile.ZipFile(wheel).extractall(tmp_path / 'site')
-    code = "import odebc.train as t; print(t.__file__, t.SR3.from_pretrained().shape)"
+    code = "import odebc.sr3 as t; print(t.__file__, t.SR3.from_pretrained().shape)"
     (tmp_path / 'empty').mkdir()
     env = os.environ | {'PYTHONPATH': str(tmp_path / 'site')}
     here = dict(cwd=tmp_path / 'empty', env=env)

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from odebc.data import crops, degrade, turned, upsample
 from odebc.images import byte_folder, from_bytes
-from odebc.engine import Recipe, Run
+from odebc.engine import Recipe, Training
 from odebc.sr3 import SR3
 from odebc.unet import UNet
 
@@ -113,7 +113,7 @@ def main():
         own_path=args.own_path,
         bf16=True,
     )
-    run = Run(net, images, recipe, start.record)
+    run = Training(net, images, recipe, start.record)
     if run.accelerator.device.type == 'cuda':
         net.F.compile(dynamic=False)
     train(run, args.seconds)

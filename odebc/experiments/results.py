@@ -553,7 +553,7 @@ def listing(
 
 def kept(
     lab: Lab,
-    figure: 'Figure',  # matplotlib's
+    figure,  # matplotlib's
     file: str,  # its name
 ) -> str:  # markdown that shows it
     "Save a figure in the folder"
@@ -682,23 +682,22 @@ def report(
 def standings(
     result: dict,  # what tools/strategies.py writes
 ) -> str:  # Markdown
-    "Strategies side by side: means over the seeds, and the difference to a random x_T with its standard error over the unseen images"
+    "Strategies side by side, and their differences to a random x_T on unseen images"
     random, runs = torch.tensor(result['random']), result['runs']
-    lines = [
-        '| strategy | reference score | unseen score | unseen, against random | by seed | NFE | s |',
-        '|---|---|---|---|---|---|---|',
-    ]
+    head = 'strategy', 'reference score', 'unseen score', 'unseen, against random'
+    rows = [[*head, 'by seed', 'NFE', 's'], ['---'] * 7]
     for name in dict.fromkeys(r['name'] for r in runs):
         mine = [r for r in runs if r['name'] == name]
-        score, nfe, seconds = (
-            sum(r[key] for r in mine) / len(mine) for key in ('score', 'nfe', 'seconds')
-        )
+
+        def mean(key):
+            return sum(r[key] for r in mine) / len(mine)
+
         unseen = torch.tensor([r['unseen'] for r in mine])
-        gain, each = (
-            unseen.mean(0) - random,
-            ', '.join(f'{v:.4f}' for v in unseen.mean(1).tolist()),
-        )
-        lines.append(
-            f'| {name} | {score:.4f} | {unseen.mean():.4f} | {gain.mean():+.4f} ± {standard_error(gain):.4f} | {each} | {nfe:,.0f} | {seconds:.0f} |'
-        )
-    return '\n'.join([*lines, f'| a random $x_T$ | | {random.mean():.4f} | | | 0 | 0 |'])
+        gain = unseen.mean(0) - random
+        each = ', '.join(f'{v:.4f}' for v in unseen.mean(1).tolist())
+        against = f'{gain.mean():+.4f} ± {standard_error(gain):.4f}'
+        scores = f"{mean('score'):.4f}", f'{unseen.mean():.4f}'
+        rows.append([name, *scores, against, each, f"{mean('nfe'):,.0f}"])
+        rows[-1].append(f"{mean('seconds'):.0f}")
+    rows.append(['a random $x_T$', '', f'{random.mean():.4f}', '', '', '0', '0'])
+    return '\n'.join(f"| {' | '.join(row)} |" for row in rows)

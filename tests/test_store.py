@@ -1,0 +1,230 @@
+"What is kept on disk: several writers, full disks, killed processes, files of other tasks."
+
+import hashlib
+import json
+import os
+import random
+import sys
+import time
+from pathlib import Path
+import pytest
+import torch
+from tiny import Z, h, mse
+from waiting import begin, ended, finished
+from odebc.errors import CannotWrite, OdebcError
+from odebc.runner import BoundaryCondition
+from odebc.search import search
+from odebc.sr3 import SR3
+from odebc.store import Store, packed_by_torch, unpacked, unpacked_by_torch, write_atomically
+from odebc.store import write_together
+
+TESTS = Path(__file__).parent
+FRESH = os.environ | dict(PYTHONPATH=str(TESTS), OMP_NUM_THREADS='1', CUDA_VISIBLE_DEVICES='')
+
+# --- two writers
+
+WRITERS = '''
+import sys, time
+from pathlib import Path
+from odebc.store import write_atomically
+folder, letter, trials = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+for n in range(trials):
+    (folder/f'{letter} is at {n}').touch()
+    while len(list(folder.glob(f'? is at {n}'))) < 2: time.sleep(.001)
+    write_atomically(folder/f'file {n}', letter.encode()*4_000_000)
+'''
+
+
+def test_two_writers_never_mix_their_bytes(tmp_path):
+    args = [sys.executable, '-c', WRITERS, tmp_path]
+    both = [begin([*args, letter, '20'], FRESH) for letter in 'AB']
+    assert [ended(process) for process in both] == [0, 0]
+    for n in range(20):
+        content = (tmp_path / f'file {n}').read_bytes()
+        assert content in (b'A' * 4_000_000, b'B' * 4_000_000)
+    assert not [p for p in tmp_path.iterdir() if p.name.endswith('.part')]
+
+
+SEARCHES = '''
+import sys, time
+from pathlib import Path
+from odebc.search import search
+from tiny import Z, h, mse
+folder, seed, trials = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+for n in range(trials):
+    (folder/f'{seed} is at {n}').touch()
+    while len(list(folder.glob(f'? is at {n}'))) < 2: time.sleep(.001)
+    how = dict(seed=seed, path=folder/f'{n}.safetensors', batch=4)
+    try: search(h, Z, Z, 12, mse, 'exhaustive', **how)
+    except ValueError as e: print('refused', n, e)
+    else: print('written', n)
+'''
+
+
+def test_of_two_searches_with_one_file_one_is_told(tmp_path):
+    "Nothing is lost in silence: the file holds the search that says so"
+    args = [sys.executable, '-c', SEARCHES, tmp_path]
+    outs = [tmp_path / f'out {seed}' for seed in (0, 1)]
+    both = []
+    for seed, out in enumerate(outs):
+        with out.open('w') as file:
+            both.append(begin([*args, str(seed), '20'], FRESH, stdout=file))
+    assert [ended(process) for process in both] == [0, 0]
+    told = [out.read_text().splitlines() for out in outs]
+    for n in range(20):
+        found = BoundaryCondition.load(tmp_path / f'{n}.safetensors')
+        mine, other = told[found.seed][n], told[1 - found.seed][n]
+        assert mine == f'written {n}' and found.finished
+        assert other.startswith(f'refused {n}') and 'another seed' in other
+
+
+# --- killed in the middle of a write
+
+KILLED = '''
+import hashlib, sys
+from odebc.store import write_atomically
+n = 0
+while True:
+    body = bytes([n % 256])*8_000_000
+    write_atomically(sys.argv[1], hashlib.sha256(body).digest() + body)
+    n += 1
+'''
+
+
+def test_killed_in_the_middle_of_a_write(tmp_path):
+    path = tmp_path / 'file'
+    chance = random.Random(0)
+    for _ in range(10):
+        process = begin([sys.executable, '-c', KILLED, path], FRESH)
+        while not path.exists():
+            time.sleep(0.01)
+        time.sleep(0.5 + chance.random() * 0.1)
+        process.kill()
+        ended(process)
+        content = path.read_bytes()
+        assert hashlib.sha256(content[32:]).digest() == content[:32]
+    left = [p for p in tmp_path.iterdir() if p != path]
+    assert all(p.name.startswith('.file.') and p.name.endswith('.part') for p in left)
+    for p in left:
+        os.utime(p, (0, 0))
+    write_atomically(path, b'new')
+    assert os.listdir(tmp_path) == ['file'], 'leftovers of killed processes are removed'
+
+
+# --- a full disk
+
+FULL = '''
+import resource, sys
+limit = int(sys.argv[1])
+sys.argv = ['odebc', *sys.argv[2:]]
+from odebc.cli import main
+resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+main()
+'''
+
+
+def on_a_full_disk(limit, *args):
+    "A command that cannot write files of more than so many bytes"
+    done = finished([sys.executable, '-c', FULL, str(limit), *map(str, args)], env=FRESH)
+    assert done.returncode == 2, done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert 'Traceback' not in done.stderr and 'make room' in last
+    return last
+
+
+def contents(folder):
+    return {p: p.read_bytes() for p in Path(folder).rglob('*') if p.is_file()}
+
+
+def test_a_search_on_a_full_disk(tmp_path):
+    path = tmp_path / 'x_T.safetensors'
+    args = ['search', '--k', '4', '--r', '2', '--unseen', '2', '--sampler', 'DDIM-1']
+    args += ['--distance', 'lpips-lite', '--precision', 'float32', '--out', path]
+    assert str(path) in on_a_full_disk(5000, *args)
+    assert not contents(tmp_path)
+
+
+def test_a_training_on_a_full_disk(tmp_path, photo_folder):
+    "The record is never newer than the weights"
+    args = ['train', '--images', photo_folder, '--batch', '2', '--size', '32', '--steps']
+    from odebc.cli import app
+    from typer.testing import CliRunner
+
+    out = ['--out', tmp_path, '--precision', 'float32']
+    assert CliRunner().invoke(app, [*map(str, [*args, 2, *out])]).exit_code == 0
+    before = contents(tmp_path)
+    last = on_a_full_disk(1_000_000, *args, 4, *out)
+    assert str(tmp_path / 'checkpoint.pt') in last
+    assert contents(tmp_path) == before
+    SR3.from_pretrained(tmp_path)
+
+
+def test_an_enlargement_on_a_full_disk(tmp_path, photo_folder):
+    picture = sorted(photo_folder.iterdir())[0]
+    out = tmp_path / 'out'
+    args = ['upscale', picture, '--out', out, '--sampler', 'DDIM-1', '--seed', '0']
+    last = on_a_full_disk(20_000, *args, '--precision', 'float32')
+    assert f'{picture.stem}_x4.png' in last
+    assert not list(out.glob('*.png')), 'no half picture'
+
+
+def test_results_on_a_full_disk(tmp_path):
+    last = on_a_full_disk(2000, 'results', '--quick', '--out', tmp_path)
+    assert str(tmp_path) in last
+
+
+def test_weights_and_record_are_written_together_or_not_at_all(tmp_path, monkeypatch):
+    model = SR3.from_pretrained('small')
+    model.save_pretrained(tmp_path)
+    before = contents(tmp_path)
+    model.record = dict(model.record, data='newer')
+    write = Path.write_bytes
+
+    def full(path, data):
+        if 'model.safetensors' in path.name:
+            raise OSError(28, 'No space left on device')
+        return write(path, data)
+
+    monkeypatch.setattr(Path, 'write_bytes', full)
+    with pytest.raises(CannotWrite, match='model.safetensors.*No space left'):
+        model.save_pretrained(tmp_path)
+    assert contents(tmp_path) == before
+
+
+# --- stores
+
+
+@pytest.mark.parametrize('how', [{}, dict(read=unpacked_by_torch, pack=packed_by_torch)])
+def test_a_store_refuses_another_task_and_takes_its_own(how, tmp_path):
+    path = tmp_path / 'kept'
+    Store(path, dict(weights='a', seed=0), **how).save({}, step=3)
+    assert Store(path, dict(seed=0, weights='a'), **how).load().notes['step'] == 3
+    with pytest.raises(OdebcError, match=r'another weights \(a, not b\)'):
+        Store(path, dict(weights='b', seed=0), **how).load()
+    accepted = Store(path, dict(weights='b', seed=0), accept=['weights'], **how)
+    assert accepted.load().notes['step'] == 3
+    assert accepted.facts['accepted'] == ['weights']
+    former = Store(path, dict(weights='b', seed=0), former=dict(weights='a'), **how)
+    assert former.load() and 'accepted' not in former.facts
+    path.write_bytes(path.read_bytes()[:50])
+    with pytest.raises(OdebcError, match='kept does not hold'):
+        Store(path, dict(weights='a', seed=0), **how).load()
+
+
+def test_files_without_a_place(tmp_path):
+    (tmp_path / 'taken').touch()
+    for path in (tmp_path / 'taken' / 'x', tmp_path):
+        with pytest.raises(CannotWrite, match=f'cannot write {path}'):
+            write_atomically(path, b'')
+    with pytest.raises(CannotWrite):
+        write_together({tmp_path / 'new': b'1', tmp_path / 'taken' / 'x': b'2'})
+    assert sorted(os.listdir(tmp_path)) == ['taken']
+
+
+def test_a_file_of_a_search_is_data_alone(tmp_path):
+    search(h, Z, Z, 4, mse, path=tmp_path / 'x_T.safetensors')
+    content = unpacked(tmp_path / 'x_T.safetensors')
+    assert set(content.tensors) == {'x_T', 'scores'}
+    assert content.facts == json.loads(json.dumps(content.facts))
+    assert content.facts['map'] == 'tiny' and content.facts['distance'] == 'MSE'
+    assert all(isinstance(x, torch.Tensor) for x in content.tensors.values())
