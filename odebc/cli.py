@@ -595,7 +595,7 @@ def results(
     "Measure the paper's tables and figures; run again to resume."
     from odebc.data import photographs, split
     from odebc.images import byte_folder
-    from odebc.experiments.lab import intact, Lab, PROTOCOLS, read_json
+    from odebc.experiments.lab import kept_precision, Lab, MEASURED, OLDER, PROTOCOLS
     from odebc.experiments.results import report
     from odebc.sr3 import SR3
 
@@ -622,10 +622,8 @@ def results(
         )
     precision = in_older_words(precision, bf16)
 
-    def read(path):
-        return intact(path, read_json).get('network', {}).get('bf16')
-
-    network = loaded(model, precision, lambda sr3: begun(precision, [out / 'lab.json'], read))
+    earlier = [out / MEASURED, out / OLDER]
+    network = loaded(model, precision, lambda sr3: begun(precision, earlier, kept_precision))
 
     def load(name):
         return SR3.from_pretrained(name, network.precision).to(network.device)

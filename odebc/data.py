@@ -13,8 +13,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 from .errors import OdebcError
-from .images import from_bytes
-from .images import to_bytes, to_image, to_tensor
+from .images import from_bytes, to_bytes, to_tensor
 from .moved import forwarding
 
 # %% ../nbs/06_pairs.ipynb #bdf02318

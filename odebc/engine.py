@@ -214,8 +214,9 @@ class Training:
             self.seconds = state['seconds']
             self.start = state['start']
         except Exception as e:
-            why = ' '.join(str(e).split())[:200]
-            raise OdebcError(f"cannot resume from {path}: {why}") from None
+            why = ' '.join(str(e).split())[:300]
+            place = '' if str(path) in why else f' from {path}'
+            raise OdebcError(f"cannot resume{place}: {why}") from None
         return self
 
     def model(

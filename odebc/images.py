@@ -23,7 +23,6 @@ import math
 import os
 import struct
 import sys
-import tempfile
 import threading
 import warnings
 import numpy as np

@@ -18,7 +18,7 @@ from torch import Tensor
 from .boundary import choose, standard_error
 from .errors import OdebcError
 from .identity import pairs_digest
-from .matrix import candidate, gradient_batch, mean_gradient, ScoreMatrix
+from .matrix import ScoreMatrix, gradient_batch, mean_gradient
 from .matrix import processes, quiet
 from .progress import Bar
 from .store import as_json, Content, packed, Store, unpacked, write_atomically

@@ -15,7 +15,7 @@ from torch import Tensor
 from .errors import OdebcError, Stopped
 from .identity import digest, pairs_digest
 from .maps import solution_map, SolutionMap
-from .matrix import candidate, candidates, check_pairs, score_matrix, ScoreMatrix
+from .matrix import candidates, check_pairs, score_matrix, ScoreMatrix
 from .metrics import default_distance
 from .moved import forwarding
 from .runner import BoundaryCondition, check_facts, OUTCOME, Runner, Starts, task_of

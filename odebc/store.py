@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['HOUR', 'DAMAGE', 'part_of', 'remove_leftovers', 'alone_in', 'write_together', 'write_atomically', 'Content',
-           'as_json', 'packed', 'unpacked', 'read_facts', 'Store', 'packed_by_torch', 'unpacked_by_torch']
+           'as_json', 'packed', 'unpacked', 'head_of', 'read_facts', 'Store', 'packed_by_torch', 'unpacked_by_torch']
 
 # %% ../nbs/hood/store.ipynb #0142a014
 from collections.abc import Callable
@@ -134,12 +134,19 @@ def unpacked(
     return Content(facts, tensors, notes)
 
 
+def head_of(
+    path: str | Path,  # of a safetensors file
+) -> dict:  # name -> text
+    "What stands before the tensors"
+    with safe_open(path, framework='pt') as file:
+        return file.metadata() or {}
+
+
 def read_facts(
     path: str | Path,  # of a safetensors file
 ) -> dict:
     "The facts alone, without the tensors"
-    with safe_open(path, framework='pt') as file:
-        return json.loads((file.metadata() or {})['meta'])
+    return json.loads(head_of(path)['meta'])
 
 # %% ../nbs/hood/store.ipynb #1f755e93
 DAMAGE = (OSError, SafetensorError, LookupError, TypeError, AttributeError, ValueError)

@@ -6,7 +6,6 @@
 __all__ = ['levels', 'sr3_error', 'sr3_loss', 'training_times', 'Objective', 'Examples', 'residual_std', 'watch']
 
 # %% ../nbs/09_train.ipynb #30cf122e
-import math
 import time
 import numpy as np
 import torch

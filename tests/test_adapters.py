@@ -32,6 +32,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from waiting import finished
 from odebc.adapters import eps_of, LatentMap, schedule_of, TO_EPS, UNetMap, UpscalerMap
 from odebc.data import upsample
+from odebc.metrics import Distance
 from odebc.matrix import candidates
 from odebc.search import search
 from odebc.schedule import Schedule
@@ -393,7 +394,7 @@ def test_a_search_file_belongs_to_one_map(make, tmp_path):
             z=torch.zeros_like(h(candidates(1, h.shape(y)), y)),
             y=y,
             K=2,
-            distance=mse,
+            distance=Distance(mse, name='MSE'),
             strategy='exhaustive',
             shape=h.shape(y),
             path=tmp_path / 'x_T.safetensors',

@@ -13,11 +13,11 @@ from odebc.data import crops, degrade, photographs, split, tiles
 from odebc.identity import digest
 from odebc.images import byte_folder
 from odebc.identity import BICUBIC, degradation_of, pairs_digest, picture_digest
-from odebc.experiments.lab import Lab, Protocol
+from odebc.experiments.lab import COLUMNS, Lab, MEASURED, Protocol, table_1
 from odebc.metrics import DISTS, import_torchvision, lite_model, lpips_lite
 from odebc.runner import BoundaryCondition
 from odebc.metrics import identity_of
-from odebc.store import Store
+from odebc.store import Store, read_facts
 from odebc.search import search
 from odebc.sr3 import SR3
 from odebc.app.views import caches
@@ -281,29 +281,43 @@ def small_lab(folder, images, **how):
 
 def test_results_go_on_on_a_machine_that_rounds_otherwise(tmp_path):
     small_lab(tmp_path, photographs())
-    before = (tmp_path / 'lab.json').read_text()
+    before = read_facts(tmp_path / MEASURED)
     with Otherwise():
         small_lab(tmp_path, photographs())
-    assert (tmp_path / 'lab.json').read_text() == before
+    assert read_facts(tmp_path / MEASURED) == before
     changed = {name: x.sub(1 / 127.5).clamp(-1, 1) for name, x in photographs().items()}
-    says = 'another references: .* accept the references of the'
+    says = 'another references .* accept the references of the'
     with pytest.raises(ValueError, match=says):
         small_lab(tmp_path, changed)
     both = ['references', 'tests']
     small_lab(tmp_path, changed, accept=both)
-    assert json.loads((tmp_path / 'lab.json').read_text())['accepted'] == both
+    assert read_facts(tmp_path / MEASURED)['accepted'] == both
 
 
 def test_results_of_an_earlier_version_go_on(tmp_path):
+    "Its facts stood in lab.json, and the scores of every method in a file of its own"
     lab = small_lab(tmp_path, photographs())
-    path = tmp_path / 'lab.json'
-    facts = json.loads(path.read_text())
+    new = table_1(lab, 'photographs')
+    facts = read_facts(tmp_path / MEASURED)
     tests = {n: digest(z) for n, z in lab.tests.items()}
-    old = facts | dict(references=digest(lab.z), tests=tests)
+    old = facts | dict(references=digest(lab.z), tests=tests, distance=lab.distance.name)
+    old['network'] = dict(weights=old.pop('weights'), bf16=old.pop('bf16'))
     del old['degradation']
-    path.write_text(json.dumps(old))
-    small_lab(tmp_path, photographs())
-    assert json.loads(path.read_text()) == facts
+    (tmp_path / 'lab.json').write_text(json.dumps(old))
+    folder = tmp_path / 'scores' / 'photographs'
+    folder.mkdir(parents=True)
+    for key, way in lab.ways.items():
+        values = dict(zip(COLUMNS, (lab.known[key] + 1).T.tolist()))
+        (folder / f"{way['name']}.json").write_text(json.dumps(values))
+    (tmp_path / MEASURED).unlink()
+    again = table_1(small_lab(tmp_path, photographs()), 'photographs')
+    assert read_facts(tmp_path / MEASURED) == facts
+    for row in new:  # they are read, and not measured anew
+        assert torch.allclose(again[row]['SSIM'], new[row]['SSIM'] + 1, atol=1e-5)
+    (tmp_path / MEASURED).unlink()
+    with pytest.raises(ValueError, match='another protocol'):
+        (tmp_path / 'lab.json').write_text(json.dumps(old | dict(protocol={})))
+        small_lab(tmp_path, photographs())
 
 
 @pytest.mark.skipif(
@@ -312,7 +326,7 @@ def test_results_of_an_earlier_version_go_on(tmp_path):
 )
 @pytest.mark.parametrize('name', ['small', 'small-mid'])
 def test_shipped_results_are_of_these_photographs(name):
-    facts = json.loads((ROOT / 'data/results' / name / 'lab.json').read_text(encoding='utf8'))
+    facts = read_facts(ROOT / 'data/results' / name / MEASURED)
     assert facts['degradation'] == BICUBIC
     for test in ('Set5', 'Set14'):
         images = list(byte_folder(SHARED / 'test' / test).values())

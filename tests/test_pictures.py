@@ -1172,8 +1172,8 @@ def test_different_photographs_are_no_copies():
     parts = [x[:, i : i + 200, j : j + 200] for x in large for i, j in corners]
     noise = list(torch.randn(6, 3, 256, 256, generator=torch.Generator().manual_seed(0)))
     flat = list(torch.linspace(-1, 1, 6)[:, None, None, None].expand(6, 3, 64, 64))
-    for images in (photos, parts, noise, flat):
-        assert not near_copies(images).triu(1).any()
+    for group in (photos, parts, noise, flat):
+        assert not near_copies(group).triu(1).any()
 
 
 def test_a_folder_of_one_photograph_in_two_sizes_cannot_be_split(tmp_path):

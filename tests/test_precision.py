@@ -20,6 +20,7 @@ from odebc.precision import by_cpu, by_gpu, by_time, Choice, cpu_features, found
 from odebc.matrix import candidates
 from odebc.runner import BoundaryCondition
 from odebc.sr3 import SR3
+from odebc.store import read_facts
 
 ROOT = Path(__file__).parents[1]
 ODEBC = Path(sys.executable).with_name('odebc')
@@ -398,13 +399,13 @@ def test_results_go_on_in_their_precision(tmp_path):
     wait_for(path.exists, first)
     before = BoundaryCondition.load(path)
     assert before.meta['bf16'] is True
-    assert json.loads((tmp_path / 'lab.json').read_text())['network']['bf16'] is True
+    assert read_facts(tmp_path / 'measured.safetensors')['bf16'] is True
     with open(tmp_path / 'said', 'w') as said:
         streams = dict(stdout=said, stderr=said)
         second = subprocess.Popen([ODEBC, *args], env=os.environ | env, **streams)
         wait_for(lambda: BoundaryCondition.load(path).solves > before.solves, second)
     assert BoundaryCondition.load(path).meta['bf16'] is True
-    assert 'precision: bfloat16, as in lab.json' in (tmp_path / 'said').read_text()
+    assert 'precision: bfloat16, as in measured.safetensors' in (tmp_path / 'said').read_text()
     refused = odebc(*args, '--precision', 'float32', status=2)
     says = 'holds results with another precision (bfloat16, not float32): give another folder'
     assert says in refused.stderr

@@ -3,7 +3,6 @@ the references.
 """
 
 import hashlib
-import json
 import math
 import os
 import re
@@ -18,12 +17,14 @@ from odebc.data import degrade, photographs, split, tiles
 from odebc.identity import digest
 from odebc.images import image_folder
 from odebc.identity import picture_digest
-from odebc.experiments.lab import Lab, markdown, measure, methods, pm, Protocol, stats
+from odebc.experiments.lab import COLUMNS, Lab, markdown, MEASURED, measure, methods, pm
+from odebc.experiments.lab import Protocol, stats
 from odebc.experiments.lab import table_1
 from odebc.experiments.results import agreement, choice_by, matrix, report, section, table
 from odebc.experiments.results import winners
 from odebc.runner import BoundaryCondition
 from odebc.sr3 import SR3
+from odebc.store import packed, read_facts, unpacked
 
 RESULTS = Path(__file__).parents[1] / 'data/results'
 SHARED = Path(__file__).parents[2] / 'shared/data'
@@ -70,7 +71,7 @@ def test_two_runs_give_the_same_numbers_and_all_files(tmp_path):
         'agreement.png',
         'matrix.safetensors',
         'x_T-DDIM-3.safetensors',
-        'lab.json',
+        'measured.safetensors',
     }
 
 
@@ -114,7 +115,7 @@ def test_a_folder_belongs_to_one_laboratory(tmp_path):
     with torch.no_grad():
         model.net.F.last.bias.add_(0.1)
     model.save_pretrained(tmp_path / 'other')
-    with pytest.raises(ValueError, match='results with another network'):
+    with pytest.raises(ValueError, match='results with another weights'):
         lab(tmp_path, model=tmp_path / 'other')
 
 
@@ -122,15 +123,18 @@ def test_a_changed_score_changes_the_table(tmp_path):
     "What the table says is what was measured: nothing else supplies its numbers"
     mine = lab(tmp_path)
     before = markdown(table_1(mine, 'photographs'))
-    file = next((tmp_path / 'scores' / 'photographs').glob('DDPM*'))
-    file.write_text(file.read_text().replace('0.', '0.9', 1))
-    assert markdown(table_1(mine, 'photographs')) != before
+    file = tmp_path / MEASURED
+    content = unpacked(file)
+    key = next(key for key, way in content.notes['ways'].items() if 'DDPM' in way['name'])
+    content.tensors[key][0, 0] += 0.5
+    file.write_bytes(packed(content))
+    assert markdown(table_1(lab(tmp_path), 'photographs')) != before
     (tmp_path / 'matrix.safetensors').write_bytes(b'')
-    with pytest.raises(ValueError, match='matrix.safetensors is damaged'):
+    with pytest.raises(ValueError, match='matrix.safetensors does not hold a matrix'):
         matrix(mine)
     file.write_text('{')
-    with pytest.raises(ValueError, match=r'\.json is damaged'):
-        table_1(mine, 'photographs')
+    with pytest.raises(ValueError, match=f'{MEASURED} does not hold results'):
+        lab(tmp_path)
 
 
 def test_measure_scores_each_image_once(tmp_path):
@@ -156,20 +160,23 @@ def shipped(request, tmp_path):
     """A shipped folder, and a laboratory with the same network (in float32) and the
     photographs that travel with the packages
     """
-    theirs = json.loads((RESULTS / request.param / 'lab.json').read_text())
+    theirs = read_facts(RESULTS / request.param / MEASURED)
     mine = lab(tmp_path, Protocol(**theirs['protocol']), request.param)
     assert picture_digest(mine.tests['photographs']) == theirs['tests']['photographs']
     return RESULTS / request.param, mine
 
 
 def scores(folder, test, name):
-    kept = json.loads((folder / 'scores' / test / f'{name}.json').read_text())
-    return {metric: torch.tensor(v) for metric, v in kept.items()}
+    content = unpacked(folder / MEASURED)
+    for key, way in content.notes['ways'].items():
+        if key.startswith(f'{test}/') and way['name'] == name:
+            return dict(zip(COLUMNS, content.tensors[key].float().T))
 
 
 def test_the_shipped_table_is_the_mean_of_the_shipped_scores(shipped):
     folder, mine = shipped
-    rows = methods(mine.model, mine.p.ddpm, dict.fromkeys(mine.p.ode), mine.p.draws)
+    starts = {label: torch.zeros(mine.model.shape) for label in mine.p.ode}
+    rows = methods(mine.model, mine.p.ddpm, starts, mine.p.draws)
     lines = table(folder.name)
     for line in lines:
         if line['metric'] not in ('LPIPS', 'PSNR', 'SSIM'):
@@ -180,7 +187,7 @@ def test_the_shipped_table_is_the_mean_of_the_shipped_scores(shipped):
         assert len(kept) == int(line['images'])
         told = torch.tensor([float(line['mean']), float(line['standard error'])])
         assert torch.allclose(torch.tensor(stats(kept)), told, rtol=0, atol=2e-5)
-    tests = json.loads((folder / 'lab.json').read_text())['tests']
+    tests = read_facts(folder / MEASURED)['tests']
     assert {(line['method'], line['set']) for line in lines} == set(product(rows, tests))
 
 
