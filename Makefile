@@ -7,8 +7,10 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 demo: .venv/lab
 	$(BIN)/odebc demo
 
-# nbdev_test for each page, with a limit: what hangs ends, and is named
+# the rules for lines; then nbdev_test for each page, with a limit: what hangs ends, and is named
 test: .venv/test
+	$(BIN)/ruff check --quiet
+	$(BIN)/ruff format --check --quiet
 	OMP_NUM_THREADS=1 $(BIN)/python tools/check_pages.py
 	$(BIN)/pytest tests --ignore tests/test_browser.py --numprocesses auto --maxprocesses 4 --dist worksteal
 

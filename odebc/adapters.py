@@ -14,7 +14,6 @@ from .data import upsample
 from .errors import OdebcError
 from .identity import declared, digest
 from .maps import SolutionMap
-from .moved import forwarding
 from .samplers import is_ode, level, nfe, sampler as named_sampler
 from .schedule import Schedule
 
@@ -328,6 +327,3 @@ class UpscalerMap(LatentMap):
 
         outs = [told(text) for text in self.texts]
         return torch.lerp(outs[0], outs[-1], self.guidance)
-
-# %% ../nbs/15_your_model.ipynb #82bcc054
-__getattr__ = forwarding('adapters')  # older names

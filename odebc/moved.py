@@ -12,9 +12,6 @@ import warnings
 
 # %% ../nbs/hood/moved.ipynb #37bdb767
 MOVED = {  # older module -> newer module -> names; old=new where the name is another
-    'adapters': {
-        'adapters': 'SolutionMap=DiffusersMap',
-    },
     'boundary': {
         'boundary': 'winner=choose',
     },
@@ -49,9 +46,9 @@ MOVED = {  # older module -> newer module -> names; old=new where the name is an
     },
     'lab': {
         'experiments.lab': (
-            'batch_size bicubic calls drawn EIGHT_BITS fixed intact Lab markdown '
-            'mean_over measure methods paired places pm prints Protocol PROTOCOLS '
-            'randoms read_json reference_and_test stats table_1'
+            'batch_size bicubic calls drawn EIGHT_BITS fixed Lab markdown mean_over '
+            'measure methods paired places pm prints Protocol PROTOCOLS randoms '
+            'reference_and_test stats table_1'
         ),
     },
     'metrics': {
