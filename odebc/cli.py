@@ -135,13 +135,13 @@ def begun(
     read: Callable,  # path -> whether it was begun in bfloat16; None: it does not say
 ):  # Choice, the same on all processes, or None
     "The precision to go on in: that of the first path which says one"
-    from odebc.precision import kept, together
+    from odebc.precision import agreed, choice_kept
 
     if precision != 'auto':
         return None
     there = filter(os.path.exists, paths)  # a name that is too long is not there
-    said = (kept(read(path), path.name) for path in there)
-    return together(lambda: next(filter(None, said), None))
+    said = (choice_kept(read(path), path.name) for path in there)
+    return agreed(lambda: next(filter(None, said), None))
 
 
 def say(choice):

@@ -252,7 +252,7 @@ class Training:
         net.load_state_dict(self.ema.module.state_dict())
         return SR3(net.eval().requires_grad_(False), r.scale, r.size, record)
 
-    def keep(
+    def write(
         self,
         folder: str | Path,  # for checkpoint.pt and the model
         data: str = '',  # what the images are
@@ -290,9 +290,9 @@ class Training:
                     asked.append('by some process')
                     break
                 if time.monotonic() - saved > 60 * minutes:
-                    self.keep(folder, data)
+                    self.write(folder, data)
                     saved = time.monotonic()
-        self.keep(folder, data)
+        self.write(folder, data)
         # when one process ends, the launcher ends the others: not while the main one writes
         self.accelerator.wait_for_everyone()
         if asked:
@@ -359,5 +359,5 @@ def configured(
     torch.manual_seed(recipe.seed)
     net = make(*residual_std(Examples(images, recipe.size, recipe.scale, recipe.seed)))
     if start:
-        net.take(start.net)
+        net.start_from(start.net)
     return Training(net, images, recipe, start.record if start else None)

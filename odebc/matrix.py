@@ -209,7 +209,7 @@ class ScoreMatrix:
         if missing > 0:
             self.D = torch.cat([self.D, self.D.new_full((missing, self.R), torch.nan)])
 
-    def together(
+    def solve_together(
         self,
         cells: list,  # of (k, i), for all processes
     ) -> Tensor:  # their scores, (len(cells),) float64 on the CPU, the same everywhere
@@ -258,7 +258,7 @@ class ScoreMatrix:
         step = self.state.num_processes * self.batch  # asked for now: it may cost some solves
         for first in range(0, len(missing), step):
             cells = missing[first : first + step]
-            scores = self.together(cells)
+            scores = self.solve_together(cells)
             k, i = torch.tensor(cells).T
             self.D[k, i] = scores
             self.spend(len(cells), len(cells) * self.h.nfe)

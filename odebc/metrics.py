@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['ALEX_VARIABLE', 'TRUNKS', 'import_torchvision', 'as_images', 'full_precision', 'psnr', 'ssim', 'dssim', 'pixel',
-           'LPIPS', 'patience', 'trunk_weights', 'load_trunk', 'lpips_model', 'lpips', 'LowRankAlexNet', 'lite_model',
-           'lpips_lite', 'identity_of', 'Distance', 'as_distance', 'mse', 'default_distance', 'best_distance', 'DISTS',
-           'dists_model', 'dists']
+           'LPIPS', 'answer_within', 'trunk_weights', 'load_trunk', 'lpips_model', 'lpips', 'LowRankAlexNet',
+           'lite_model', 'lpips_lite', 'identity_of', 'Distance', 'as_distance', 'mse', 'default_distance',
+           'best_distance', 'DISTS', 'dists_model', 'dists']
 
 # %% ../nbs/07_distances.ipynb #b0ef1c08
 from collections.abc import Callable
@@ -158,13 +158,13 @@ class LPIPS(nn.Module):
             # the trunk follows its images to their device
             return self.weigh(self.to(x.device).trunk(x))
 
-    def between(self, a: list[Tensor], b: list[Tensor]) -> Tensor:
+    def compare(self, a: list[Tensor], b: list[Tensor]) -> Tensor:
         "Distances (B,) of images with the features a to others with b, or to a single other"
         return sum((p - q).square().flatten(1).sum(1) for p, q in zip(a, b))
 
     def forward(self, a, b):
         a, b = as_images(a, b)
-        return self.between(self.features(a), self.features(b))
+        return self.compare(self.features(a), self.features(b))
 
 # %% ../nbs/07_distances.ipynb #e5d3946d
 ALEX_VARIABLE = 'ODEBC_LPIPS_ALEX'
@@ -176,7 +176,7 @@ TRUNKS = dict(
 
 
 @contextlib.contextmanager
-def patience(
+def answer_within(
     seconds: float,  # to wait for an answer from the network
 ):
     "No connection opened inside waits for longer"
@@ -203,7 +203,7 @@ def trunk_weights(
             return load_file(path)
         if path:
             return torch.load(path, weights_only=True, map_location='cpu')
-        with patience(20):
+        with answer_within(20):
             return torch.hub.load_state_dict_from_url(url, check_hash=True, map_location='cpu')
     except (OSError, EOFError, RuntimeError, SafetensorError, pickle.UnpicklingError) as e:
         need = 'LPIPS and DISTS need' if net == 'vgg' else 'LPIPS needs'
@@ -334,7 +334,7 @@ class Distance:
 
     def __init__(
         self,
-        fn: Callable,  # fn(a, b) -> (B,), perhaps with `features` and `between`
+        fn: Callable,  # fn(a, b) -> (B,), perhaps with `features` and `compare`
         name: str | None = None,  # tells it from all others; without one nothing is kept of it
         note: str = '',  # what a user should know, such as how to get a better one
     ):
@@ -370,7 +370,7 @@ class Distance:
 
         def to_known(x, i):
             with full_precision(x):
-                return self.fn.between(self.fn.features(x), [f[i] for f in known])
+                return self.fn.compare(self.fn.features(x), [f[i] for f in known])
 
         return to_known
 
@@ -452,7 +452,7 @@ class DISTS(nn.Module):
                 maps.append(f)
         return maps
 
-    def between(self, a, b):
+    def compare(self, a, b):
         "Distance of images whose features are known"
         similarity = 0
         c = 1e-6

@@ -16,10 +16,11 @@ MOVED = {  # older module -> newer module -> names; old=new where the name is an
         'boundary': 'winner=choose',
     },
     'data': {
+        'data': 'turned=turned_or_mirrored',
         'degradations': (
-            'blur draw gaussian_kernel gaussian_noise grid history jpeg poisson_noise '
-            'random_blur random_jpeg random_noise random_resize realistic resize '
-            'sharpen sinc_kernel'
+            'blur draw=uniform gaussian_kernel gaussian_noise grid '
+            'history=degradation_stages jpeg poisson_noise random_blur random_jpeg '
+            'random_noise random_resize realistic resize sharpen sinc_kernel'
         ),
         'downloads': 'archived Dataset DATASETS download has_images unpack',
         'identity': 'digest',
@@ -52,15 +53,18 @@ MOVED = {  # older module -> newer module -> names; old=new where the name is an
         ),
     },
     'metrics': {
-        'metrics': 'check_images=as_images',
+        'metrics': 'check_images=as_images patience=answer_within',
+    },
+    'precision': {
+        'precision': 'clock=processor_seconds kept=choice_kept together=agreed',
     },
     'results': {
         'experiments.results': (
-            'ablation agreement beside certainty choice_by crossed experiments kept '
-            'listing matrix overfitting PAPER picture plot_ablation plot_agreement '
-            'plot_predictors powers predictors report ROWS scaled section story table '
-            'table_lines transfer transfer_networks tricks winners without_blocks '
-            'worst write'
+            'ablation agreement beside certainty choice_by crossed experiments '
+            'kept=saved_picture listing matrix overfitting PAPER picture '
+            'plot_ablation plot_agreement plot_predictors powers predictors report '
+            'ROWS scaled section story table table_lines transfer transfer_networks '
+            'tricks winners without_blocks worst write'
         ),
     },
     'scores': {
@@ -76,8 +80,9 @@ MOVED = {  # older module -> newer module -> names; old=new where the name is an
         'runner': 'Points=Starts',
         'strategies': (
             'affordable_rounds CORNER cost DRAWING evolution exhaustive first_pairs '
-            'gradient halve halving measured_correlation multifidelity opening '
-            'refinement rotate rounds STRATEGIES with_blocks'
+            'gradient halve halving measured_correlation multifidelity '
+            'opening=begin_with_halving refinement rotate rounds STRATEGIES '
+            'with_blocks'
         ),
     },
     'train': {

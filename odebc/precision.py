@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PRECISIONS', 'CLEARLY', 'EVERYWHERE', 'WITH_BFLOAT16', 'TIMED', 'Choice', 'cpu_features', 'cpu_limited', 'by_cpu',
-           'by_gpu', 'one_thread', 'clock', 'sample_input', 'seconds', 'race', 'by_time', 'found_out', 'together',
-           'chosen', 'named', 'in_words', 'kept', 'precision_asked']
+           'by_gpu', 'one_thread', 'processor_seconds', 'sample_input', 'seconds', 'race', 'by_time', 'found_out',
+           'agreed', 'chosen', 'named', 'in_words', 'choice_kept', 'precision_asked']
 
 # %% ../nbs/hood/precision.ipynb #9e0c1002
 from collections.abc import Callable
@@ -20,6 +20,7 @@ import warnings
 import torch
 from torch import nn, Tensor
 from .errors import OdebcError
+from .moved import forwarding
 
 # %% ../nbs/hood/precision.ipynb #9e0c1009
 PRECISIONS = 'float32', 'bfloat16'
@@ -114,7 +115,7 @@ def one_thread():
         torch.set_num_threads(before)
 
 
-def clock() -> float:
+def processor_seconds() -> float:
     "Seconds the processor gave to this thread; plain seconds where it counts too coarsely"
     fine = time.get_clock_info('thread_time').resolution < 1e-4
     return time.thread_time() if fine else time.perf_counter()
@@ -136,9 +137,9 @@ def seconds(
     "Time of one call of the network"
     bf16 = precision == 'bfloat16'
     with torch.no_grad(), torch.autocast('cpu', torch.bfloat16, enabled=bf16):
-        start = clock()
+        start = processor_seconds()
         net(images, images, 500.0)
-        return clock() - start
+        return processor_seconds() - start
 
 
 def race(
@@ -200,7 +201,7 @@ def found_out(
     return TIMED[key]
 
 
-def together(
+def agreed(
     decide: Callable,  # () -> Choice or None
 ) -> Choice | None:
     "What the first process decides, or the refusal it meets; every process must come here"
@@ -229,7 +230,7 @@ def chosen(
 ) -> Choice:  # the same on all processes
     "What was asked for, or what is faster here"
     if precision == 'auto':
-        return together(lambda: found_out(net, size))
+        return agreed(lambda: found_out(net, size))
     return Choice(precision, 'as asked')
 
 # %% ../nbs/hood/precision.ipynb #9e0c1023
@@ -251,7 +252,7 @@ def in_words(
     return 'precision', named(was), named(now)
 
 
-def kept(
+def choice_kept(
     bf16: bool | None,  # what a file says of the precision that it was begun with
     where: str,  # name of the file
 ) -> Choice | None:  # None: it says nothing
@@ -274,3 +275,6 @@ def precision_asked(
     if precision not in (*PRECISIONS, 'auto'):
         raise OdebcError(f"unknown precision {precision!r}: it is float32, bfloat16 or auto")
     return precision
+
+# %% ../nbs/hood/precision.ipynb #9e0c10ff
+__getattr__ = forwarding('precision')  # older names

@@ -315,13 +315,13 @@ class Runner:
     def after(self):
         "Keep and show what a batch has brought"
         found = self.found()
-        self.keep(found)
+        self.write(found)
         if not math.isnan(found.score):
             self.bar.set_postfix(best=f'{found.score:.4f}', refresh=False)
         self.bar.update(self.spent - self.bar.n)
         self.watch(found)
 
-    def keep(
+    def write(
         self,
         found: BoundaryCondition,  # the result, or the best so far
         finished: bool = False,  # nobody needs the gradients any more

@@ -121,7 +121,7 @@ def search(
         runner.close()
     earlier = runner.earlier
     if not earlier or (earlier.nfe, earlier.meta) != (found.nfe, found.meta):
-        runner.keep(found, finished=True)
+        runner.write(found, finished=True)
     return found
 
 

@@ -92,7 +92,7 @@ class SR3:
     ):  # another SR3
         "The same weights, solved on another schedule"
         net = UNet(**self.net.config | dict(schedule=schedule))
-        net.take(self.net)
+        net.start_from(self.net)
         net.eval().requires_grad_(False).to(self.device, memory_format=torch.channels_last)
         return SR3(net, self.scale, self.size, self.record, self.precision)
 

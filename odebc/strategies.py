@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['CORNER', 'STRATEGIES', 'DRAWING', 'WITH_A_CHEAPER_MAP', 'Cells', 'CheapCells', 'Gradient', 'Start', 'Forecast',
            'Fact', 'Problem', 'on_matrix', 'exhaustive', 'rounds', 'cost', 'affordable_rounds', 'first_pairs', 'halve',
-           'measured_correlation', 'halving', 'multifidelity', 'rotate', 'opening', 'refinement', 'with_blocks',
-           'finest_grid', 'evolution', 'gradient']
+           'measured_correlation', 'halving', 'multifidelity', 'rotate', 'begin_with_halving', 'refinement',
+           'with_blocks', 'finest_grid', 'evolution', 'gradient']
 
 # %% ../nbs/hood/strategies.ipynb #712e6332
 from collections.abc import Callable, Generator
@@ -267,7 +267,7 @@ def rotate(
     return math.cos(angle) * x + math.sin(angle) * x.norm() / v.norm() * v
 
 
-def opening(
+def begin_with_halving(
     problem: Problem,
     budget: int,  # solves, of which half are for this
 ) -> Generator:  # returns D, the row of the best candidate, and the solves that are left
@@ -294,7 +294,7 @@ def refinement(
     "Hill climbing on the sphere ((1+1)-evolution with Rechenberg's rule)"
     K, R, budget = problem.K, problem.R, problem.budget_or(4)
     yield Forecast(budget)
-    D, now, left = yield from opening(problem, budget)
+    D, now, left = yield from begin_with_halving(problem, budget)
     x = problem.start(now)
     for row in range(K, K + left // R):
         trial = rotate(x, problem.start(row), angle)
@@ -376,7 +376,7 @@ def gradient(
     least = 4 + math.ceil(2 * slope_price / price / R)
     budget = problem.budget_or(least)
     yield Forecast(budget)
-    D, now, left = yield from opening(problem, budget)
+    D, now, left = yield from begin_with_halving(problem, budget)
     steps = (left - R) * price // slope_price
     if steps < 1:
         raise OdebcError(

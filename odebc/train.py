@@ -85,22 +85,22 @@ class Objective(nn.Module):
     def forward(self, z, y_up, v, eps, drop):
         t = training_times(self.net, v, drop)
         error = sr3_error(self.net, z, y_up, t, eps, drop)
-        loss = error.square().mean((1, 2, 3)) / self.net.spread(t, drop.to(z)).square()
+        loss = error.square().mean((1, 2, 3)) / self.net.unknown_noise(t, drop.to(z)).square()
         if self.relative:
             loss = loss.log()
         if self.perceptual:
             alpha, sigma = levels(self.net.sched, t, z)
-            loss = loss + self.perceptual * ~drop * self.seen(z - sigma / alpha * error, z)
+            loss = loss + self.perceptual * ~drop * self.lpips_of(z - sigma / alpha * error, z)
         if self.own_path:
             T = self.net.sched.T
             # the one chance that an example brings decides both
             t = 1 + v.double() ** 2 * (T - 1)
             eta = (v * T % 1 < 0.5).to(z)
             x_0 = self.estimate(self.on_path(eps, y_up, t, eta), y_up, t)
-            loss = loss + self.own_path * ~drop * self.seen(x_0, z)
+            loss = loss + self.own_path * ~drop * self.lpips_of(x_0, z)
         return loss.mean()
 
-    def seen(self, x_0, z):
+    def lpips_of(self, x_0, z):
         "LPIPS of x̂_0, clipped as in sampling"
         if x_0.isnan().any():
             return x_0.mean((1, 2, 3))  # for `Training.step` to tell

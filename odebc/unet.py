@@ -311,7 +311,7 @@ class UNet(nn.Module):
         "The standard deviation s of the residual, or s_no_y where there is no condition"
         return self.s + drop * (self.s_no_y - self.s)
 
-    def spread(
+    def unknown_noise(
         self,
         t: Tensor,  # times, (B,)
         drop: Tensor,  # (B,), 1. where the condition is dropped, 0. where not
@@ -333,7 +333,7 @@ class UNet(nn.Module):
                 f"y_up must have the shape of x_t, {tuple(x_t.shape)}, not {tuple(y_up.shape)}"
             )
 
-    def take(
+    def start_from(
         self,
         other,  # UNet whose levels are the finest ones of this
     ):

@@ -18,7 +18,7 @@ from hypothesis import example, given, settings, strategies as st
 from PIL import ExifTags, Image, ImageOps
 from odebc import downloads, images as pictures
 from odebc.data import augment, crops, degrade, photographs, split, tiles, upsample
-from odebc.degradations import blur, gaussian_kernel, gaussian_noise, history, jpeg
+from odebc.degradations import blur, gaussian_kernel, gaussian_noise, degradation_stages, jpeg
 from odebc.degradations import poisson_noise, realistic, resize, sinc_kernel
 from odebc.downloads import Dataset, download
 from odebc.images import byte_folder, image_folder, load_image, to_bytes, to_image, to_tensor
@@ -337,7 +337,7 @@ def test_every_history_is_a_picture():
 
 def test_both_ends_of_a_history_occur():
     z = crops(list(photographs().values()), 1, 32, seeded())
-    ends = {tuple(history(z, 4, seeded(i)))[-2:] for i in range(12)}
+    ends = {tuple(degradation_stages(z, 4, seeded(i)))[-2:] for i in range(12)}
     assert ends == {('sharpen', 'JPEG 2'), ('JPEG 2', 'sharpen')}
 
 

@@ -214,7 +214,7 @@ def test_kept_features_give_the_same_distances(make, pair):
     a, z = pair
     i = torch.tensor([5, 0, 0, 3, 2, 5])
     assert torch.allclose(Distance(model).to(z)(a, i), model(a, z[i]), atol=1e-6)
-    to_one = model.between(model.features(a), model.features(z[:1]))
+    to_one = model.compare(model.features(a), model.features(z[:1]))
     assert torch.allclose(to_one, model(a, z[:1].expand_as(a)), atol=1e-6)
     assert torch.equal(Distance(psnr).to(z)(a, i), psnr(a, z[i]))
 

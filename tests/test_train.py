@@ -354,7 +354,7 @@ def test_base_starts_from_small(images):
     assert run.model().samples == 102 and run.model().record['samples'] == 2
     base = run.net
     with pytest.raises(ValueError, match='cannot start'):
-        small.take(base)
+        small.start_from(base)
 
 
 def test_an_ema_is_its_closed_form(images):

@@ -130,7 +130,7 @@ def test_weights_know_noise_and_not_the_schedule(s):
     linear, cosine = UNet(s, **layout), UNet(s, schedule='cosine', **layout)
     for p in linear.parameters():
         torch.nn.init.normal_(p, std=0.1)
-    cosine.take(linear)
+    cosine.start_from(linear)
     x, y_up = torch.randn(2, 4, 3, 8, 8)
     t = torch.tensor([1.0, 10.5, 300.0, 980.0], dtype=torch.float64)
     same_noise = cosine.sched.t_of_lam(linear.sched.lam(t))

@@ -8,7 +8,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 import torch
-from odebc.data import crops, degrade, turned, upsample
+from odebc.data import crops, degrade, turned_or_mirrored, upsample
 from odebc.images import byte_folder, from_bytes
 from odebc.engine import Recipe, Training
 from odebc.sr3 import SR3
@@ -17,7 +17,9 @@ from odebc.unet import UNet
 
 def eighths(z):
     "A batch in eight parts, each in another symmetry of the square"
-    return torch.cat([turned(part, k) for k, part in enumerate(z.split(len(z) // 8))])
+    return torch.cat(
+        [turned_or_mirrored(part, k) for k, part in enumerate(z.split(len(z) // 8))]
+    )
 
 
 def batches(images, recipe, device):
@@ -102,7 +104,7 @@ def main():
     torch.backends.cudnn.benchmark = True
     start = SR3.from_pretrained(args.start)
     net = UNet(**start.net.config)
-    net.take(start.net)
+    net.start_from(start.net)
     images = list(byte_folder(args.images, args.size).values())
     recipe = Recipe(
         batch=args.batch,

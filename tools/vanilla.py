@@ -114,7 +114,7 @@ class Training:
 
     def begin_from(self, model):
         "Take another network's weights, as far as it goes; of its own kind, its history too"
-        self.net.take(model.net)
+        self.net.start_from(model.net)
         record = model.record
         if record.get('layout') == self.layout:
             self.origin = record['start']

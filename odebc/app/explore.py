@@ -681,7 +681,7 @@ class UpscaleApp(App):
         if self.example.value is None:
             return
         self.upload.value = ()
-        self.take(self.example.value, self.examples[self.example.value])
+        self.show_picture(self.example.value, self.examples[self.example.value])
 
     def receive(self):
         "An image that was uploaded"
@@ -691,9 +691,9 @@ class UpscaleApp(App):
         name = Path(newest['name']).stem
         image = decoded(bytes(newest['content']))
         self.example.value = None  # so that every entry of the list is a change
-        self.take(name, image)
+        self.show_picture(name, image)
 
-    def take(self, name, image):
+    def show_picture(self, name, image):
         "Show what will be enlarged, and what it will cost"
         with self.turn:
             self.job.cancel()

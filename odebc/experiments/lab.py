@@ -411,14 +411,14 @@ class Lab:
         if key not in self.known:
             older = older_scores(self.folder, test, name)
             if older is not None:
-                self.keep(key, older)
+                self.remember(key, older)
 
         def keep(known):
-            self.keep(key, known)
+            self.remember(key, known)
 
         return measure(way, z, y, self.distance, self.known.get(key), keep)
 
-    def keep(
+    def remember(
         self,
         key: str,  # of a test set and a way
         known: Tensor,  # (m, 4)

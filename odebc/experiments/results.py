@@ -6,8 +6,8 @@
 __all__ = ['ROWS', 'PAPER', 'section', 'table', 'crossed', 'beside', 'certainty', 'matrix', 'matrix_store', 'agreement',
            'winners', 'powers', 'ablation', 'without_blocks', 'Scaled', 'scaled', 'worst', 'tricks', 'predictors',
            'overfitting', 'transfer', 'transfer_networks', 'choice_by', 'picture', 'story', 'plot_ablation',
-           'plot_agreement', 'plot_predictors', 'table_lines', 'listing', 'kept', 'experiments', 'write', 'report',
-           'standings']
+           'plot_agreement', 'plot_predictors', 'table_lines', 'listing', 'saved_picture', 'experiments', 'write',
+           'report', 'standings']
 
 # %% ../../nbs/hood/results.ipynb #9c20c1fd
 from collections.abc import Callable, Iterator
@@ -569,7 +569,7 @@ def listing(
     return '\n'.join([f'| {head[0]} | {head[1]} |', '|---|---|', *lines])
 
 
-def kept(
+def saved_picture(
     lab: Lab,
     figure,  # matplotlib's
     file: str,  # its name
@@ -607,17 +607,17 @@ def experiments(
     rows = {label: found(label) for label in p.ode}
     yield 'Searches', listing(rows, ('sampler', 'found'))
 
-    yield 'Figures 1, 2 and 4', kept(lab, story(lab, main), 'story.jpg')
+    yield 'Figures 1, 2 and 4', saved_picture(lab, story(lab, main), 'story.jpg')
 
     D = matrix(lab)
     means = ablation(lab, main, n)
-    figure = kept(lab, plot_ablation(means, name), 'ablation.png')
+    figure = saved_picture(lab, plot_ablation(means, name), 'ablation.png')
     rows = {f'K = {k}, R = {r}': with_spread(v) for (k, r), v in means.items()}
     text = listing(rows, ('choice', f'{name} on unseen images'))
     yield 'Figure 3', f'{figure}\n\n{text}'
 
     seen = agreement(D, name)
-    figure = kept(lab, plot_agreement(seen['C']), 'agreement.png')
+    figure = saved_picture(lab, plot_agreement(seen['C']), 'agreement.png')
     rows = {k: f'{v:.3f}' for k, v in seen.items() if k != 'C'}
     text = listing(rows, ('correlation', ''))
     yield 'Table 6', f'{figure}\n\n{text}'
@@ -627,7 +627,7 @@ def experiments(
     yield 'Simple tricks', f'{main}, {p.ode[0]}.\n\n{text}'
 
     told = predictors(D[name], lab.model.shape)
-    figure = kept(lab, plot_predictors(told, len(D[name])), 'predictors.png')
+    figure = saved_picture(lab, plot_predictors(told, len(D[name])), 'predictors.png')
     rows = {k: f'{v:+.3f}' for k, v in told.items()}
     measure = 'correlation with the mean score; together: share of the variance'
     text = listing(rows, ('property of x_T', measure))
