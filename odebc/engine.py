@@ -44,6 +44,7 @@ class Recipe:
     perceptual: float = 0.0  # weight of LPIPS of x̂_0, added to the loss
     own_path: float = 0.0  # the same where sampling leads
     bf16: bool = False  # bfloat16 in the network
+    stream: int = 2  # what chance the examples bring; 1 is that of older trainings
 
 
 def trapezoid(
@@ -58,7 +59,8 @@ def trapezoid(
     return min(1, rise, fall)
 
 # %% ../nbs/hood/engine.ipynb #8b577416
-FREE = 'steps', 'lr', 'bf16'  # facts of a training that may change on the way
+# facts of a training that may change on the way, and the stream, which stays as it was begun
+FREE = 'steps', 'lr', 'bf16', 'stream'
 
 
 @contextmanager
@@ -95,7 +97,7 @@ class Training:
         self.start = start
         self.recipe = recipe
         self.net = net.requires_grad_(True).to(memory_format=torch.channels_last)
-        self.examples = Examples(images, r.size, r.scale, r.seed)
+        self.examples = Examples(images, r.size, r.scale, r.seed, r.stream)
         self.accelerator = Accelerator(
             cpu=not torch.cuda.is_available(),
             dataloader_config=DataLoaderConfiguration(split_batches=True),
@@ -177,7 +179,7 @@ class Training:
     def read(self, path):
         "A checkpoint, which may be older than the newest fact"
         content = unpacked_by_torch(path)
-        newest = asdict(Recipe()) | dict(photographs=self.photographs['photographs'])
+        newest = asdict(Recipe(stream=1)) | dict(photographs=self.photographs['photographs'])
         content.facts = newest | content.facts
         return content
 
@@ -206,6 +208,7 @@ class Training:
             if content is None:
                 raise OdebcError("there is no such file")
             state = content.notes
+            self.recipe.stream = self.examples.stream = content.facts['stream']
             if self.start not in (None, state['start']):
                 raise OdebcError("it began from other weights")
             for part in ('net', 'ema', 'optimizer'):

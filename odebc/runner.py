@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from .boundary import choose, standard_error
 from .errors import OdebcError
-from .identity import pairs_digest
+from .identity import digest, pairs_digest
 from .matrix import ScoreMatrix, gradient_batch, mean_gradient
 from .matrix import processes, quiet
 from .progress import Bar
@@ -106,7 +106,8 @@ class BoundaryCondition:
     ):
         "The result in a file, without what its search needs to go on"
         tensors = {k: x for k, x in content.tensors.items() if not k.startswith(KEPT)}
-        return cls(**tensors, **content.notes, meta=content.facts)
+        notes = {name: content.notes[name] for name in NOTES}
+        return cls(**tensors, **notes, meta=content.facts)
 
 
 KEPT = 'kept.'  # before the names of tensors that only the search needs
@@ -206,7 +207,9 @@ class Runner:
         self.facts = {}  # told by the strategy
         self.others = {}  # kept by searches with other cheaper maps, name -> tensor
         self.gradients = []  # all that it was told, in order
+        self.asked = []  # digests of where it asked for them
         self.replayed = 0  # of them, in this run
+        self.made = {}  # row -> digest of the start that a strategy has made for it
         self.begun = time.monotonic()
         self.earlier = self.resumed() if store else None
         for each in (matrix, cheap):
@@ -227,6 +230,8 @@ class Runner:
         if self.cheap:
             self.cheap.D = kept.get(cheap_identity(self.cheap), self.cheap.D)
         self.gradients = [*kept.get('gradients', [])]
+        self.asked = content.notes.get('asked', [])
+        self.made = content.notes.get('made', {})
         self.begun -= found.seconds
         self.others = {
             name: x for name, x in content.tensors.items() if name.startswith(KEPT + 'coarse')
@@ -269,7 +274,7 @@ class Runner:
             case Gradient(x_T, columns):
                 return self.gradient(x_T, columns)
             case Start(row, x_T):
-                self.starts.moved[row] = x_T
+                self.begin_at(row, x_T)
             case Forecast(solves):
                 self.bar.total = solves
             case Fact(name, value):
@@ -277,15 +282,30 @@ class Runner:
             case _:
                 raise OdebcError(f"a strategy cannot ask for {type(wish).__name__}")
 
+    def begin_at(
+        self,
+        row: int,
+        x_T: Tensor | Callable,  # (C, H, W), or what makes it
+    ):
+        "A start that the strategy has made; scores of another start in this row are forgotten"
+        self.starts.moved[row] = x_T
+        made = digest(self.starts(row))
+        if self.made.get(str(row), made) != made and row < len(self.matrix.D):
+            self.matrix.D[row] = torch.nan
+        self.made[str(row)] = made
+
     def gradient(self, x_T: Tensor, columns: list) -> Tensor:
         "Known from an earlier run, or computed and kept"
-        number = self.replayed
+        number, where = self.replayed, digest(x_T, torch.tensor(columns))
         self.replayed += 1
-        if number < len(self.gradients):
+        if self.asked[number : number + 1] == [where] and number < len(self.gradients):
             return self.gradients[number]
+        # another way than that of an earlier run: what followed there is worth nothing here
+        del self.gradients[number:], self.asked[number:]
         source = self.cheap or self.matrix
         slope = mean_gradient(source, x_T, columns, gradient_batch(source))
         self.gradients.append(slope)
+        self.asked.append(where)
         self.matrix.spend(0, 4 * len(columns) * source.h.nfe)
         return slope
 
@@ -315,10 +335,12 @@ class Runner:
     def after(self):
         "Keep and show what a batch has brought"
         found = self.found()
+        self.bar.update(self.spent - self.bar.n)
+        if found is None:
+            return  # a gradient, and no score yet
         self.write(found)
         if not math.isnan(found.score):
             self.bar.set_postfix(best=f'{found.score:.4f}', refresh=False)
-        self.bar.update(self.spent - self.bar.n)
         self.watch(found)
 
     def write(
@@ -334,7 +356,9 @@ class Runner:
             kept[KEPT + cheap_identity(self.cheap)] = self.cheap.D
         if self.gradients and not finished:
             kept[KEPT + 'gradients'] = torch.stack(self.gradients)
-        self.store.save(found.tensors | kept, found.meta, **found.notes)
+        replay = {} if finished else dict(asked=self.asked)
+        replay |= dict(made=self.made) if self.made else {}
+        self.store.save(found.tensors | kept, found.meta, **found.notes, **replay)
 
     def close(self):
         "The bar stays as it is"

@@ -20,7 +20,7 @@ from .metrics import default_distance
 from .moved import forwarding
 from .runner import BoundaryCondition, check_facts, OUTCOME, Runner, Starts, task_of
 from .store import Store
-from .strategies import DRAWING, Problem, STRATEGIES, WITH_A_CHEAPER_MAP
+from .strategies import BUILT_IN, DRAWING, Problem, STRATEGIES, WITH_A_CHEAPER_MAP
 
 # %% ../nbs/10_search.ipynb #5648191a
 class SearchInterrupted(KeyboardInterrupt):
@@ -139,7 +139,8 @@ def played(
 ) -> BoundaryCondition:
     "The strategy's result; what a finished file holds is not made again"
     earlier = runner.earlier
-    if earlier is not None and earlier.finished and strategy not in DRAWING:
+    ours = STRATEGIES[strategy] is BUILT_IN.get(strategy)  # not one that may have changed
+    if earlier is not None and earlier.finished and ours and strategy not in DRAWING:
         return replace(earlier, meta=dict(earlier.meta), unseen=None)
     found = runner.run(STRATEGIES[strategy])
     found.meta |= dict(strategy=strategy, K=runner.problem.K)

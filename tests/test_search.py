@@ -18,13 +18,22 @@ from tiny import Z, as_h, cheap, coarse_for, h, mse, rough, slow_maps, squares
 from waiting import begin, ended, finished, wait_until
 from odebc.metrics import lpips_model
 from odebc.schedule import Schedule
+from odebc.boundary import choose
 from odebc.maps import solution_map
 from odebc.matrix import ScoreMatrix, candidates
 from odebc.metrics import Distance
 from odebc.runner import BoundaryCondition, Runner, Starts
 from odebc.search import search, SearchInterrupted
 from odebc.store import unpacked
-from odebc.strategies import STRATEGIES, Cells, Problem, Start, affordable_rounds, cost
+from odebc.strategies import (
+    STRATEGIES,
+    Cells,
+    Gradient,
+    Problem,
+    Start,
+    affordable_rounds,
+    cost,
+)
 from odebc.strategies import evolution, exhaustive, halving, on_matrix, rounds
 from odebc.toy import ToySR
 
@@ -582,6 +591,31 @@ def test_results_are_those_of_the_first_version(key, tmp_path):
         stop = functools.partial(lambda n: next(batches) > n, stop_after)
         search(h, z, y, 20, mse, strategy, budget, **how, path=path, batch=4, stop=stop)
     compare_with_golden(search(h, z, y, 20, mse, strategy, budget, **how, path=path), key)
+
+
+def test_a_strategy_that_changed_its_mind_is_played_anew(tmp_path, monkeypatch):
+    "Its name is the same, its starts are not: what is known of the others is forgotten"
+    path = tmp_path / 'x_T.safetensors'
+
+    def mine(sign):
+        def strategy(problem):
+            yield Start(0, sign * problem.start(7))
+            yield Start(1, problem.start(8))
+            slope = yield Gradient(sign * problem.start(7), [0, 1])
+            yield Start(2, problem.start(9) - sign * slope)
+            D = yield Cells(range(3), range(problem.R))
+            return choose(D)
+
+        return strategy
+
+    monkeypatch.setitem(STRATEGIES, 'mine', mine(1))
+    first = search(h, Z, Z, 5, mse, 'mine', path=path)
+    assert torch.equal(search(h, Z, Z, 5, mse, 'mine', path=path).scores, first.scores)
+    monkeypatch.setitem(STRATEGIES, 'mine', mine(-1))
+    fresh = search(h, Z, Z, 5, mse, 'mine')
+    again = search(h, Z, Z, 5, mse, 'mine', path=path)
+    assert torch.equal(again.scores, fresh.scores) and torch.equal(again.x_T, fresh.x_T)
+    assert torch.equal(first.scores[1], fresh.scores[1])
 
 
 def test_stop_is_a_request_that_returns_the_best_so_far(tmp_path):

@@ -15,7 +15,7 @@ from odebc.metrics import lite_model, lpips_model
 from odebc.samplers import clipped, ddim_step, Point, predict_x0, solve, Solver
 from odebc.engine import CONFIGS, configured, Recipe, Training
 from odebc.sr3 import CHECKPOINT, SR3
-from odebc.train import Examples, Objective, residual_std, training_times
+from odebc.train import Examples, Objective, noise_of, residual_std, training_times
 from odebc.unet import UNet
 
 SCRIPT = '''
@@ -153,7 +153,7 @@ def test_the_command_in_two_processes_and_again_to_go_on(photo_folder, tmp_path)
 def test_perceptual_term_is_the_distance_of_the_estimated_picture(images, monkeypatch):
     monkeypatch.setattr('odebc.metrics.lpips_model', dict(squeeze=lite_model()).get)
     net = UNet.small()
-    run = Examples(images, 32)
+    run = Examples(images, 32, stream=1)
     for p in net.F.last.parameters():
         torch.nn.init.normal_(p, std=0.02)
     z, y_up, v, eps, drop = (torch.stack(x) for x in zip(*(run[i] for i in range(6))))
@@ -177,7 +177,7 @@ def test_own_path_term_is_the_distance_of_the_picture_that_sampling_leads_to(
 ):
     monkeypatch.setattr('odebc.metrics.lpips_model', dict(squeeze=lite_model()).get)
     net = UNet.small()
-    run = Examples(images, 32)
+    run = Examples(images, 32, stream=1)
     for p in net.F.last.parameters():
         torch.nn.init.normal_(p, std=0.2)
     z, y_up, v, eps, drop = (torch.stack(x) for x in zip(*(run[i] for i in range(4))))
@@ -219,6 +219,43 @@ def test_own_path_term_is_the_distance_of_the_picture_that_sampling_leads_to(
     net.zero_grad()
     low.backward()
     assert all(p.grad is not None for p in net.parameters() if p.requires_grad)
+
+
+def test_every_random_number_of_an_example_is_its_own(images):
+    "Once a single uniform was time and coin, and the noise of a step was x_T shuffled"
+    examples = Examples(images, 32)
+    *known, way = examples[3]
+    assert all(torch.equal(a, b) for a, b in zip(known, Examples(images, 32, stream=1)[3]))
+    ways = [examples[n][-1] for n in range(200)]
+    where, coin = (torch.stack([w[name] for w in ways]) for name in ('where', 'coin'))
+    v = torch.stack([examples[n][2] for n in range(200)])
+    both = torch.corrcoef(torch.stack([v, where, coin]))
+    assert (both - torch.eye(3)).abs().max() < 0.25
+    assert len({w['seed'].item() for w in ways}) == 200
+    seeds = torch.stack([way['seed'], ways[0]['seed']])
+    x_T = torch.zeros(2, 3, 32, 32)
+    first, second = noise_of(seeds, 0, x_T), noise_of(seeds, 1, x_T)
+    assert torch.equal(first, noise_of(seeds, 0, x_T))
+    for a, b in ((first, second), (first[0], first[1])):
+        assert abs(torch.corrcoef(torch.stack([a.flatten(), b.flatten()]))[0, 1]) < 0.1
+    assert abs(first.std() - 1) < 0.05
+
+
+def test_a_training_under_way_keeps_its_old_stream(images, tmp_path):
+    def begun(steps, **how):
+        torch.manual_seed(0)
+        return Training(tiny(), images, Recipe(steps=steps, batch=2, size=32, **how))
+
+    old = [*begun(4, stream=1)]
+    half = begun(4, stream=1)
+    next(iter(half))
+    half.save(tmp_path / CHECKPOINT)
+    state = torch.load(tmp_path / CHECKPOINT, weights_only=True)
+    del state['task']['stream']  # from before there was a choice
+    torch.save(state, tmp_path / CHECKPOINT)
+    resumed = begun(4).resume(tmp_path / CHECKPOINT)
+    assert resumed.recipe.stream == 1 and [*resumed] and resumed.losses == old
+    assert begun(4).examples.stream == 2
 
 
 @pytest.mark.parametrize('term', ['perceptual', 'own_path'])
