@@ -124,7 +124,7 @@ class DiffusersMap(SolutionMap):
         "What the ODE is solved in; the network has its own"
         return torch.promote_types(next(self.unet.parameters()).dtype, torch.float32)
 
-    @cached_property
+    @property
     def facts(self) -> dict:
         "What tells this map from another; a search writes it down, and resumes no other"
         return dict(
@@ -243,7 +243,7 @@ class LatentMap(DiffusersMap):
         self.latent_std = 1.0
         self.stride = 2 ** (len(pipeline.unet.config.block_out_channels) - 1)
 
-    @cached_property
+    @property
     def facts(self) -> dict:
         return super().facts | dict(decoder=digest(*self.vae.state_dict().values()))
 
@@ -293,7 +293,7 @@ class UpscalerMap(LatentMap):
         self.seed = seed
         self.add_noise = pipeline.low_res_scheduler.add_noise
 
-    @cached_property
+    @property
     def facts(self) -> dict:
         return super().facts | dict(
             text=self.text,

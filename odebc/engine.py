@@ -24,7 +24,7 @@ from .errors import OdebcError, writing
 from .identity import digest
 from .progress import Bar
 from .sr3 import CHECKPOINT, SR3
-from .store import Store, packed_by_torch, unpacked_by_torch, write_atomically
+from .store import Store, as_json, packed_by_torch, unpacked_by_torch, write_atomically
 from .train import Examples, Objective, residual_std
 from .unet import UNet
 
@@ -188,7 +188,9 @@ class Training:
         path: str | Path,  # of the checkpoint
     ):
         "Write all that changes during the run"
-        self.store(path).save(
+        store = self.store(path)
+        store.facts = as_json(self.task)  # the recipe may have changed
+        store.save(
             {},
             net=self.net.state_dict(),
             ema=self.ema.state_dict(),
@@ -211,7 +213,10 @@ class Training:
             self.recipe.stream = self.examples.stream = content.facts['stream']
             if self.start not in (None, state['start']):
                 raise OdebcError("it began from other weights")
-            for part in ('net', 'ema', 'optimizer'):
+            parts = 'net', 'ema', 'optimizer'
+            for name in (*parts, 'losses', 'seconds'):
+                state[name]  # all is there, before anything is changed
+            for part in parts:
                 getattr(self, part).load_state_dict(state[part])
             self.losses = state['losses']
             self.seconds = state['seconds']

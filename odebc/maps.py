@@ -27,8 +27,8 @@ def check_start(
     B: int,  # images
 ):
     "Refuse a start that does not fit"
-    if not isinstance(x_T, Tensor) or not x_T.is_floating_point():
-        raise OdebcError(f"x_T must be a tensor of floating-point numbers, not {type(x_T)}")
+    if not isinstance(x_T, Tensor) or not x_T.is_floating_point() or not x_T.ndim:
+        raise OdebcError(f"x_T must be a tensor, a batch of floats, not {type(x_T).__name__}")
     fits = shape is None or tuple(x_T.shape[1:]) == tuple(shape)
     if not fits or len(x_T) not in (1, B):
         wanted = (B, *(shape or x_T.shape[1:]))
@@ -65,11 +65,15 @@ def prepared(
 ) -> tuple:  # x_T (B, C, H, W) and y, as the solver wants them
     "Check the start, and bring both to the solver"
 
-    def moved(x):
-        return at_least_float32(x.to(device or x.device, dtype or x.dtype))
-
     B = len(x_T) if y is None else len(y)
     check_start(x_T, shape, B)
+    common = torch.promote_types(x_T.dtype, torch.float32)
+    if y is not None:
+        common = torch.promote_types(common, y.dtype)
+
+    def moved(x):
+        return x.to(device or x.device, dtype or common)
+
     return moved(x_T).expand(B, *x_T.shape[1:]), y if y is None else moved(y)
 
 
@@ -79,7 +83,8 @@ def checked(
     name: str,  # of the map, for the sentence
 ) -> Tensor:  # the same, at least float32
     "The result, or a refusal"
-    if not isinstance(x_0, Tensor) or not x_0.is_floating_point() or len(x_0) != B:
+    batch = isinstance(x_0, Tensor) and x_0.is_floating_point() and x_0.ndim > 0
+    if not batch or len(x_0) != B:
         shape = tuple(x_0.shape) if isinstance(x_0, Tensor) else type(x_0)
         raise OdebcError(f"{name} must return images of shape ({B}, …), not {shape}")
     if not x_0.isfinite().all():
@@ -139,9 +144,13 @@ class FunctionMap(SolutionMap):
 
     def __init__(self, fn, name, nfe, shape, facts):
         self.fn, self.name, self.nfe = fn, name, nfe
-        self.facts = facts
+        self.given_facts = facts
         self.former = getattr(fn, 'former', {})
         self.given_shape = shape
+
+    @property
+    def facts(self):
+        return own_facts(self.fn, *self.given_facts)
 
     def solve(self, x_T, y):
         return self.fn(x_T, y)
@@ -157,7 +166,7 @@ def own_facts(
 ) -> dict | None:
     "What identifies a function: what its owner says of it, and its weights if it has any"
     said = getattr(fn, 'meta', None) if facts is None else facts
-    if name is None and said is None:
+    if name is None and not said:
         return None
     known = dict(said or {}) | ({} if name is None else dict(map=name))
     if isinstance(fn, nn.Module):
@@ -181,4 +190,4 @@ def solution_map(
     if nfe < 1:
         raise OdebcError(f"a solve costs at least one call of the network, not {nfe}")
     label = name or getattr(fn, '__name__', type(fn).__name__)
-    return FunctionMap(fn, label, nfe, shape, own_facts(fn, name, facts))
+    return FunctionMap(fn, label, nfe, shape, (name, facts))

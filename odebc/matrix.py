@@ -141,6 +141,7 @@ class ScoreMatrix:
         self.state = processes()
         self.D = torch.empty(0, len(z), dtype=torch.float64)
         self.solves, self.nfe = 0, 0
+        self.stopping = False  # somebody has asked to stop, in some process
 
     @property
     def R(self) -> int:
@@ -231,8 +232,7 @@ class ScoreMatrix:
         told = gather(told.to(self.state.device)).cpu().view(P, -1)
         if failure:
             raise failure
-        if told[:, -1].any():
-            raise Stopped
+        self.stopping = bool(told[:, -1].any())
         scores = told[:, :-1].T.flatten()[: len(cells)]
         bad = (~scores.isfinite()).nonzero()
         if len(bad):
@@ -250,7 +250,12 @@ class ScoreMatrix:
     ):
         "Evaluate the missing cells of `D[rows][:, columns]`"
         rows, columns = list(rows), list(columns)
-        self.enlarge(max(rows) + 1)
+        outside = [i for i in columns if not 0 <= i < self.R] + [k for k in rows if k < 0]
+        if outside:
+            raise OdebcError(
+                f"there is no row or pair {outside[0]}: pairs are 0 … {self.R - 1}"
+            )
+        self.enlarge(max(rows, default=-1) + 1)
         places = self.D[rows][:, columns].isnan().nonzero().tolist()
         missing = [(rows[a], columns[b]) for a, b in places]
         if not missing:
@@ -262,6 +267,8 @@ class ScoreMatrix:
             k, i = torch.tensor(cells).T
             self.D[k, i] = scores
             self.spend(len(cells), len(cells) * self.h.nfe)
+            if self.stopping:
+                raise Stopped
 
     def spend(
         self,

@@ -10,7 +10,7 @@ __all__ = ['ALEX_VARIABLE', 'TRUNKS', 'import_torchvision', 'as_images', 'full_p
 
 # %% ../nbs/07_distances.ipynb #b0ef1c08
 from collections.abc import Callable
-from functools import cache, cached_property, partial
+from functools import cache, partial
 from importlib.resources import files
 import contextlib
 import json
@@ -324,9 +324,14 @@ def identity_of(
         return name
     if isinstance(fn, partial):
         inner = identity_of(fn.func, None)
+        plain = all(
+            isinstance(v, (str, int, float)) for v in (*fn.args, *fn.keywords.values())
+        )
         bound = [*map(str, fn.args), *(f'{k}={v}' for k, v in sorted(fn.keywords.items()))]
-        return inner and f"{inner} with {', '.join(bound)}"
-    return fn.__qualname__ if getattr(fn, '__module__', None) == __name__ else None
+        return f"{inner} with {', '.join(bound)}" if inner and plain else None
+    here = sys.modules.get('odebc.metrics')
+    name = getattr(fn, '__name__', '')
+    return name if name and getattr(here, name, None) is fn else None
 
 
 class Distance:
@@ -338,12 +343,12 @@ class Distance:
         name: str | None = None,  # tells it from all others; without one nothing is kept of it
         note: str = '',  # what a user should know, such as how to get a better one
     ):
-        self.fn = fn
+        self.fn = fn.fn if isinstance(fn, Distance) else fn
         self.name = name or getattr(fn, '__name__', type(fn).__name__)
         self.note = note
         self.given_name = name
 
-    @cached_property
+    @property
     def identity(self) -> str | None:
         "By this a file of scores knows it again; None: it cannot be told from others"
         return identity_of(self.fn, self.given_name)
@@ -365,12 +370,13 @@ class Distance:
         if not hasattr(self.fn, 'features'):
             return lambda x, i: self(x, z[i])
         with torch.no_grad():
-            parts = [self.fn.features(part) for part in z.split(16)]
+            parts = [self.fn.features(at_least_float32(part)) for part in z.split(16)]
             known = [torch.cat(maps) for maps in zip(*parts)]
 
         def to_known(x, i):
             with full_precision(x):
-                return self.fn.compare(self.fn.features(x), [f[i] for f in known])
+                seen = self.fn.features(at_least_float32(x))
+                return self.fn.compare(seen, [f[i] for f in known])
 
         return to_known
 

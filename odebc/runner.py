@@ -16,7 +16,7 @@ import time
 import torch
 from torch import Tensor
 from .boundary import choose, standard_error
-from .errors import OdebcError
+from .errors import OdebcError, Stopped
 from .identity import digest, pairs_digest
 from .matrix import ScoreMatrix, gradient_batch, mean_gradient
 from .matrix import processes, quiet
@@ -146,7 +146,11 @@ def task_of(
         shape=problem.shape,
         rows=rows,
     )
-    return as_json(matrix.h.meta | own | more)
+    facts = matrix.h.meta
+    for name in [*facts, *more]:
+        if name in own or name in (*OUTCOME, 'accepted'):
+            raise OdebcError(f"the search writes {name!r} itself: give your fact another name")
+    return as_json(facts | own | more)
 
 
 def check_facts(
@@ -198,7 +202,10 @@ class Runner:
         task: dict | None = None,  # facts, see `task_of`
         store: Store | None = None,  # of the file; None: nothing is kept
         watch: Callable = lambda found: None,  # called with the best so far after each batch
+        trusted: bool = True,  # the strategy's starts are those of an earlier run
     ):
+        self.trusted = trusted
+        self.cheap_name = KEPT + cheap_identity(cheap)
         self.problem, self.matrix, self.cheap = problem, matrix, cheap
         self.rows = rows
         self.starts = matrix.start
@@ -224,11 +231,17 @@ class Runner:
             return None
         kept = {name.removeprefix(KEPT): x for name, x in content.tensors.items()}
         found = BoundaryCondition.of(content)
+        pairs = found.scores.shape[1]
+        if pairs != self.matrix.R:
+            raise OdebcError(
+                f"{self.store.path} holds scores on {pairs} pairs, and here are "
+                f"{self.matrix.R}: give another file"
+            )
         self.matrix.D = found.scores.clone()
         self.matrix.solves, self.matrix.nfe = found.solves, found.nfe
         self.starts.moved[found.index] = found.x_T  # until the strategy has made it again
         if self.cheap:
-            self.cheap.D = kept.get(cheap_identity(self.cheap), self.cheap.D)
+            self.cheap.D = kept.get(self.cheap_name.removeprefix(KEPT), self.cheap.D)
         self.gradients = [*kept.get('gradients', [])]
         self.asked = content.notes.get('asked', [])
         self.made = content.notes.get('made', {})
@@ -254,23 +267,37 @@ class Runner:
     ) -> BoundaryCondition:
         "Play it to its end"
         asking, answer = strategy(self.problem), None
+        if not hasattr(asking, 'send'):
+            raise OdebcError("a strategy is a generator: it yields what it wants to know")
         while True:
             try:
                 wish = asking.send(answer)
             except StopIteration as end:
                 self.bar.total = self.bar.n
-                return self.found(end.value)
+                return self.found(self.winner(end.value))
             answer = self.answer(wish)
+
+    def winner(self, row) -> int:
+        "What a strategy has returned, if it can be a winner"
+        D = self.matrix.D
+        if not isinstance(row, int) or not 0 <= row < len(D) or D[row].isnan().all():
+            raise OdebcError(
+                f"a strategy returns the row of its winner, a candidate that it has scored, "
+                f"not {row!r}"
+            )
+        return row
 
     def answer(self, wish):
         "What a strategy asked for"
         match wish:
             case Cells(rows, columns):
                 self.matrix.fill(rows, columns)
-                return self.matrix.D
+                return self.matrix.D.clone()  # the strategy's own, to do with as it likes
             case CheapCells(rows, columns):
+                if self.cheap is None:
+                    raise OdebcError("the strategy needs `coarse`, a cheaper solution map")
                 self.cheap.fill(rows, columns)
-                return self.cheap.D
+                return self.cheap.D.clone()
             case Gradient(x_T, columns):
                 return self.gradient(x_T, columns)
             case Start(row, x_T):
@@ -288,9 +315,12 @@ class Runner:
         x_T: Tensor | Callable,  # (C, H, W), or what makes it
     ):
         "A start that the strategy has made; scores of another start in this row are forgotten"
-        self.starts.moved[row] = x_T
+        self.starts.moved[row] = x_T if callable(x_T) else x_T.detach().clone()
+        if self.trusted:
+            return
         made = digest(self.starts(row))
-        if self.made.get(str(row), made) != made and row < len(self.matrix.D):
+        was = self.made.get(str(row)) or digest(self.problem.start(row))
+        if was != made and row < len(self.matrix.D):
             self.matrix.D[row] = torch.nan
         self.made[str(row)] = made
 
@@ -298,8 +328,11 @@ class Runner:
         "Known from an earlier run, or computed and kept"
         number, where = self.replayed, digest(x_T, torch.tensor(columns))
         self.replayed += 1
-        if self.asked[number : number + 1] == [where] and number < len(self.gradients):
+        same = self.trusted or self.asked[number : number + 1] == [where]
+        if same and number < len(self.gradients):
             return self.gradients[number]
+        if self.matrix.stop():
+            raise Stopped
         # another way than that of an earlier run: what followed there is worth nothing here
         del self.gradients[number:], self.asked[number:]
         source = self.cheap or self.matrix
@@ -322,7 +355,7 @@ class Runner:
             index = choose(known[0])
         self.matrix.enlarge(index + 1)
         return BoundaryCondition(
-            self.starts(index),
+            self.starts(index).clone(),
             self.problem.seed,
             index,
             self.matrix.D.clone(),
@@ -353,7 +386,7 @@ class Runner:
             return
         kept = dict(self.others)
         if self.cheap:
-            kept[KEPT + cheap_identity(self.cheap)] = self.cheap.D
+            kept[self.cheap_name] = self.cheap.D
         if self.gradients and not finished:
             kept[KEPT + 'gradients'] = torch.stack(self.gradients)
         replay = {} if finished else dict(asked=self.asked)

@@ -106,7 +106,8 @@ def search(
     task = task_of(matrix, problem, strategy, cheap, meta or {})
     store = store_of(path, task, matrix, accept) if path else None
     rows = K if strategy in DRAWING else None
-    runner = Runner(problem, matrix, cheap, rows, task, store, watch)
+    trusted = STRATEGIES[strategy] is BUILT_IN.get(strategy)
+    runner = Runner(problem, matrix, cheap, rows, task, store, watch, trusted)
     try:
         found = played(runner, strategy)
         score_unseen(found, runner, unseen)
@@ -139,8 +140,7 @@ def played(
 ) -> BoundaryCondition:
     "The strategy's result; what a finished file holds is not made again"
     earlier = runner.earlier
-    ours = STRATEGIES[strategy] is BUILT_IN.get(strategy)  # not one that may have changed
-    if earlier is not None and earlier.finished and ours and strategy not in DRAWING:
+    if earlier is not None and earlier.finished and runner.trusted and strategy not in DRAWING:
         return replace(earlier, meta=dict(earlier.meta), unseen=None)
     found = runner.run(STRATEGIES[strategy])
     found.meta |= dict(strategy=strategy, K=runner.problem.K)
@@ -154,6 +154,10 @@ def store_of(
     accept: list[str],  # facts of the file that may differ
 ) -> Store:
     "Where the search is kept; files of earlier versions stay valid"
+    accept = [accept] if isinstance(accept, str) else accept
+    for name in accept:
+        if name in ('seed', 'shape', 'rows'):
+            raise OdebcError(f"another {name} is another search, and cannot be accepted")
     former = matrix.h.former | former_pairs(matrix.z, matrix.y)
     return Store(path, task, former, accept, 'a search', OUTCOME)
 
@@ -167,7 +171,8 @@ def score_unseen(
     earlier = runner.earlier
     same = earlier is not None and torch.equal(earlier.x_T, found.x_T)
     pairs = pairs_digest(*unseen) if unseen else None
-    if same and (pairs is None or earlier.meta.get('unseen') == pairs):
+    known = (pairs, digest(*unseen)) if unseen else ()  # the second by earlier versions
+    if same and (pairs is None or earlier.meta.get('unseen') in known):
         found.unseen = earlier.unseen
         pairs = earlier.meta.get('unseen')
     if pairs is None:

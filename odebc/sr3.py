@@ -261,8 +261,17 @@ class SR3Map(SolutionMap):
         self.model = model
         self.name = self.sampler = sampler
         self.nfe = nfe(sampler)
-        self.facts = dict(sampler=sampler, weights=model.fingerprint, bf16=model.bf16)
-        self.former = model.former
+
+    @property
+    def facts(self) -> dict:
+        "Of the network as it is now"
+        model = self.model
+        return dict(sampler=self.sampler, weights=model.fingerprint, bf16=model.bf16)
+
+    @property
+    def former(self) -> dict:
+        "What earlier versions wrote for some of them"
+        return self.model.former
 
     @property
     def device(self) -> torch.device:

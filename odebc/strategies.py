@@ -93,7 +93,7 @@ class Problem:
 
 # %% ../nbs/hood/strategies.ipynb #49f0431a
 def on_matrix(
-    strategy: Callable,  # a key of STRATEGIES, or your own
+    strategy: Callable,  # of STRATEGIES, or your own
     D: Tensor,  # (K, R) scores
     budget: int | None = None,  # solves at most
 ) -> tuple[int, Tensor]:  # row of the winner, and the cells that it asked for, (K, R) bool
@@ -108,7 +108,7 @@ def on_matrix(
         if isinstance(wish, Cells):
             where = torch.tensor([*wish.rows])[:, None], torch.tensor([*wish.columns])
             asked[where] = D[where]
-        answer = asked
+        answer = asked.clone()
 
 # %% ../nbs/hood/strategies.ipynb #757ad407
 def exhaustive(

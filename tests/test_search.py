@@ -28,6 +28,7 @@ from odebc.store import unpacked
 from odebc.strategies import (
     STRATEGIES,
     Cells,
+    CheapCells,
     Gradient,
     Problem,
     Start,
@@ -623,9 +624,8 @@ def test_stop_is_a_request_that_returns_the_best_so_far(tmp_path):
     asked = itertools.count(1)
     how = dict(path=path, batch=4)
     found = search(h, Z, Z, 40, mse, 'exhaustive', stop=lambda: next(asked) > 3, **how)
-    assert found.solves == 12 and not found.finished
+    assert found.solves == 16 and not found.finished
     assert BoundaryCondition.load(path).index == found.index
-    assert search(h, Z, Z, 40, mse, 'exhaustive', stop=lambda: True) is None
     assert search(h, Z, Z, 40, mse, 'exhaustive', **how).finished
 
 
@@ -644,3 +644,134 @@ def test_two_searches_of_one_file_are_told(tmp_path):
         search(h, Z, Z, 40, mse, 'exhaustive', path=path, batch=4, watch=watch)
     assert error.value.found.solves >= 4, 'what was found is not lost'
     assert BoundaryCondition.load(path).seed == 1
+
+
+# --- what was found by trying to break it
+
+
+def known_score(found, rows=slice(None)):
+    "What the found start scores, computed again"
+    x_T = found.x_T.expand(len(Z), -1, -1, -1)
+    return squares(rough(x_T, Z), Z).mean().item()
+
+
+def own(*wishes, winner=0):
+    "A strategy that asks for these in turn"
+
+    def strategy(problem):
+        for wish in wishes:
+            wish = wish(problem) if callable(wish) else wish
+            yield wish
+        return winner
+
+    return strategy
+
+
+def searched(monkeypatch, strategy, **how):
+    monkeypatch.setitem(STRATEGIES, 'own', strategy)
+    return search(h, Z, Z, 5, mse, 'own', **how)
+
+
+def test_a_start_on_a_row_that_has_scores_forgets_them(monkeypatch):
+    everything = Cells([0], range(8))
+    moved = own(everything, lambda p: Start(0, 3 * p.start(0)), everything)
+    found = searched(monkeypatch, moved)
+    assert found.score == pytest.approx(known_score(found), rel=1e-5)
+
+
+def test_a_strategy_cannot_change_what_is_known(monkeypatch):
+    def cheat(problem):
+        x = problem.start(3)
+        yield Start(1, x)
+        x += 100
+        D = yield Cells([0, 1], range(8))
+        D -= 5
+        D[D.isnan()] = 9.0
+        D = yield Cells([2], range(8))
+        assert D[:2].min() > 0 and not D.isnan().any()
+        return 1
+
+    found = searched(monkeypatch, cheat)
+    assert found.score == pytest.approx(known_score(found), rel=1e-5)
+
+    def watch(found):
+        found.x_T.zero_()
+        found.scores.zero_()
+
+    seen = search(h, Z, Z, 20, mse, 'refinement', 200, watch=watch)
+    assert torch.equal(seen.x_T, search(h, Z, Z, 20, mse, 'refinement', 200).x_T)
+
+
+@pytest.mark.parametrize(
+    'strategy, says',
+    [
+        (own(Cells([0], range(8)), winner=None), 'returns the row of its winner'),
+        (own(Cells([0], range(8)), winner=3), 'returns the row of its winner'),
+        (own(Cells([0], range(8)), winner='best'), 'returns the row of its winner'),
+        (own(), 'returns the row of its winner'),
+        (lambda problem: 0, 'a strategy is a generator'),
+        (own(Cells([0], [99])), 'no row or pair 99: pairs are 0 … 7'),
+        (own(Cells([-1], [0])), 'no row or pair -1'),
+        (own(CheapCells([0], [0])), 'needs `coarse`'),
+        (own('what'), 'cannot ask for str'),
+    ],
+)
+def test_a_strategy_that_misbehaves_is_told(monkeypatch, strategy, says):
+    with pytest.raises(ValueError, match=says):
+        searched(monkeypatch, strategy)
+
+
+def test_facts_of_the_caller_do_not_replace_those_of_the_search(tmp_path):
+    for name in ('strategy', 'pairs', 'seed', 'accepted', 'unseen'):
+        with pytest.raises(ValueError, match=f"writes '{name}' itself"):
+            search(h, Z, Z, 5, mse, path=tmp_path / 'x_T', meta={name: 'mine'})
+    with pytest.raises(ValueError, match='does not say what it is'):
+        nothing = solution_map(rough, facts={})
+        search(nothing, Z, Z, 5, mse, path=tmp_path / 'x_T')
+
+
+def test_a_map_whose_weights_change_is_another_map(tmp_path):
+    class Net(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.share = torch.nn.Parameter(torch.tensor(0.1))
+
+        def forward(self, x_T, y):
+            return y + self.share * x_T
+
+    net = Net().requires_grad_(False)
+    changing = solution_map(net, name='net')
+    search(changing, Z, Z, 5, mse, path=tmp_path / 'x_T')
+    net.share += 1
+    with pytest.raises(ValueError, match='another weights'):
+        search(changing, Z, Z, 5, mse, path=tmp_path / 'x_T')
+
+
+def test_what_cannot_be_accepted(tmp_path):
+    path = tmp_path / 'x_T'
+    search(h, Z, Z, 5, mse, path=path)
+    for name in ('seed', 'shape', 'rows'):
+        with pytest.raises(ValueError, match='cannot be accepted'):
+            search(h, Z, Z, 5, mse, path=path, accept=[name])
+    with pytest.raises(ValueError, match='holds scores on 8 pairs, and here are 4'):
+        search(h, Z[:4], Z[:4], 5, mse, path=path, accept='pairs')
+    assert search(h, Z + 0.05, Z + 0.05, 5, mse, path=path, accept='pairs').finished
+
+
+def test_a_stop_keeps_the_batch_that_was_solved(tmp_path):
+    found = search(h, Z, Z, 40, mse, 'exhaustive', batch=4, stop=lambda: True)
+    assert found.solves == 4, 'the batch that was under way is not thrown away'
+
+
+def test_two_searches_of_one_task_do_not_lose_each_others_work(tmp_path):
+    path = tmp_path / 'x_T.safetensors'
+    first = iter([None])
+
+    def watch(found):
+        if next(first, 'again') is None:
+            path.rename(tmp_path / 'ours')
+            search(h, Z, Z, 40, mse, 'exhaustive', path=path)
+
+    with pytest.raises(ValueError, match='was written by another process meanwhile'):
+        search(h, Z, Z, 40, mse, 'halving', 160, path=path, batch=4, watch=watch)
+    assert BoundaryCondition.load(path).solves == 320

@@ -232,3 +232,46 @@ def test_a_file_of_a_search_is_data_alone(tmp_path):
     assert content.facts == json.loads(json.dumps(content.facts))
     assert content.facts['map'] == 'tiny' and content.facts['distance'] == 'MSE'
     assert all(isinstance(x, torch.Tensor) for x in content.tensors.values())
+
+
+def test_permissions_and_links_stay(tmp_path):
+    secret = tmp_path / 'secret'
+    write_atomically(secret, b'1')
+    secret.chmod(0o600)
+    write_atomically(secret, b'2')
+    assert secret.stat().st_mode & 0o777 == 0o600
+    link = tmp_path / 'link'
+    link.symlink_to(secret)
+    write_atomically(link, b'3')
+    assert link.is_symlink() and secret.read_bytes() == b'3'
+
+
+def test_together_is_all_or_nothing(tmp_path):
+    (tmp_path / 'folder').mkdir()
+    with pytest.raises(CannotWrite, match='folder'):
+        write_together({tmp_path / 'new': b'1', tmp_path / 'folder': b'2'})
+    assert os.listdir(tmp_path) == ['folder']
+    write_together({})
+
+
+def test_what_only_may_differ_is_not_said_to_be_accepted(tmp_path):
+    path = tmp_path / 'kept'
+    Store(path, dict(steps=1, seed=0), outcome=('steps',)).save({})
+    store = Store(path, dict(steps=2, seed=0), outcome=('steps',))
+    assert store.load() and 'accepted' not in store.facts
+
+
+def test_two_laboratories_in_one_folder_keep_the_scores_of_both(tmp_path):
+    from odebc.data import photographs, split
+    from odebc.experiments.lab import MEASURED, Lab, Protocol, bicubic, drawn
+
+    protocol = Protocol(2, 2, 2, 2, ['DDIM-1'], [], 1, (2, 2, 'DDIM-1'), 1)
+    ours, theirs = (list(side.values()) for side in split(photographs()))
+    model = SR3.from_pretrained('small')
+    one, two = (Lab(model, protocol, ours, dict(a=theirs), tmp_path) for _ in range(2))
+    one.scores('a', 'bicubic', bicubic(model))
+    two.scores('a', 'DDIM-1', drawn(model, 'DDIM-1'))
+    assert len(unpacked(tmp_path / MEASURED).tensors) == 2
+    before = (tmp_path / MEASURED).stat().st_mtime_ns
+    again = Lab(model, protocol, ours, dict(a=theirs), tmp_path)
+    assert len(again.known) == 2 and (tmp_path / MEASURED).stat().st_mtime_ns == before

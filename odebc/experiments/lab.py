@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['EIGHT_BITS', 'COLUMNS', 'PROTOCOLS', 'MEASURED', 'OLDER', 'reference_and_test', 'batch_size', 'Way', 'measure',
            'bicubic', 'network_facts', 'fixed', 'drawn', 'randoms', 'methods', 'mean_over', 'Protocol', 'prints',
-           'older_facts', 'kept_precision', 'older_scores', 'Lab', 'places', 'table_1', 'stats', 'pm', 'calls',
-           'paired', 'markdown']
+           'older_facts', 'kept_precision', 'older_scores', 'merged', 'Lab', 'places', 'table_1', 'stats', 'pm',
+           'calls', 'paired', 'tabulated', 'markdown']
 
 # %% ../../nbs/hood/lab.ipynb #b4f05fb8
 from collections.abc import Callable
@@ -29,7 +29,7 @@ from ..runner import BoundaryCondition
 from ..samplers import nfe
 from ..search import search
 from ..sr3 import SR3
-from ..store import Store, as_json, read_facts
+from ..store import Content, Store, as_json, read_facts
 
 # %% ../../nbs/hood/lab.ipynb #4f6bac65
 def reference_and_test(
@@ -306,6 +306,19 @@ def older_scores(
         raise OdebcError(f"{path} is damaged ({why}): remove it to measure it anew") from None
 
 
+def merged(
+    theirs: Content,  # what another process has written
+    ours: Content,
+) -> Content:
+    "The scores of both, and of each method the longer ones"
+    tensors = dict(theirs.tensors)
+    for key, known in ours.tensors.items():
+        if key not in tensors or len(tensors[key]) < len(known):
+            tensors[key] = known
+    ways = theirs.notes.get('ways', {}) | ours.notes.get('ways', {})
+    return Content(ours.facts, tensors, dict(ways=ways))
+
+
 class Lab:
     "One network, its references and test sets, and a folder for all that is measured"
 
@@ -343,6 +356,7 @@ class Lab:
         self.y = degrade(self.z, model.scale)
         self.y_tests = {name: degrade(z, model.scale) for name, z in self.tests.items()}
         self.searches = {}
+        self.accept = accept
         self.store = self.open_store(accept)
 
     def facts(
@@ -371,13 +385,14 @@ class Lab:
         older = self.model.former.get('weights', own[0]), self.distance.name
         mine, former = self.facts(picture_digest, *own), as_json(self.facts(digest, *older))
         path = self.folder / MEASURED
-        store = Store(path, mine, former, accept, 'results')
+        store = Store(path, mine, former, accept, 'results', merge=merged)
         if not path.exists() and (self.folder / OLDER).exists():
             store.compare(older_facts(self.folder))
         content = store.load()
         self.known = content.tensors if content else {}
         self.ways = content.notes.get('ways', {}) if content else {}
-        store.save(self.known, ways=self.ways)  # from now on it is our folder
+        if content is None or content.facts != store.facts:
+            store.save(self.known, ways=self.ways)  # from now on it is our folder
         return store
 
     def found(
@@ -394,6 +409,7 @@ class Lab:
                 self.p.K,
                 self.distance,
                 path=self.folder / f'x_T-{label}.safetensors',
+                accept=['pairs'] if 'references' in self.accept else (),
             )
         return self.searches[label]
 
@@ -407,16 +423,21 @@ class Lab:
         "`measure`, kept in the folder"
         z, y = self.tests[test][:n], self.y_tests[test][:n]
         key = f'{test}/{way.key}'
-        self.ways[key] = way.facts | dict(name=name)
-        if key not in self.known:
+        if key not in self.known and not self.measured_by_name(test, name):
             older = older_scores(self.folder, test, name)
             if older is not None:
                 self.remember(key, older)
+        self.ways[key] = way.facts | dict(name=name)
 
         def keep(known):
             self.remember(key, known)
 
         return measure(way, z, y, self.distance, self.known.get(key), keep)
+
+    def measured_by_name(self, test: str, name: str) -> bool:
+        "Then the older file of that name has found its way, or is that of another"
+        ways = self.ways.items()
+        return any(key.startswith(f'{test}/') and way['name'] == name for key, way in ways)
 
     def remember(
         self,
@@ -503,24 +524,27 @@ def paired(
     return rows[name]['distance'] - rows[base]['distance'] if base != name else None
 
 
+def tabulated(
+    head: list,  # titles of the columns
+    rows: list,  # of cells
+) -> str:  # markdown
+    "The one way to draw a table"
+    lines = [head, ['---'] * len(head), *rows]
+    return '\n'.join(f"| {' | '.join(map(str, line))} |" for line in lines)
+
+
 def markdown(
     rows: dict[str, dict],  # of `table_1`
     distance: str = 'LPIPS',  # its name
 ) -> str:
     "The table, with the paired difference to the row of the same sampler without x̃_T"
 
-    def line(*cells):
-        return f"| {' | '.join(map(str, cells))} |"
-
-    against = f'{distance}: x̃_T − random'
-    lines = [
-        line('method', f'{distance} ↓', 'PSNR ↑', 'SSIM ↑', 'NFE', 's/image', against),
-        '|---|---|---|---|---|---|---|',
-    ]
+    head = 'method', f'{distance} ↓', 'PSNR ↑', 'SSIM ↑', 'NFE', 's/image'
+    lines = []
     for name, row in rows.items():
         scores = pm(row['distance']), pm(row['PSNR'], 2), pm(row['SSIM'], 3)
         seconds = f"{row['seconds'].mean():.2f}"
         difference = paired(rows, name)
         gain = '' if difference is None else pm(difference)
-        lines.append(line(name, *scores, calls(name), seconds, gain))
-    return '\n'.join(lines)
+        lines.append([name, *scores, calls(name), seconds, gain])
+    return tabulated([*head, f'{distance}: x̃_T − random'], lines)

@@ -24,7 +24,7 @@ from ..images import to_image
 from ..store import Content, head_of, Store, unpacked, write_atomically
 from ..errors import OdebcError, writing
 from .lab import calls, drawn, fixed, Lab, markdown, mean_over
-from .lab import paired, pm, stats, table_1
+from .lab import paired, pm, stats, table_1, tabulated
 from ..metrics import dssim, mse
 from ..progress import Bar
 from ..matrix import candidate
@@ -95,10 +95,8 @@ def crossed(
 ) -> str:  # markdown
     "A table of rows and columns"
     rows, columns = (list(dict.fromkeys(key[i] for key in cell)) for i in (0, 1))
-    lines = [['', *columns], ['---'] * (1 + len(columns))]
-    for row in rows:
-        lines.append([row, *(cell.get((row, column), '') for column in columns)])
-    return '\n'.join(f"| {' | '.join(line)} |" for line in lines)
+    lines = [[row, *(cell.get((row, column), '') for column in columns)] for row in rows]
+    return tabulated(['', *columns], lines)
 
 
 def beside(
@@ -565,8 +563,7 @@ def listing(
     head: tuple,  # two titles
 ) -> str:  # markdown
     "A table of two columns"
-    lines = [f'| {name} | {text} |' for name, text in rows.items()]
-    return '\n'.join([f'| {head[0]} | {head[1]} |', '|---|---|', *lines])
+    return tabulated(head, rows.items())
 
 
 def saved_picture(
@@ -703,7 +700,7 @@ def standings(
     "Strategies side by side, and their differences to a random x_T on unseen images"
     random, runs = torch.tensor(result['random']), result['runs']
     head = 'strategy', 'reference score', 'unseen score', 'unseen, against random'
-    rows = [[*head, 'by seed', 'NFE', 's'], ['---'] * 7]
+    rows = []
     for name in dict.fromkeys(r['name'] for r in runs):
         mine = [r for r in runs if r['name'] == name]
 
@@ -718,4 +715,4 @@ def standings(
         rows.append([name, *scores, against, each, f"{mean('nfe'):,.0f}"])
         rows[-1].append(f"{mean('seconds'):.0f}")
     rows.append(['a random $x_T$', '', f'{random.mean():.4f}', '', '', '0', '0'])
-    return '\n'.join(f"| {' | '.join(row)} |" for row in rows)
+    return tabulated([*head, 'by seed', 'NFE', 's'], rows)
