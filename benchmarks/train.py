@@ -6,6 +6,7 @@ import argparse
 import time
 from statistics import median
 import torch
+from accelerate.utils import send_to_device
 from torch.utils.data import DataLoader
 from odebc.data import photographs
 from odebc.images import to_bytes
@@ -53,7 +54,7 @@ def main():
     times = {name: [] for name in runs}
     start = time.perf_counter()
     loader = DataLoader(plain.examples, args.batch, sampler=range(args.batch * args.rounds))
-    batches = [[x.to(plain.accelerator.device) for x in batch] for batch in loader]
+    batches = [send_to_device(batch, plain.accelerator.device) for batch in loader]
     making = (time.perf_counter() - start) / args.rounds
     for name, run in runs.items():
         seconds(run, batches[0], 'TF32' in name)  # warm up

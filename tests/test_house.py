@@ -2,11 +2,11 @@
 
 import ast
 import importlib
-import subprocess
 import sys
 import warnings
 from pathlib import Path
 import pytest
+from waiting import finished
 from odebc.moved import MOVED, new_place
 
 PACKAGE = Path(__file__).parents[1] / 'odebc'
@@ -115,10 +115,7 @@ def test_what_others_build_on(tmp_path):
     "A user's script, without a word of what is older"
     (tmp_path / 'script.py').write_text(USER)
     command = [sys.executable, '-W', 'error::DeprecationWarning:__main__', 'script.py']
-    how = dict(cwd=tmp_path, capture_output=True, encoding='utf8', timeout=300)
-    done = subprocess.run(command, **how)
-    if 'Name it' in done.stderr:
-        raise AssertionError(done.stderr)
+    done = finished(command, cwd=tmp_path)
     assert done.stdout == 'fine\n', done.stderr
 
 

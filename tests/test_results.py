@@ -169,7 +169,7 @@ def shipped(request, tmp_path):
 def scores(folder, test, name):
     content = unpacked(folder / MEASURED)
     for key, way in content.notes['ways'].items():
-        if key.startswith(f'{test}/') and way['name'] == name:
+        if (way['test'], way['name']) == (test, name):
             return dict(zip(COLUMNS, content.tensors[key].float().T))
 
 

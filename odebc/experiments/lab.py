@@ -70,11 +70,6 @@ class Way:
     def __call__(self, y, numbers):
         return self.solve(y, numbers)
 
-    @property
-    def key(self) -> str:
-        "What its scores are kept under"
-        return digest(declared(self.facts))
-
 
 COLUMNS = 'distance', 'PSNR', 'SSIM', 'seconds'
 
@@ -422,22 +417,27 @@ class Lab:
     ) -> dict:  # see `measure`
         "`measure`, kept in the folder"
         z, y = self.tests[test][:n], self.y_tests[test][:n]
-        key = f'{test}/{way.key}'
+        key = self.key_of(test, way)
         if key not in self.known and not self.measured_by_name(test, name):
             older = older_scores(self.folder, test, name)
             if older is not None:
                 self.remember(key, older)
-        self.ways[key] = way.facts | dict(name=name)
+        self.ways[key] = way.facts | dict(test=test, name=name)
 
         def keep(known):
             self.remember(key, known)
 
         return measure(way, z, y, self.distance, self.known.get(key), keep)
 
+    def key_of(self, test: str, way: Way) -> str:
+        "What scores are kept under: the way and the images, not their names"
+        images = self.store.facts['tests'][test]
+        return digest(declared(way.facts | dict(images=images)))
+
     def measured_by_name(self, test: str, name: str) -> bool:
         "Then the older file of that name has found its way, or is that of another"
-        ways = self.ways.items()
-        return any(key.startswith(f'{test}/') and way['name'] == name for key, way in ways)
+        named = [(way['test'], way['name']) for way in self.ways.values()]
+        return (test, name) in named
 
     def remember(
         self,
