@@ -93,7 +93,7 @@ def opened(browser, url):
 def lab(browser, tmp_path_factory):
     "The explorer page in JupyterLab, with all of its cells run"
     folder = tmp_path_factory.mktemp('lab')
-    shutil.copy(ROOT / 'nbs' / '11_explore.ipynb', folder)
+    shutil.copy(ROOT / 'nbs' / '12_explore.ipynb', folder)
     settings = folder / 'JUPYTERLAB_SETTINGS' / '@jupyterlab'
     chosen = {
         'notebook-extension/tracker': dict(windowingMode='none'),
@@ -109,7 +109,7 @@ def lab(browser, tmp_path_factory):
         return [sys.executable, '-m', 'jupyter', 'lab', *options.split(), *open_to_all]
 
     with server(folder, command, folder) as url:
-        page, errors = opened(browser, f'{url}/lab/tree/11_explore.ipynb')
+        page, errors = opened(browser, f'{url}/lab/tree/12_explore.ipynb')
         free = page.locator('.jp-Notebook-ExecutionIndicator[data-status="idle"]')
         free.wait_for()
         page.keyboard.press('Control+b')  # the side bar makes room
