@@ -18,6 +18,7 @@ import time
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
+from ..boundary import standard_error
 from ..data import degrade, split, tiles, upsample
 from ..errors import OdebcError
 from ..identity import BICUBIC, declared, digest, picture_digest
@@ -496,7 +497,7 @@ def stats(
     values: Tensor,  # (n,)
 ) -> tuple[float, float]:  # mean and its standard error
     "For the table"
-    return values.mean().item(), (values.std() / len(values) ** 0.5).item()
+    return values.mean().item(), standard_error(values)
 
 
 def pm(
