@@ -76,9 +76,16 @@ def check_pairs(
             f"the one size must be a multiple of the other"
         )
     for name, x in (('HR', z), ('LR', y)):
+        if not x.is_floating_point():
+            raise OdebcError(f"{name} images are floats in [-1, 1], not {x.dtype}")
         bad = (~x.isfinite()).flatten(1).any(1).nonzero()
         if len(bad):
             raise OdebcError(f"{name} image {bad[0].item()} holds NaN or infinite values")
+        pictures = x.shape[1] == 3
+        if pictures and x.abs().max() > 1.01:
+            raise OdebcError(
+                f"{name} images must lie in [-1, 1], but one reaches {x.abs().max():.3g}"
+            )
 
 # %% ../nbs/hood/matrix.ipynb #fab74a18
 def processes():  # accelerate's PartialState
@@ -171,10 +178,11 @@ class ScoreMatrix:
         with torch.no_grad():
             x_0 = self.solved(x_T.to(self.y.device)[place], i, rows.tolist())
             scores = self.apart(x_0, i)
-        if scores.shape != (len(cells),):
+        shape = tuple(scores.shape) if isinstance(scores, Tensor) else scores
+        if shape != (len(cells),):
             raise OdebcError(
                 f"the distance must return one value per image, shape ({len(cells)},), "
-                f"not {tuple(scores.shape)}"
+                f"not {shape}"
             )
         return scores
 

@@ -106,6 +106,11 @@ class BoundaryCondition:
     ):
         "The result in a file, without what its search needs to go on"
         tensors = {k: x for k, x in content.tensors.items() if not k.startswith(KEPT)}
+        missing = {'x_T', 'scores', *NOTES} - {*tensors, *content.notes}
+        if missing:
+            raise OdebcError(
+                f"it has no {sorted(missing)[0]}, so it holds no boundary condition"
+            )
         notes = {name: content.notes[name] for name in NOTES}
         return cls(**tensors, **notes, meta=content.facts)
 
