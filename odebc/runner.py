@@ -13,6 +13,7 @@ from pathlib import Path
 import json
 import math
 import time
+import warnings
 import torch
 from torch import Tensor
 from .boundary import choose, standard_error
@@ -248,6 +249,11 @@ class Runner:
         if self.cheap:
             self.cheap.D = kept.get(self.cheap_name.removeprefix(KEPT), self.cheap.D)
         self.gradients = [*kept.get('gradients', [])]
+        if 'steps' in kept and not self.gradients and not found.finished:
+            warnings.warn(
+                f"{self.store.path} was begun by an earlier version, which did not keep the "
+                f"gradients: the scores are used, the descent begins anew"
+            )
         self.asked = content.notes.get('asked', [])
         self.made = content.notes.get('made', {})
         self.begun -= found.seconds

@@ -24,7 +24,7 @@ from odebc.matrix import ScoreMatrix, candidates
 from odebc.metrics import Distance
 from odebc.runner import BoundaryCondition, Runner, Starts
 from odebc.search import search, SearchInterrupted
-from odebc.store import unpacked
+from odebc.store import packed, unpacked
 from odebc.strategies import (
     STRATEGIES,
     Cells,
@@ -779,3 +779,18 @@ def test_two_searches_of_one_task_do_not_lose_each_others_work(tmp_path):
     with pytest.raises(ValueError, match='was written by another process meanwhile'):
         search(h, Z, Z, 40, mse, 'halving', 160, path=path, batch=4, watch=watch)
     assert BoundaryCondition.load(path).solves == 320
+
+
+def test_a_descent_begun_by_an_earlier_version_says_that_it_begins_anew(tmp_path):
+    path = tmp_path / 'x_T.safetensors'
+    whole = search(h, Z, Z, 30, mse, 'gradient', 400)
+    asked = itertools.count(1)
+    stop = functools.partial(lambda: next(asked) > 20)
+    search(h, Z, Z, 30, mse, 'gradient', 400, path=path, batch=4, stop=stop)
+    content = unpacked(path)
+    content.tensors.pop('kept.gradients', None)
+    content.tensors |= {'kept.x': Z[0], 'kept.steps': torch.tensor(3)}
+    path.write_bytes(packed(content))
+    with pytest.warns(UserWarning, match='the scores are used, the descent begins anew'):
+        found = search(h, Z, Z, 30, mse, 'gradient', 400, path=path)
+    assert torch.allclose(found.x_T, whole.x_T, atol=1e-5)

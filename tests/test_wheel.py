@@ -17,7 +17,9 @@ def test_checkpoint_loads_from_the_wheel(tmp_path):
     shipped = listed.split('\0')[:-1]
     assert len(shipped) > 20
     names = {'odebc/assets' + name.removeprefix('data') for name in shipped}
-    assert names <= set(zipfile.ZipFile(wheel).namelist())
+    modules = {f.relative_to(ROOT).as_posix() for f in (ROOT / 'odebc').rglob('*.py')}
+    inside = set(zipfile.ZipFile(wheel).namelist())
+    assert names | modules | {'odebc/py.typed'} <= inside
     zipfile.ZipFile(wheel).extractall(tmp_path / 'site')
     code = "import odebc.sr3 as t; print(t.__file__, t.SR3.from_pretrained().shape)"
     (tmp_path / 'empty').mkdir()
