@@ -271,7 +271,7 @@ def demo(
         "From the first of its starts"
         return next(iter(group.values()))(y[:5], range(len(y[:5])))
 
-    answers = {row: first_five(group) for row, group in ways.items()}
+    answers = {str(row): first_five(group) for row, group in ways.items()}
     shown = dict(LR=y[:5]) | answers | dict(HR=z[:5])
     figure = picture(shown, z, distance, name)
     with writing(out / 'picture.png'):

@@ -47,7 +47,7 @@ MOVED = {  # older module -> newer module -> names; old=new where the name is an
     },
     'lab': {
         'experiments.lab': (
-            'batch_size bicubic calls drawn EIGHT_BITS fixed Lab markdown mean_over '
+            'batch_size bicubic drawn EIGHT_BITS fixed Lab markdown mean_over '
             'measure methods paired places pm prints Protocol PROTOCOLS randoms '
             'reference_and_test stats table_1'
         ),

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['EIGHT_BITS', 'COLUMNS', 'PROTOCOLS', 'MEASURED', 'OLDER', 'reference_and_test', 'batch_size', 'Way', 'measure',
-           'bicubic', 'network_facts', 'fixed', 'drawn', 'randoms', 'methods', 'mean_over', 'Protocol', 'prints',
+           'bicubic', 'network_facts', 'fixed', 'drawn', 'randoms', 'Row', 'methods', 'mean_over', 'Protocol', 'prints',
            'older_facts', 'kept_precision', 'older_scores', 'merged', 'Lab', 'places', 'table_1', 'stats', 'pm',
-           'calls', 'paired', 'tabulated', 'markdown']
+           'paired', 'tabulated', 'markdown']
 
 # %% ../../nbs/hood/lab.ipynb #b4f05fb8
 from collections.abc import Callable
@@ -160,20 +160,36 @@ def randoms(
     return {f'{label} random {k}': drawn(model, label, 100 + k) for k in range(draws)}
 
 
+@dataclass(frozen=True)
+class Row:
+    "A row of the table: a sampler, and where it starts"
+
+    sampler: str  # label, or 'bicubic'
+    found: bool = False  # from the start that a search has found
+
+    @property
+    def calls(self) -> int:
+        "Network evaluations for an image"
+        return 0 if self.sampler == 'bicubic' else nfe(self.sampler)
+
+    def __str__(self):
+        return f'{self.sampler} + x̃_T' if self.found else self.sampler
+
+
 def methods(
     model: SR3,
     ddpm: list,  # labels
     found: dict[str, Tensor],  # label of an ODE sampler -> x̃_T
     draws: int,  # random x_T of each image, for a mean
-) -> dict[str, dict]:  # row of the table -> name -> way; to be averaged
+) -> dict[Row, dict]:  # row of the table -> name -> way; to be averaged
     "Bicubic, DDPM, and each ODE sampler with random and with found x_T"
-    rows = {'bicubic': {'bicubic': bicubic(model)}}
+    rows = {Row('bicubic'): {'bicubic': bicubic(model)}}
     for label in ddpm:
-        rows[label] = {label: drawn(model, label)}
+        rows[Row(label)] = {label: drawn(model, label)}
     for label in found:
-        rows[label] = randoms(model, label, draws)
+        rows[Row(label)] = randoms(model, label, draws)
     for label, x_T in found.items():
-        rows[f'{label} + x̃_T'] = {f'{label} found': fixed(model, x_T, label)}
+        rows[Row(label, found=True)] = {f'{label} found': fixed(model, x_T, label)}
     return rows
 
 
@@ -483,7 +499,7 @@ def places(
 def table_1(
     lab: Lab,
     test: str,  # name of the set
-) -> dict[str, dict]:  # method -> scores
+) -> dict[Row, dict]:  # row -> scores
     "Bicubic, DDPM, random and found x_T on one test set"
     found = {label: lab.found(label).x_T for label in lab.p.ode}
     rows = methods(lab.model, lab.p.ddpm, found, lab.p.draws)
@@ -509,20 +525,14 @@ def pm(
     return f'{mean:.{digits}f} ± {error:.{digits}f}'
 
 
-def calls(
-    method: str,  # a row of `table_1`
-) -> int:
-    "Network evaluations for an image"
-    return 0 if method == 'bicubic' else nfe(method.split(' ')[0])
-
-
 def paired(
-    rows: dict[str, dict],  # of `table_1`
-    name: str,  # of a row
+    rows: dict[Row, dict],  # of `table_1`
+    row: Row,
 ) -> Tensor | None:  # (n,)
     "The distance with x̃_T minus that with random x_T; None for a row without x̃_T"
-    base = name.removesuffix(' + x̃_T')
-    return rows[name]['distance'] - rows[base]['distance'] if base != name else None
+    if not row.found:
+        return None
+    return rows[row]['distance'] - rows[Row(row.sampler)]['distance']
 
 
 def tabulated(
@@ -535,17 +545,17 @@ def tabulated(
 
 
 def markdown(
-    rows: dict[str, dict],  # of `table_1`
+    rows: dict[Row, dict],  # of `table_1`
     distance: str = 'LPIPS',  # its name
 ) -> str:
     "The table, with the paired difference to the row of the same sampler without x̃_T"
 
     head = 'method', f'{distance} ↓', 'PSNR ↑', 'SSIM ↑', 'NFE', 's/image'
     lines = []
-    for name, row in rows.items():
-        scores = pm(row['distance']), pm(row['PSNR'], 2), pm(row['SSIM'], 3)
-        seconds = f"{row['seconds'].mean():.2f}"
-        difference = paired(rows, name)
+    for row, scores in rows.items():
+        means = pm(scores['distance']), pm(scores['PSNR'], 2), pm(scores['SSIM'], 3)
+        seconds = f"{scores['seconds'].mean():.2f}"
+        difference = paired(rows, row)
         gain = '' if difference is None else pm(difference)
-        lines.append([name, *scores, calls(name), seconds, gain])
+        lines.append([row, *means, row.calls, seconds, gain])
     return tabulated([*head, f'{distance}: x̃_T − random'], lines)

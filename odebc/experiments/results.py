@@ -23,7 +23,7 @@ from ..identity import declared, digest, pairs_digest
 from ..images import to_image
 from ..store import Content, head_of, Store, unpacked, write_atomically
 from ..errors import OdebcError, writing
-from .lab import calls, drawn, fixed, Lab, markdown, mean_over
+from .lab import drawn, fixed, Lab, markdown, mean_over
 from .lab import paired, pm, stats, table_1, tabulated
 from ..metrics import dssim, mse
 from ..progress import Bar
@@ -544,18 +544,18 @@ def plot_predictors(
 # %% ../../nbs/hood/results.ipynb #1204e3f4
 def table_lines(lab, rows, test):
     "For results.csv, in the order of the columns that `write` names"
-    for method, row in rows.items():
+    for row, scores in rows.items():
         values = {
-            lab.distance.name: row['distance'],
-            'PSNR': row['PSNR'],
-            'SSIM': row['SSIM'],
-            'x̃_T − random': paired(rows, method),
+            lab.distance.name: scores['distance'],
+            'PSNR': scores['PSNR'],
+            'SSIM': scores['SSIM'],
+            'x̃_T − random': paired(rows, row),
         }
-        seconds = f"{row['seconds'].mean():.4f}"
+        seconds = f"{scores['seconds'].mean():.4f}"
         for metric, v in values.items():
             if v is not None:
                 mean, error = (f'{s:.5f}' for s in stats(v))
-                yield test, method, metric, mean, error, len(v), calls(method), seconds
+                yield test, row, metric, mean, error, len(v), row.calls, seconds
 
 
 def listing(
