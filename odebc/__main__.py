@@ -1,5 +1,5 @@
-"""The command `odebc`, as `python -m odebc` and `torchrun -m -- odebc`. Written by hand, as a page
-has no way to export this name.
+"""The command `odebc`, as `python -m odebc` and `torchrun -m -- odebc`. Written by hand, as a
+page has no way to export this name.
 """
 
 import os

@@ -1,8 +1,9 @@
-"""The shipped models, scores and results: `importlib.resources.files('odebc.assets')` is their folder.
+"""The shipped models, scores and results: `importlib.resources.files('odebc.assets')` is where.
 
-In an installed package they lie beside this file. In a clone they lie in data/, two folders up: that folder
-holds data and is no package, so that no `odebc/data` can hide the module `odebc.data`.
+In an installed package they lie beside this file. In a clone they lie in data/, two folders up:
+that folder holds data and is no package, so that no `odebc/data` can hide the module `odebc.data`.
 """
+
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 
