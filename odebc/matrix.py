@@ -251,6 +251,13 @@ class ScoreMatrix:
             )
         return scores
 
+    def stop_asked(self) -> bool:
+        "Whether somebody wants to stop, in any process; all of them get the same answer"
+        from accelerate.utils import gather
+
+        mine = torch.tensor([float(self.stop())], device=self.state.device)
+        return bool(gather(mine).any())
+
     def fill(
         self,
         rows: list,  # candidates to complete

@@ -342,7 +342,7 @@ class Runner:
         same = self.trusted or self.asked[number : number + 1] == [where]
         if same and number < len(self.gradients):
             return self.gradients[number]
-        if self.matrix.stop():
+        if self.matrix.stop_asked():
             raise Stopped
         # another way than that of an earlier run: what followed there is worth nothing here
         del self.gradients[number:], self.asked[number:]

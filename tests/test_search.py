@@ -235,6 +235,27 @@ processes().destroy_process_group()
 '''
 
 
+STOPPED = '''
+import itertools, os
+from odebc.matrix import processes
+from odebc.search import search
+from tiny import Z, h, mse
+asked = itertools.count(1)
+def stop(): return os.environ['RANK'] == '1' and next(asked) > 30  # one of them alone
+found = search(h, Z, Z, 30, mse, 'gradient', 2000, batch=4, stop=stop)
+print(found.finished, found.nfe, flush=True)
+processes().destroy_process_group()
+'''
+
+
+def test_when_one_process_is_asked_to_stop_all_do_so_also_between_gradients(tmp_path):
+    (tmp_path / 'script.py').write_text(STOPPED)
+    how = ['-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', 2]
+    done = finished([sys.executable, *how, tmp_path / 'script.py'], env=FRESH, check=True)
+    told = sorted(done.stdout.split('\n'))[-2:]
+    assert told[0] == told[1] and told[0].startswith('False'), done.stdout
+
+
 def launch(n, *args):
     how = ['-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', n]
     finished([sys.executable, *how, *args], env=FRESH, check=True)
