@@ -57,7 +57,9 @@ def exercises(
         for number, text in (
             ANSWER.findall(cell.source) if cell.cell_type == 'markdown' else ()
         ):
-            exercise = found[int(number)]
+            exercise = found.get(int(number))
+            if exercise is None:
+                continue  # the page that explains what an exercise is
             exercise.wrong = '\n'.join(WRONG.findall(text))
             exercise.answer = '\n'.join(FENCE.findall(WRONG.sub('', text)))
     return list(found.values())
