@@ -19,7 +19,7 @@ KINDS = '.safetensors', '.json', '.csv', '.md', '.png', '.jpg'
 
 
 class BuildWithData(build_py):
-    "What the project made stands in data/ and travels in the wheel as odebc.assets"
+    "What stands in data/ (models, scores, photographs) is odebc.assets in the wheel"
 
     def shipped(self):
         "target -> source"
@@ -49,8 +49,9 @@ setup(
     name=cfg['lib_name'],
     version=cfg['version'],
     description=cfg['description'],
-    license_expression='Apache-2.0',
-    license_files=['LICENSE'],
+    # the package; and the photographs, of which two are in the public domain
+    license_expression='Apache-2.0 AND CC0-1.0 AND CC-BY-2.0',
+    license_files=['LICENSE', 'data/photographs/LICENCES.md'],
     author=cfg['author'],
     author_email=cfg['author_email'],
     url=cfg['git_url'],

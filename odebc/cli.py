@@ -104,9 +104,7 @@ Accept = Annotated[
 
 Images = Annotated[
     Path | None,
-    typer.Option(
-        help="folder of photographs; those inside scikit-image and scikit-learn by default"
-    ),
+    typer.Option(help="folder of photographs; those that come with odebc by default"),
 ]
 
 Model = Annotated[str, typer.Option(help="a shipped model, or a folder with one")]
@@ -564,7 +562,7 @@ def results(
         Path | None,
         typer.Option(
             help="folder of photographs for the searches; "
-            "half of those inside scikit-image and scikit-learn by default"
+            "half of those that come with odebc by default"
         ),
     ] = None,
     tests: Annotated[

@@ -11,13 +11,15 @@ import threading
 import weakref
 import zipfile
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from importlib.resources import files
 import numpy as np
 import pytest
 import torch
 from hypothesis import example, given, settings, strategies as st
 from PIL import ExifTags, Image, ImageOps
 from odebc import downloads, images as pictures
-from odebc.data import augment, crops, degrade, photographs, split, tiles, upsample
+from odebc.data import augment, crops, degrade, PHOTOGRAPHS, photographs, split, tiles
+from odebc.data import upsample
 from odebc.degradations import blur, gaussian_kernel, gaussian_noise, degradation_stages, jpeg
 from odebc.degradations import poisson_noise, realistic, resize, sinc_kernel
 from odebc.downloads import Dataset, download
@@ -27,6 +29,46 @@ from odebc.metrics import import_torchvision
 
 def seeded(seed=0):
     return torch.Generator().manual_seed(seed)
+
+
+# --- the photographs that come with the package
+
+SUMS = {  # of five the same sum stands in scikit-image's own registry of files
+    'astronaut.png': '88431cd9653ccd539741b555fb0a46b61558b301d4110412b5bc28b5e3ea6cb5',
+    'chelsea.png': '596aa1e7cb875eb79f437e310381d26b338a81c2da23439704a73c4651e8c4bb',
+    'china.jpg': '8378025ad2519d649d02e32bd98990db4ab572357d9f09841c2fbfbb4fefad29',
+    'coffee.png': 'cc02f8ca188b167c775a7101b5d767d1e71792cf762c33d6fa15a4599b5a8de7',
+    'flower.jpg': 'a77f6ec41e353afdf8bdff2ea981b2955535d8d83294f8cfa49cf4e423dd5638',
+    'retina.jpg': '38a07f36f27f095e818aea7b96d34202c05176d30253c66733f2e00379e9e0e6',
+    'rocket.jpg': 'c2dd0de7c538df8d111e479619b129464d0269d0ae5fd18ca91d33a7fdfea95c',
+}
+
+
+def test_nobody_has_saved_the_photographs_anew():
+    folder = files('odebc.assets') / 'photographs'
+    sums = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in SUMS}
+    assert sums == SUMS and list(SUMS) == list(PHOTOGRAPHS)
+
+
+def test_each_photograph_has_its_licence():
+    text = (files('odebc.assets') / 'photographs/LICENCES.md').read_text(encoding='utf8')
+    rows = [line.split(' | ') for line in text.splitlines() if line.startswith('| ')][2:]
+    assert [row[0].removeprefix('| ') for row in rows] == list(SUMS)
+    licences = {row[-1].removesuffix(' |') for row in rows}
+    assert licences == {'public domain', 'CC0 1.0', 'CC BY 2.0'}
+
+
+def test_the_photographs_are_those_of_scikit_image_and_scikit_learn():
+    examples = pytest.importorskip('skimage.data')
+    datasets = pytest.importorskip('sklearn.datasets')
+    mine = photographs()
+    assert list(mine) == sorted(mine) and len(mine) == 7
+    for name, photo in mine.items():
+        if name in ('china', 'flower'):
+            pixels = datasets.load_sample_image(f'{name}.jpg')
+        else:
+            pixels = getattr(examples, name)()
+        assert torch.equal(photo, to_tensor(Image.fromarray(pixels))), name
 
 
 class Server:

@@ -158,7 +158,7 @@ def test_measure_scores_each_image_once(tmp_path):
 @pytest.fixture(params=sorted(path.parent.name for path in RESULTS.glob('*/results.csv')))
 def shipped(request, tmp_path):
     """A shipped folder, and a laboratory with the same network (in float32) and the
-    photographs that travel with the packages
+    photographs that come with the package
     """
     theirs = read_facts(RESULTS / request.param / MEASURED)
     mine = lab(tmp_path, Protocol(**theirs['protocol']), request.param)

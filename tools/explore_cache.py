@@ -1,4 +1,4 @@
-"""Scores of many candidates on the photographs inside scikit-image and scikit-learn, in three
+"""Scores of many candidates on the photographs that come with odebc, in three
 distances: what the sliders of the explorer reduce. Run again to resume, or with a larger --k
 to go on.
 """

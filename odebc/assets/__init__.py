@@ -1,4 +1,5 @@
-"""The shipped models, scores and results: `importlib.resources.files('odebc.assets')` is where.
+"""What is shipped (models, scores, results, photographs) lies where
+`importlib.resources.files('odebc.assets')` is.
 
 In an installed package they lie beside this file. In a clone they lie in data/, two folders up:
 that folder holds data and is no package, so that no `odebc/data` can hide the module `odebc.data`.
