@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['app', 'SEED', 'Precision', 'Accept', 'Images', 'Model', 'DISTANCES', 'NO_MEMORY', 'PEER_GONE', 'leave', 'commands',
            'check_processes', 'ready', 'in_older_words', 'begun', 'say', 'loaded', 'tell_stand_in', 'distance_named',
-           'demo', 'train', 'search', 'start_for', 'upscale', 'results', 'sentence', 'told', 'calm_streams',
+           'can_draw', 'demo', 'train', 'search', 'start_for', 'upscale', 'results', 'sentence', 'told', 'calm_streams',
            'leave_talking_to_the_first', 'give_up_printing', 'main']
 
 # %% ../nbs/hood/cli.ipynb #7cd76033
@@ -20,7 +20,7 @@ import sys
 import traceback
 import warnings
 import typer
-from .errors import MapFailed, OdebcError, writing
+from .errors import MapFailed, MissingExtra, OdebcError, writing
 
 # %% ../nbs/hood/cli.ipynb #a3e27825
 app = typer.Typer(
@@ -201,6 +201,18 @@ def distance_named(
     return metrics.Distance(makers[name](), name)
 
 
+def can_draw() -> bool:
+    "Said before the work: without Matplotlib there will be no picture"
+    from odebc.experiments.results import pyplot
+
+    try:
+        pyplot()
+    except MissingExtra as e:
+        print(f"NOTE: there will be no picture: {e}")
+        return False
+    return True
+
+
 @app.command()
 def demo(
     k: Annotated[int, typer.Option(min=1, help="candidates x_T")] = 40,
@@ -230,6 +242,7 @@ def demo(
     distance = distance_named('best')
     name = distance.name
     ready(out)
+    draws = can_draw()
     photos = photographs() if images is None else byte_folder(images, sr3.size)
     pairs = reference_and_test(photos, r, tests, sr3.size, sr3.scale, seed)
     z_ref, y_ref, z, y = (x.to(sr3.device) for x in pairs)
@@ -269,12 +282,14 @@ def demo(
         "From the first of its starts"
         return next(iter(group.values()))(y[:5], range(len(y[:5])))
 
-    answers = {str(row): first_five(group) for row, group in ways.items()}
-    shown = dict(LR=y[:5]) | answers | dict(HR=z[:5])
-    figure = picture(shown, z, distance, name)
-    with writing(out / 'picture.png'):
-        figure.savefig(out / 'picture.png', dpi=120)
-    written = ', '.join(str(out / file) for file in ('table.md', 'picture.png', target.name))
+    if draws:
+        answers = {str(row): first_five(group) for row, group in ways.items()}
+        shown = dict(LR=y[:5]) | answers | dict(HR=z[:5])
+        figure = picture(shown, z, distance, name)
+        with writing(out / 'picture.png'):
+            figure.savefig(out / 'picture.png', dpi=120)
+    made = ['table.md', *(['picture.png'] if draws else []), target.name]
+    written = ', '.join(str(out / file) for file in made)
     print(f"\n{text}\n\nwrote {written}")
 
 # %% ../nbs/hood/cli.ipynb #c7735d5a

@@ -14,7 +14,7 @@ from torch import nn, Tensor
 from torch.utils.data import Dataset
 from .data import augment, crops, degrade, upsample
 from .images import from_bytes
-from .errors import OdebcError
+from .errors import from_lab, OdebcError
 from .moved import forwarding
 from .schedule import Schedule
 from .sr3 import SR3
@@ -219,8 +219,9 @@ def watch(
     every: float = 4,  # seconds between two pictures
 ):
     "Train in a notebook, with a live curve and samples by DDIM-10 from one x_T"
-    import matplotlib.pyplot as plt
-    from IPython.display import display
+    with from_lab('watching a training'):
+        import matplotlib.pyplot as plt
+        from IPython.display import display
     from odebc.images import to_image
 
     scale = run.recipe.scale

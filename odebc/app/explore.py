@@ -17,13 +17,11 @@ import base64
 import threading
 import time
 import weakref
-import ipywidgets as widgets
 import torch
 from torch import Tensor
-from traitlets import Unicode
 from ..boundary import choose
 from ..data import degrade, photographs, upsample
-from ..errors import Stopped
+from ..errors import from_lab, Stopped
 from ..images import to_image
 from ..metrics import psnr
 from ..samplers import nfe
@@ -43,6 +41,10 @@ from odebc.app.views import (
 )
 from .views import order, render, seam_lines, seams, SearchFigure, strip, telling
 from .views import toy_way, trajectory, TrajectoryFigure
+
+with from_lab('the explorer'):
+    import ipywidgets as widgets
+    from traitlets import Unicode
 
 # %% ../../nbs/hood/app.ipynb #11e0a022
 class Job:

@@ -28,7 +28,7 @@ from ..data import photographs, upsample
 from ..degradations import blur, gaussian_kernel
 from ..identity import digest
 from ..images import to_image, to_tensor
-from ..errors import OdebcError
+from ..errors import from_lab, OdebcError
 from ..identity import pairs_digest
 from ..metrics import default_distance, Distance, dssim, mse, psnr
 from ..experiments.lab import reference_and_test
@@ -215,9 +215,9 @@ def figure(
     **grid,  # of Figure.subplots
 ):  # matplotlib's figure, and axes
     "An empty figure that no window or notebook knows"
-    # slow to import: only where something is drawn
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    with from_lab('drawing'):  # slow to import: only where something is drawn
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
 
     fig = Figure(size, dpi=100, layout='constrained')
     FigureCanvasAgg(fig)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ROWS', 'PAPER', 'section', 'table', 'crossed', 'beside', 'certainty', 'matrix', 'matrix_store', 'agreement',
            'winners', 'powers', 'ablation', 'without_blocks', 'Scaled', 'scaled', 'worst', 'tricks', 'predictors',
-           'overfitting', 'transfer', 'transfer_networks', 'choice_by', 'picture', 'story', 'plot_ablation',
+           'overfitting', 'transfer', 'transfer_networks', 'choice_by', 'pyplot', 'picture', 'story', 'plot_ablation',
            'plot_agreement', 'plot_predictors', 'table_lines', 'listing', 'saved_picture', 'experiments', 'write',
            'report', 'standings']
 
@@ -22,7 +22,7 @@ from ..boundary import choose, correlation, standard_error
 from ..identity import declared, digest, pairs_digest
 from ..images import to_image
 from ..store import Content, head_of, Store, unpacked, write_atomically
-from ..errors import OdebcError, writing
+from ..errors import from_lab, OdebcError, writing
 from .lab import drawn, fixed, Lab, markdown, mean_over
 from .lab import paired, pm, stats, table_1, tabulated
 from ..metrics import dssim, mse
@@ -442,6 +442,13 @@ def choice_by(
     return {(a, b): mean_gain(a, b) for a in names for b in names}
 
 # %% ../../nbs/hood/results.ipynb #5b84dad6
+def pyplot():  # the module `matplotlib.pyplot`
+    "Slow to import, and not everywhere there: only where something is drawn"
+    with from_lab('drawing'):
+        import matplotlib.pyplot as plt
+    return plt
+
+
 def picture(
     columns: dict[str, Tensor],  # title -> images (n, 3, H, W)
     z: Tensor,  # HR images (≥n, 3, H, W)
@@ -449,8 +456,7 @@ def picture(
     name: str = 'LPIPS',  # of the distance
 ):  # matplotlib's figure
     "LR and HR images have no number; all others say how far from HR they are"
-    import matplotlib.pyplot as plt  # slow to import: only where something is drawn
-
+    plt = pyplot()
     n = min(map(len, columns.values()))
     m = len(columns)
     size = 1.6 * m, 1.75 * n + 0.4
@@ -493,8 +499,7 @@ def plot_ablation(
     name: str = 'LPIPS',  # of the distance
 ):  # matplotlib's figure
     "Figure 3: mean and standard deviation over the blocks"
-    import matplotlib.pyplot as plt
-
+    plt = pyplot()
     most = max(k for k, _ in means), max(r for _, r in means)
     fig, axes = plt.subplots(1, 2, figsize=(7, 2.8), layout='constrained', sharey=True)
     for ax, symbol, other, place in zip(axes, 'RK', 'KR', (1, 0)):
@@ -517,8 +522,7 @@ def plot_agreement(
     C: Tensor,  # (R, R) correlations
 ):  # matplotlib's figure
     "Table 6 as a picture"
-    import matplotlib.pyplot as plt
-
+    plt = pyplot()
     fig, ax = plt.subplots(figsize=(4, 3.4), layout='constrained')
     image = ax.imshow(C, cmap='PuOr_r', vmin=-1, vmax=1)
     fig.colorbar(image, label='correlation over candidates')
@@ -531,8 +535,7 @@ def plot_predictors(
     K: int,  # candidates that they were measured on
 ):  # matplotlib's figure
     "The correlations, and in grey what chance alone reaches in 95 of 100 cases"
-    import matplotlib.pyplot as plt
-
+    plt = pyplot()
     told = {name: v for name, v in told.items() if name != 'together'}
     fig, ax = plt.subplots(figsize=(5, 2.4), layout='constrained')
     ax.axvspan(-2 / K**0.5, 2 / K**0.5, color='.9')
@@ -572,8 +575,7 @@ def saved_picture(
     file: str,  # its name
 ) -> str:  # markdown that shows it
     "Save a figure in the folder"
-    import matplotlib.pyplot as plt
-
+    plt = pyplot()
     with writing(lab.folder / file):
         figure.savefig(lab.folder / file, dpi=100)
     plt.close(figure)
@@ -682,6 +684,7 @@ def report(
     others: dict[str, Lab] = {},  # name -> laboratory of another network, for the transfer
 ) -> str:  # results.md
     "Everything, into results.md, results.csv and the figures; they grow with each experiment"
+    pyplot()  # found missing now, and not after hours
     tables, texts = {}, {}
     for test, z in lab.tests.items():
         tables[test] = table_1(lab, test)
