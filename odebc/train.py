@@ -16,6 +16,7 @@ from .data import augment, crops, degrade, upsample
 from .images import from_bytes
 from .errors import from_lab, OdebcError
 from .moved import forwarding
+from .samplers import ddim_weights
 from .schedule import Schedule
 from .sr3 import SR3
 from .unet import UNet
@@ -149,13 +150,13 @@ class Objective(nn.Module):
         x = x_T
         times = [t + (self.net.sched.T - t) * (1 - i / steps) ** 2 for i in range(steps + 1)]
         for i, (s, u) in enumerate(zip(times, times[1:])):
-            (alpha, sigma), (alpha_u, sigma_u) = (levels(self.net.sched, w, x) for w in (s, u))
+            alpha, sigma = at_s = levels(self.net.sched, s, x)
+            at_u = levels(self.net.sched, u, x)
+            alpha_u, kept, fresh = ddim_weights(at_s, at_u, eta.view(-1, 1, 1, 1))
             x_0 = self.estimate(x, y_up, s).clamp(-1, 1)
-            lost = (1 - (alpha / alpha_u) ** 2).clamp(min=0).sqrt()
-            noise = eta.view(-1, 1, 1, 1) * sigma_u / sigma * lost
             drawn = shuffled(x_T, i) if seeds is None else noise_of(seeds, i, x_T)
-            kept = (sigma_u**2 - noise**2).clamp(min=0).sqrt() / sigma
-            x = alpha_u * x_0 + kept * (x - alpha * x_0) + noise * drawn
+            # the noise that leads from x to the clipped x̂_0 is (x − α x̂_0)/σ
+            x = alpha_u * x_0 + kept / sigma * (x - alpha * x_0) + fresh * drawn
         return x
 
 # %% ../nbs/09_train.ipynb #79ac09fd

@@ -11,8 +11,8 @@ from diffusers import (
     DPMSolverMultistepScheduler,
     DPMSolverSinglestepScheduler,
 )
-from odebc.samplers import ddim, ddim_step, ddpm, exponential_step, FAMILIES, is_ode
-from odebc.samplers import multistep, sampler, solve, Solver, stages, to_zero
+from odebc.samplers import ddim, ddim_step, ddim_weights, ddpm, exponential_step, FAMILIES
+from odebc.samplers import is_ode, level, multistep, sampler, solve, Solver, stages, to_zero
 from odebc.schedule import Schedule
 from odebc.toy import Mixture
 
@@ -104,6 +104,20 @@ def test_ddpm_is_diffusers(n):
     how = dict(clip_sample=False, variance_type='fixed_small')
     expected = theirs(DDPMScheduler, solver.times, timesteps, **how)
     compare(f'DDPM-{n}', expected, solver, Solver(solver.times, n * [ddim_step(0.99)]))
+
+
+def test_weights_of_many_steps_at_once_are_those_of_each():
+    "Training asks with tensors, a time and an η for each image; the samplers with floats"
+    asked = [(1000.0, 970.5, 0.0), (500.0, 20.0, 1.0), (30.0, 1.0, 0.3), (7.0, 0.0, 1.0)]
+    s, t, eta = torch.tensor(asked, dtype=torch.float64).T
+    at_s, at_t = ((sched.alpha(u), sched.sigma(u)) for u in (s, t))
+    together = torch.stack(ddim_weights(at_s, at_t, eta), 1)
+    each = [ddim_weights(level(sched, s)[:2], level(sched, t)[:2], eta) for s, t, eta in asked]
+    assert (together - torch.tensor(each, dtype=torch.float64)).abs().max() < 1e-14
+    alpha, kept, fresh = together.T
+    assert torch.equal(alpha, at_t[0])
+    assert (kept**2 + fresh**2 - at_t[1] ** 2).abs().max() < 1e-14
+    assert (fresh > 1e-3).tolist() == [False, True, True, False]
 
 
 def exact_moments(predict):
