@@ -6,8 +6,8 @@
 __all__ = ['ROWS', 'STATE', 'BLOCK', 'READING', 'tile_starts', 'Tiling', 'Blend', 'number_in', 'group_memory', 'cached_files',
            'process_memory', 'available_memory', 'gigabytes', 'duration', 'check_memory', 'Forecast', 'existing',
            'free_disk', 'check_disk', 'laid_out', 'solved', 'working_memory', 'enlarge', 'png_chunk', 'differences',
-           'write_png', 'facts_of', 'Part', 'kept_facts', 'fingerprint', 'enlarged_rows', 'Enlargement', 'seconds_of',
-           'read_enlargement', 'forecasts', 'enlarge_files', 'shipped_start', 'told']
+           'write_png', 'facts_of', 'unpacked_state', 'Part', 'kept_facts', 'fingerprint', 'enlarged_rows',
+           'Enlargement', 'seconds_of', 'read_enlargement', 'forecasts', 'enlarge_files', 'shipped_start', 'told']
 
 # %% ../nbs/hood/enlarge.ipynb #e8000002
 from collections.abc import Callable, Iterable, Iterator
@@ -29,16 +29,13 @@ import psutil
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 from .data import upsample
 from .identity import digest
 from .images import load_picture, Picture, picture_size, to_bytes
 from .images import without_pillows_limit
-from .store import write_atomically
-from .errors import CannotWrite, OdebcError
-from .precision import in_words
+from .store import Content, DAMAGE, read_facts, Store, unpacked
+from .errors import CannotWrite, Damaged, OdebcError
 from .progress import Bar
 
 # %% ../nbs/hood/enlarge.ipynb #e8000011
@@ -489,6 +486,17 @@ STATE = 'state.safetensors'  # the band of sums, and the facts
 BLOCK = 2**24  # bytes of rows that are read at a time
 
 
+def unpacked_state(
+    path: str | Path,  # of the file
+) -> Content:
+    "As the store reads it; a ValueError of some kind where something is missing"
+    content = unpacked(path)
+    content.tensors['sums']
+    for name in ('first', 'done', 'rows'):
+        content.notes[name]
+    return content
+
+
 class Part:
     "What is kept of a picture in the making, in a folder beside it"
 
@@ -500,9 +508,21 @@ class Part:
     ):
         self.target = Path(target)
         self.row_bytes = row_bytes
-        self.facts = json.loads(json.dumps(facts))  # as they come back from a file
         self.folder = self.target.with_name(self.target.name + '.part')
         self.file = None
+        self.store = Store(
+            self.folder / STATE,
+            facts,
+            accept=None,
+            what='half of an enlargement',
+            read=unpacked_state,
+            remedy=f'write into another folder, or remove {self.folder}',
+        )
+
+    @property
+    def facts(self) -> dict:
+        "As they come back from a file"
+        return self.store.facts
 
     @contextmanager
     def writing(self):
@@ -527,30 +547,19 @@ class Part:
         self,
     ) -> tuple | None:  # sums, first row of the band, tiles in it, rows out of it
         "What is to be gone on from"
-        path = self.folder / STATE
-        if not path.exists():
-            return None
+        anew = f"{self.target} is begun anew"
         try:
-            with safe_open(path, 'pt') as file:
-                notes = {name: json.loads(text) for name, text in file.metadata().items()}
-                sums = file.get_tensor('sums')
-            facts, rows = notes['facts'], notes['rows']
-            first, done = notes['first'], notes['done']
-        except (SafetensorError, OSError, KeyError, AttributeError, ValueError) as e:
-            warnings.warn(f"{path} is damaged ({e}): {self.target} is begun anew")
+            content = self.store.load()
+        except Damaged as e:
+            warnings.warn(f"{self.store.path} is damaged ({e.why}): {anew}")
             return None
-        for name in self.facts | facts:
-            key, was, is_now = in_words(name, facts.get(name), self.facts.get(name))
-            if was != is_now:
-                raise OdebcError(
-                    f"{self.folder} holds half of another enlargement, with "
-                    f"another {key} ({was}, not {is_now}): write into another "
-                    f"folder, or remove it"
-                )
-        if self.size < rows * self.row_bytes:
-            warnings.warn(f"{self.folder / ROWS} lacks rows: {self.target} is begun anew")
+        if content is None:
             return None
-        return sums, first, done, rows
+        notes = content.notes
+        if self.size < notes['rows'] * self.row_bytes:
+            warnings.warn(f"{self.folder / ROWS} lacks rows: {anew}")
+            return None
+        return content.tensors['sums'], notes['first'], notes['done'], notes['rows']
 
     @contextmanager
     def held(
@@ -601,12 +610,10 @@ class Part:
         blend: Blend,  # as it is after the rows that were appended
     ):
         "From here the work can go on"
-        notes = dict(facts=self.facts, first=blend.first, done=blend.done, rows=self.rows)
-        notes = {name: json.dumps(note) for name, note in notes.items()}
-        data = save(dict(sums=blend.sums.contiguous()), notes)
+        notes = dict(first=blend.first, done=blend.done, rows=self.rows)
         with self.writing():
             os.fsync(self.file.fileno())
-            write_atomically(self.folder / STATE, data)
+            self.store.save(dict(sums=blend.sums), **notes)
 
     def clear(self):
         "Remove what was kept, unless it is half of another enlargement"
@@ -636,9 +643,8 @@ def kept_facts(
     if not Path(path).is_dir():
         return facts_of(path) or {}
     try:
-        with safe_open(Path(path) / STATE, 'pt') as file:
-            return json.loads(file.metadata()['facts'])
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError):
+        return read_facts(Path(path) / STATE)
+    except DAMAGE:
         return {}
 
 

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['HOUR', 'DAMAGE', 'part_of', 'remove_leftovers', 'alone_in', 'replace_files', 'write_together', 'write_atomically',
-           'Content', 'as_json', 'packed', 'unpacked', 'head_of', 'read_facts', 'Store', 'packed_by_torch',
-           'unpacked_by_torch']
+           'Content', 'as_json', 'name_of_facts', 'packed', 'unpacked', 'head_of', 'read_facts', 'Store',
+           'packed_by_torch', 'unpacked_by_torch']
 
 # %% ../nbs/hood/store.ipynb #0142a014
 from collections.abc import Callable
@@ -22,7 +22,7 @@ import uuid
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from .errors import OdebcError, writing
+from .errors import Damaged, OdebcError, writing
 from .identity import differing
 from .precision import in_words
 
@@ -127,6 +127,13 @@ def as_json(facts: dict) -> dict:
     return json.loads(json.dumps(facts, default=str))
 
 
+def name_of_facts(
+    head: dict,  # of a safetensors file
+) -> str:
+    "`meta`; but in what earlier versions kept of half an enlargement `facts`"
+    return 'facts' if 'facts' in head and 'meta' not in head else 'meta'
+
+
 def packed(
     content: Content,
 ) -> bytes:  # of a safetensors file
@@ -144,7 +151,7 @@ def unpacked(
     with safe_open(path, framework='pt') as file:
         notes = {name: json.loads(text) for name, text in (file.metadata() or {}).items()}
         tensors = {name: file.get_tensor(name) for name in file.keys()}
-    facts = notes.pop('meta', None)
+    facts = notes.pop(name_of_facts(notes), None)
     if not isinstance(facts, dict):
         raise ValueError('it says nothing of where it is from')
     return Content(facts, tensors, notes)
@@ -162,7 +169,8 @@ def read_facts(
     path: str | Path,  # of a safetensors file
 ) -> dict:
     "The facts alone, without the tensors"
-    return json.loads(head_of(path)['meta'])
+    head = head_of(path)
+    return json.loads(head[name_of_facts(head)])
 
 # %% ../nbs/hood/store.ipynb #1f755e93
 DAMAGE = (OSError, SafetensorError, LookupError, TypeError, AttributeError, ValueError)
@@ -182,6 +190,7 @@ class Store:
         read: Callable = unpacked,  # path -> Content
         pack: Callable = packed,  # Content -> bytes
         merge: Callable | None = None,  # (theirs, ours) -> Content, if several may write it
+        remedy: str = 'give another file, or remove it to start anew',  # ends a refusal
     ):
         self.path = Path(path)
         self.facts = as_json(facts)
@@ -190,6 +199,7 @@ class Store:
         self.acceptable = accept is not None
         self.what, self.outcome = what, outcome
         self.read, self.pack, self.merge = read, pack, merge
+        self.remedy = remedy
         self.known = None  # the file as we last saw it
 
     def load(self) -> Content | None:  # None: there is nothing yet
@@ -214,10 +224,8 @@ class Store:
             raise
         except DAMAGE as e:
             why = ' '.join(str(e).split())[:150]
-            raise OdebcError(
-                f"{self.path} does not hold {self.what}, or it is damaged ({why}): "
-                f"give another file, or remove it to start anew"
-            ) from None
+            said = f"{self.path} does not hold {self.what}, or it is damaged ({why})"
+            raise Damaged(f"{said}: {self.remedy}", why) from None
 
     def tell_tale(self, facts: dict) -> dict:
         "The facts that tell one task from another"
@@ -231,7 +239,7 @@ class Store:
         known, mine = self.tell_tale(facts), self.tell_tale(self.facts)
         for name in differing(known, mine, self.former, self.accept):
             key, was, now = in_words(name, known.get(name), mine.get(name))
-            remedy = "give another file, or remove it to start anew"
+            remedy = self.remedy
             if self.acceptable:
                 remedy += (
                     f"; or, if you know that both are the same for your purpose, accept the "
@@ -291,10 +299,17 @@ def packed_by_torch(
 
 def unpacked_by_torch(
     path: str | Path,
+    older: tuple = (),  # notes that are the facts where a file has no task
+    mmap: bool = False,  # read from the file only what is looked at
 ) -> Content:
     "What `packed_by_torch` made; it runs no code that a file may bring"
     try:
-        state = torch.load(path, weights_only=True, map_location='cpu')
-        return Content(state.pop('task'), {}, state)
+        state = torch.load(path, weights_only=True, map_location='cpu', mmap=mmap)
+        if older and 'task' not in state:
+            state['task'] = {name: state.pop(name) for name in older}
+        facts = state.pop('task')
     except Exception as e:
         raise ValueError(e) from None
+    if not isinstance(facts, dict):
+        raise ValueError('it says nothing of where it is from')
+    return Content(facts, {}, state)

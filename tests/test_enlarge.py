@@ -1,19 +1,20 @@
 "Pictures of any size: what comes out, what it costs, and what is left when it is stopped."
 
 import json
+import math
 import os
 import resource
 import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
 from pathlib import Path
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from safetensors.torch import save
 from odebc import enlarge as module
 from odebc.images import load_picture, Picture, to_bytes, to_image
 from odebc.enlarge import available_memory, Blend, enlarge, enlarge_files, Enlargement
@@ -21,8 +22,9 @@ from odebc.enlarge import facts_of, kept_facts, shipped_start, Tiling, write_png
 from odebc.errors import CannotWrite, OdebcError
 from odebc.enlarge import tile_starts
 from odebc.sr3 import SR3
+from odebc.store import head_of, unpacked
 from odebc.unet import UNet
-from waiting import begin, end, ended, finished, wait_until, written
+from waiting import begin, end, ended, file_limit, finished, wait_until, written
 
 ODEBC = Path(sys.executable).with_name('odebc')
 
@@ -510,21 +512,7 @@ def test_killed_and_gone_on(tmp_path):
 
 def solved_of(target):
     "Tiles that a killed process left"
-    from safetensors import safe_open
-
-    with safe_open(target.with_name(target.name + '.part') / module.STATE, 'pt') as file:
-        return json.loads(file.metadata()['done'])
-
-
-@contextmanager
-def file_limit(size):
-    "No file may grow beyond it: what a full disk does, for this process alone"
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    return unpacked(target.with_name(target.name + '.part') / module.STATE).notes['done']
 
 
 @pytest.mark.parametrize('size', [10, 100_000, 120_000])
@@ -605,7 +593,7 @@ def test_half_of_another_picture_is_not_touched(model, x_T, tmp_path, name, chan
     if 'h' in change:
         change = dict(h=model.solution_map(change['h']))
     other = Enlargement(**first | change)
-    says = f'x.png.part holds half of another enlargement, with another {name}'
+    says = f'x.png.part.* holds half of an enlargement with another {name}'
     for act in (other.forecast, other.run):
         with pytest.raises(OdebcError, match=says):
             act()
@@ -624,6 +612,35 @@ def test_a_damaged_half_is_begun_anew(model, x_T, tmp_path, name, data):
     with pytest.warns(UserWarning, match='begun anew'):
         Enlargement(h, picture, x_T, tmp_path / 'x.png', batch=4).run()
     whole = enlarge(h, picture.colours, x_T, batch=4)
+    assert levels_apart(tmp_path / 'x.png', whole) == 0
+
+
+def as_before_the_store(path):
+    "Write a state as earlier versions did: the facts by another name"
+    content = unpacked(path)
+    head = {name: json.dumps(note) for name, note in content.notes.items()}
+    path.write_bytes(save(content.tensors, head | dict(facts=json.dumps(content.facts))))
+    with pytest.raises(KeyError):
+        head_of(path)['meta']
+
+
+def test_what_an_earlier_version_has_begun_is_gone_on_with(model, x_T, tmp_path):
+    "And half of another enlargement is not touched"
+    h = model.solution_map('DDIM-1')
+    rest = dict(picture=picture_of(20, 30), x_T=x_T, target=tmp_path / 'x.png', batch=4)
+    with pytest.raises(KeyboardInterrupt):
+        Enlargement(Counting(h, 3, stop), **rest).run()
+    half = tmp_path / 'x.png.part'
+    as_before_the_store(half / module.STATE)
+    assert kept_facts(half)['sampler'] == 'DDIM-1'
+    with pytest.raises(OdebcError, match=r'another batch \(4, not 5\): write into another'):
+        Enlargement(h, **rest | dict(batch=5)).run()
+    counting = Counting(h)
+    again = Enlargement(counting, **rest)
+    batches = math.ceil(len(again.tiling.places) / 4)
+    again.run()
+    assert counting.calls == batches - 2
+    whole = enlarge(h, rest['picture'].colours, x_T, batch=4)
     assert levels_apart(tmp_path / 'x.png', whole) == 0
 
 

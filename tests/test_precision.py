@@ -420,7 +420,7 @@ def test_an_enlargement_goes_on_in_its_precision(photo_folder, tmp_path):
     wait_for((part / 'rows.raw').exists, half, signal.SIGINT)
     assert kept_facts(part)['bf16'] is True
     refused = odebc(*args, '--precision', 'float32', status=2)
-    says = 'half of another enlargement, with another precision (bfloat16, not float32)'
+    says = 'half of an enlargement with another precision (bfloat16, not float32)'
     assert says in refused.stderr
     done = odebc(*args, says='float32')
     assert f'precision: bfloat16, as in {part.name}' in done.stdout

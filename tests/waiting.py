@@ -1,5 +1,5 @@
 """Waiting for processes and for what they do: with a limit, and a failure that says what was
-awaited and where it stood.
+awaited and where it stood. And a disk that is full.
 """
 
 import os
@@ -7,7 +7,7 @@ import select
 import signal
 import subprocess
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 import psutil
 
 # seconds for a process that takes 30 on a quiet machine: also on a slow and busy one it must
@@ -111,3 +111,16 @@ def written(process, what, seconds=LIMIT):
             raise AssertionError(f'{process.args} ended, and never wrote {what}\n{told}')
         seen += news
     return seen
+
+
+@contextmanager
+def file_limit(size):
+    "No file may grow beyond it: what a full disk does, for this process alone"
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
