@@ -9,6 +9,8 @@ import time
 from pathlib import Path
 import pytest
 import torch
+from waiting import file_limit
+from odebc.errors import CannotWrite, OdebcError
 from odebc.sr3 import SR3
 
 ROOT = Path(__file__).parents[1]
@@ -87,6 +89,93 @@ def test_ctrl_c_keeps_the_work_and_says_so(photo_folder, tmp_path):
     out = process.communicate(timeout=MINUTE)[0].decode()
     assert process.returncode == 130 and 'the model is in' in out
     assert (tmp_path / 'model' / 'model.safetensors').exists()
+
+
+@pytest.fixture
+def begun(tool, photo_folder):
+    "Makes a training on patches of 32²"
+    from odebc.images import byte_folder
+
+    tool.LAYOUTS['tiny'] = dict(channels=8, mults=(1, 2), blocks=1, heads=2, groups=1)
+    images = list(byte_folder(photo_folder).values())
+
+    def make(images=images, plan=[tool.Stage(10**9, 32, 2)], layout='tiny', **how):
+        return tool.Training(layout, images, plan, **how)
+
+    return make
+
+
+def as_before_the_store(path):
+    "Write a checkpoint as earlier versions did: layout, seed and plan, among the rest"
+    state = torch.load(path, weights_only=True)
+    task = state.pop('task')
+    torch.save({name: task[name] for name in ('layout', 'plan', 'seed')} | state, path)
+
+
+def test_what_an_earlier_version_has_begun_is_gone_on_with(begun, tmp_path):
+    "To the bit; and it is refused where it is another's"
+    straight, first, second = begun(), begun(), begun()
+    for _ in range(6):
+        straight.step()
+    for _ in range(3):
+        first.step()
+    path = tmp_path / 'checkpoint.pt'
+    first.save(path)
+    as_before_the_store(path)
+    with pytest.raises(OdebcError, match=r'holds a training with another seed \(0, not 1\)'):
+        begun(seed=1).load(path)
+    assert second.load(path)
+    for _ in range(3):
+        second.step()
+    second.save(path)
+    straight.save(tmp_path / 'straight.pt')
+    a, b = (torch.load(tmp_path / name, weights_only=True) for name in ('straight.pt', path))
+    assert a.pop('task') == b.pop('task') and b['steps'] == 6
+    a['seconds'] = b['seconds'] = 0
+    torch.testing.assert_close(a, b, rtol=0, atol=0)
+
+
+def test_another_training_is_not_gone_on_with(tool, begun, tmp_path):
+    "Plan, average and precision may change on the way"
+    path = tmp_path / 'checkpoint.pt'
+    first = begun()
+    assert not first.load(path)
+    first.step()
+    first.save(path)
+    tool.LAYOUTS['other'] = tool.LAYOUTS['tiny'] | dict(channels=16)
+    fewer = first.images[1:]
+    for name, how in (
+        ('layout', dict(layout='other')),
+        ('seed', dict(seed=1)),
+        ('number of photographs', dict(images=fewer)),
+        ('photographs', dict(images=[*reversed(first.images)])),
+    ):
+        with pytest.raises(OdebcError, match=f'a training with another {name} .*--out'):
+            begun(**how).load(path)
+    changed = begun(
+        plan=[tool.Stage(4, 48, 1), tool.Stage(10**9, 64, 1)], decay=0.9, bf16=True
+    )
+    assert changed.load(path) and changed.steps == 1
+    changed.save(path)
+    with pytest.raises(OdebcError, match='was written by another process meanwhile'):
+        first.save(path)
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(OdebcError, match='does not hold a training, or it is damaged'):
+        begun().load(path)
+
+
+def test_a_full_disk_leaves_the_last_checkpoint(begun, tmp_path):
+    path = tmp_path / 'checkpoint.pt'
+    training = begun()
+    training.save(path)
+    before = path.read_bytes()
+    training.step()
+    with file_limit(len(before) // 2), pytest.raises(CannotWrite, match='checkpoint.pt .File'):
+        training.save(path)
+    assert path.read_bytes() == before and [*tmp_path.iterdir()] == [path]
+    training.save(path)
+    again = begun()
+    assert again.load(path) and again.steps == 1
 
 
 def test_the_loss_is_the_papers(tool, photo_folder):

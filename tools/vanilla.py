@@ -13,6 +13,7 @@ import json
 import math
 import time
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -24,10 +25,11 @@ from odebc.boundary import mean_correlation
 from odebc.data import augment, crops, degrade, tiles
 from odebc.images import byte_folder, from_bytes, image_folder
 from odebc.data import upsample
-from odebc.store import write_atomically
+from odebc.store import as_json, packed_by_torch, Store, unpacked_by_torch, write_atomically
 from odebc.metrics import lpips, lpips_model, psnr
 from odebc.matrix import candidates, score_matrix
-from odebc.engine import interrupts
+from odebc.engine import facts_of_photographs, interrupts
+from odebc.errors import OdebcError
 from odebc.sr3 import SR3
 from odebc.train import sr3_loss
 from odebc.unet import UNet
@@ -44,6 +46,10 @@ LAYOUTS = {
 WARMUP = 200
 DROPPED = 0.1  # share of the examples without their condition (Eq. 7)
 SCALE = 4
+# facts of a training that may change on the way
+FREE = 'plan', 'decay', 'bf16'
+PARTS = 'net', 'ema', 'optimizer'
+PROGRESS = 'origin', 'steps', 'warm', 'patches', 'seconds', 'losses'
 
 
 @dataclass(frozen=True)
@@ -104,6 +110,7 @@ class Training:
         self.patches = 0
         self.seconds = 0.0
         self.losses = []  # (patches, mean loss since the last entry)
+        self.stores = {}  # path -> Store
         self.refresh()
 
     def refresh(self):
@@ -144,38 +151,48 @@ class Training:
         self.patches += stage.batch
         return loss.detach()
 
-    def state(self):
-        "All that changes"
-        return dict(
-            layout=self.layout,
-            plan=[asdict(stage) for stage in self.plan],
-            seed=self.seed,
-            net=self.net.state_dict(),
-            ema=self.ema.state_dict(),
-            optimizer=self.optimizer.state_dict(),
-            origin=self.origin,
-            steps=self.steps,
-            warm=self.warm,
-            patches=self.patches,
-            seconds=self.seconds,
-            losses=self.losses,
-        )
+    @cached_property
+    def task(self):
+        "What it has in common with the checkpoint that it goes on from, and what is free"
+        about = dict(layout=self.layout, seed=self.seed, decay=self.decay, bf16=self.bf16)
+        plan = dict(plan=[asdict(stage) for stage in self.plan])
+        return as_json(about | plan | self.net.config | facts_of_photographs(self.images))
+
+    def store(self, path):
+        "The checkpoint of this training"
+        if path not in self.stores:
+            how = dict(what='a training', outcome=FREE, read=self.read, pack=packed_by_torch)
+            how['remedy'] = (
+                'give another folder by --out (--start takes the weights of its model), '
+                'or remove it to start anew'
+            )
+            self.stores[path] = Store(path, self.task, accept=None, **how)
+        return self.stores[path]
+
+    def read(self, path):
+        "All that changes; earlier versions wrote no more of the task than these three facts"
+        content = unpacked_by_torch(path, older=('layout', 'seed', 'plan'))
+        for name in (*PARTS, *PROGRESS):
+            content.notes[name]  # all is there, before anything is changed
+        content.facts = self.task | content.facts
+        return content
 
     def save(self, path):
         "Write the full checkpoint"
-        buffer = io.BytesIO()
-        torch.save(self.state(), buffer)
-        write_atomically(path, buffer.getvalue())
+        parts = {name: getattr(self, name).state_dict() for name in PARTS}
+        progress = {name: getattr(self, name) for name in PROGRESS}
+        self.store(path).save({}, **parts, **progress)
 
     def load(self, path):
-        "Go on where a checkpoint was written; the plan may have changed since"
-        state = torch.load(path, map_location=self.device, weights_only=True)
-        if state['layout'] != self.layout:
-            raise SystemExit(f"{path} holds the layout {state['layout']}, not {self.layout}")
-        for part in ('net', 'ema', 'optimizer'):
-            getattr(self, part).load_state_dict(state[part])
-        for name in ('seed', 'origin', 'steps', 'warm', 'patches', 'seconds', 'losses'):
-            setattr(self, name, state[name])
+        "Go on where a checkpoint was written; False where there is none"
+        content = self.store(path).load()
+        if content is None:
+            return False
+        for name in PARTS:
+            getattr(self, name).load_state_dict(content.notes[name])
+        for name in PROGRESS:
+            setattr(self, name, content.notes[name])
+        return True
 
     def model(self):
         "The averaged network, with a record of how it came about"
@@ -352,7 +369,8 @@ def train(
     return not asked
 
 
-def main():
+def arguments():
+    "Of the command"
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -385,15 +403,18 @@ def main():
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--bf16', action='store_true', help='bfloat16 in the network')
     parser.add_argument('--compile', action='store_true', help='compile the network: for GPUs')
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+def run(args):
+    "Train as the command says; False where it was interrupted"
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
     asked = dict(batch=args.batch, lr=args.lr)
     changes = {name: value for name, value in asked.items() if value}
     plan = [replace(stage, **changes) for stage in PLANS[args.plan]]
     images = list(byte_folder(args.images, max(stage.size for stage in plan)).values())
     training = Training(args.layout, images, plan, args.seed, args.decay, args.bf16, device)
-    if (args.out / 'checkpoint.pt').exists():
-        training.load(args.out / 'checkpoint.pt')
+    if training.load(args.out / 'checkpoint.pt'):
         print(f'going on after {training.patches:,} patches', flush=True)
     elif args.start:
         training.begin_from(SR3.from_pretrained(args.start))
@@ -417,6 +438,14 @@ def main():
         f'{training.patches:,} patches in {training.seconds / 60:.1f} minutes; '
         f'the model is in {args.out}/model'
     )
+    return finished
+
+
+def main():
+    try:
+        finished = run(arguments())
+    except OdebcError as refusal:
+        raise SystemExit(str(refusal)) from None
     if not finished:
         raise SystemExit(130)
 
