@@ -16,18 +16,24 @@ from .images import to_image
 def show_figure(
     fig,  # a matplotlib figure
 ):
-    "Show a figure and close it; one that holds photographs as JPEG, which keeps pages small"
+    "Show a figure and close it: with photographs as JPEG, else in 64 colours; so pages stay small"
     import io
     import matplotlib.pyplot as plt
+    import PIL.Image
     from IPython.display import Image, display
 
-    if not any(ax.images for ax in fig.axes):
-        plt.show()
-        return
     buffer = io.BytesIO()
-    fig.savefig(buffer, format='jpeg', dpi=110, pil_kwargs=dict(quality=85))
+    if any(ax.images for ax in fig.axes):
+        kind = 'jpeg'
+        fig.savefig(buffer, format=kind, dpi=110, pil_kwargs=dict(quality=85))
+    else:
+        kind = 'png'
+        fig.savefig(buffer, format=kind, dpi=fig.dpi)
+        few = PIL.Image.open(buffer).convert('RGB').quantize(64, dither=0)
+        buffer = io.BytesIO()
+        few.save(buffer, kind, optimize=True)
     plt.close(fig)
-    display(Image(buffer.getvalue(), format='jpeg'))
+    display(Image(buffer.getvalue(), format=kind))
 
 
 def show_row(
