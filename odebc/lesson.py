@@ -16,7 +16,7 @@ from .images import to_image
 def show_figure(
     fig,  # a matplotlib figure
 ):
-    "Show a figure and close it: with photographs as JPEG, else in 64 colours; so pages stay small"
+    "Show a figure and close it; as JPEG or in 64 colours, which keeps pages small"
     import io
     import matplotlib.pyplot as plt
     import PIL.Image
