@@ -1,6 +1,8 @@
 "The scripts that make the shipped weights and figures, at their smallest."
 
 import asyncio
+import base64
+import io
 import json
 import os
 import runpy
@@ -11,6 +13,7 @@ from types import SimpleNamespace
 import nbformat
 import pytest
 import torch
+from PIL import Image
 from odebc.data import crops, degrade, upsample
 from odebc.images import image_folder
 from odebc.metrics import ALEX_VARIABLE, lpips, psnr
@@ -124,3 +127,27 @@ def test_an_answer_of_the_kernel_that_went_unnoticed_is_found(monkeypatch):
         return await asyncio.wait_for(kernel.shell_channel.get_msg(timeout=600), 30)
 
     assert asyncio.run(ask()) == 'the answer'
+
+
+def test_drawings_are_stored_with_few_colours_and_noise_is_not():
+    smaller = runpy.run_path(str(ROOT / 'tools/execute.py'))['smaller']
+
+    def stored(pixels):
+        buffer = io.BytesIO()
+        Image.fromarray(pixels.byte().numpy()).save(buffer, 'PNG')
+        text = base64.b64encode(buffer.getvalue()).decode()
+        return nbformat.v4.new_output('display_data', {'image/png': text})
+
+    side = torch.arange(40.0) - 20
+    rings = (side[:, None] ** 2 + side**2).sqrt().round()
+    shades = torch.stack([8 * rings, 255 - 8 * rings, 4 * rings], -1)
+    noise = 255 * torch.rand(40, 40, 3, generator=torch.Generator().manual_seed(0))
+    drawing, photograph = stored(shades), stored(noise)
+    before = drawing.data['image/png'], photograph.data['image/png']
+    after = smaller(drawing).data['image/png'], smaller(photograph).data['image/png']
+    assert len(after[0]) < len(before[0]) and after[1] == before[1]
+    seen = Image.open(io.BytesIO(base64.b64decode(after[0]))).convert('RGB')
+    again = torch.tensor(list(seen.tobytes())).view(40, 40, 3)
+    assert (again - shades).abs().max() <= 8
+    text = nbformat.v4.new_output('stream', text='no picture')
+    assert smaller(text) == text
