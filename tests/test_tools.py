@@ -151,3 +151,10 @@ def test_drawings_are_stored_with_few_colours_and_noise_is_not():
     assert (again - shades).abs().max() <= 8
     text = nbformat.v4.new_output('stream', text='no picture')
     assert smaller(text) == text
+
+
+def test_the_map_of_pages_says_the_minutes_of_each_page(tool, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / 'tools')
+    with pytest.raises(SystemExit) as done:
+        tool('tools/map.py', '--check')
+    assert done.value.code == 0, done.value.code
