@@ -15,14 +15,14 @@ from .errors import OdebcError
 from .images import to_image
 
 # %% ../nbs/hood/lesson.ipynb #d41e610a
-LARGE = 26_000  # bytes of a picture; most larger ones are full of noise
+LARGE = 22_000  # bytes of a picture; most larger ones are full of noise
 
 
 def as_jpeg(
     fig,  # a matplotlib figure
 ) -> bytes:
     "Of the best quality that is not large"
-    for quality in (85, 70, 55, 40):
+    for quality in (85, 70, 55, 40, 30):
         buffer = io.BytesIO()
         how = dict(quality=quality, optimize=True)
         fig.savefig(buffer, format='jpeg', dpi=110, pil_kwargs=how)
