@@ -8,9 +8,9 @@ __all__ = ['MAX_PIXELS', 'TURNS', 'NO_WHITE', 'SRGB', 'D50', 'SRGB_CURVE', 'SRGB
            'orientation', 'upright', 'Samples', 'packing', 'keyed', 'check_tiff', 'grey16', 'samples', 'unpacked_as',
            'samples16', 'ask', 'managed', 'plain', 'transform_of', 'is_srgb', 'to_colours', 'to_xyz', 'screen_profile',
            'icc_tags', 'icc_curve', 'by_numbers', 'png_chunks', 'bmp_profile', 'profile_of', 'in_srgb', 'read',
-           'told_in_a_sentence', 'from_file', 'load_picture', 'over_white', 'load_image', 'to_tensor', 'picture_size',
-           'is_hidden', 'is_image', 'sort_files', 'load_silently', 'counted', 'read_images', 'image_folder',
-           'byte_folder']
+           'told_in_a_sentence', 'from_file', 'doubts_told', 'load_picture', 'over_white', 'load_image', 'to_tensor',
+           'picture_size', 'is_hidden', 'is_image', 'sort_files', 'load_silently', 'counted', 'read_images',
+           'image_folder', 'byte_folder']
 
 # %% ../nbs/hood/images.ipynb #40828082
 from collections.abc import Callable, Iterator
@@ -630,14 +630,22 @@ def from_file(
         return read(image, path)
 
 
+def doubts_told(
+    found: tuple,  # a picture, and what should be said about it
+    name: str | Path,  # of the picture
+) -> Picture:
+    "The picture; what should be said is told in warnings, to whoever asked for it"
+    picture, remarks = found
+    for remark in remarks:
+        warnings.warn(f"{name}: {remark}", stacklevel=3)
+    return picture
+
+
 def load_picture(
     path: str | Path,  # a file that Pillow can read
 ) -> Picture:  # upright, in sRGB, alpha beside the colours
     "Read one image file, of several pictures in it the first; doubts are told in warnings"
-    picture, remarks = from_file(path)
-    for remark in remarks:
-        warnings.warn(f"{path}: {remark}", stacklevel=2)
-    return picture
+    return doubts_told(from_file(path), path)
 
 
 def over_white(
@@ -653,20 +661,14 @@ def load_image(
     path: str | Path,  # a file that Pillow can read
 ) -> Tensor:  # (3, H, W) in [-1, 1]
     "Read one image file as `load_picture` does, and lay it over white"
-    picture, remarks = from_file(path)
-    for remark in remarks:
-        warnings.warn(f"{path}: {remark}", stacklevel=2)
-    return over_white(picture)
+    return over_white(doubts_told(from_file(path), path))
 
 
 def to_tensor(
     image: Image.Image,  # any PIL mode
 ) -> Tensor:  # (3, H, W) in [-1, 1]
     "A picture of Pillow's, read as a file is, and laid over white; it holds 8 bits a colour"
-    picture, remarks = read(image)
-    for remark in remarks:
-        warnings.warn(f"a picture: {remark}", stacklevel=2)
-    return over_white(picture)
+    return over_white(doubts_told(read(image), 'a picture'))
 
 
 def picture_size(

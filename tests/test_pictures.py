@@ -1013,11 +1013,13 @@ def test_of_several_pictures_the_first_is_read_with_a_word(tmp_path):
     for suffix in ('tif', 'png', 'webp'):
         path = tmp_path / f'x.{suffix}'
         first.save(path, **both, **exactly(suffix))
-        says = f'x.{suffix}: it holds several pictures, and the first is read'
-        with pytest.warns(UserWarning, match=says) as told:
-            found = load_image(path)
-        assert np.allclose(unit(found), levels / 255, atol=1e-6)
-        assert len(told) == 1
+        says = 'it holds several pictures, and the first is read'
+        with Image.open(path) as image, pytest.warns(UserWarning) as told:
+            found = load_image(path), load_picture(path).colours, to_tensor(image)
+        assert all(np.allclose(unit(x), levels / 255, atol=1e-6) for x in found)
+        said = [str(warning.message) for warning in told]
+        assert said == [f'{path}: {says}', f'{path}: {says}', f'a picture: {says}']
+        assert {warning.filename for warning in told} == {__file__}  # who asked for it
     first.save(tmp_path / 'telephone.jpg', 'MPO', **both, quality=95, subsampling=0)
     # its second one is for a machine
     assert_shows(tmp_path / 'telephone.jpg', levels / 255, levels=4)
