@@ -6,6 +6,7 @@ import threading
 import warnings
 import zipfile
 import zlib
+from functools import partial
 import numpy as np
 import pytest
 import tifffile
@@ -166,6 +167,12 @@ def assert_shows(path, expected, alpha=None, levels=1.0):
     assert picture_size(path) == expected.shape[1::-1]
 
 
+def assert_is_laid_over_white(x, colours, alpha, levels=1.0):
+    "Right pixels where what is transparent is white"
+    laid = colours if alpha is None else colours * alpha[..., None] + 1 - alpha[..., None]
+    assert np.abs(unit(x) - laid).max() <= levels * LEVEL + 1e-6
+
+
 def random_levels(*shape, seed=0, most=255, dtype=np.uint8):
     return np.random.default_rng(seed).integers(most + 1, size=shape, dtype=dtype)
 
@@ -191,6 +198,20 @@ HOW_IT_LIES = {  # orientation -> how an upright picture is stored, in numpy's w
     7: lambda a: a[::-1, ::-1].swapaxes(0, 1),
     8: lambda a: np.rot90(a, -1),
 }
+
+
+def exif_of(orientation):
+    "What a file says of how it lies"
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    return exif
+
+
+def stored_as(orientation, levels):
+    "An upright picture, as files of this orientation hold it"
+    return Image.fromarray(np.ascontiguousarray(HOW_IT_LIES[orientation](levels)))
+
+
 WAYS = {
     'jpg': dict(quality=95, subsampling=0),
     'png': {},
@@ -201,15 +222,21 @@ WAYS = {
 }
 
 
+LOSSY = 'jpg', 'avif'
+
+
+def assert_is_upright(path, way, orientation, stored):
+    "Saved in one of the ways, with this number, a picture is shown as it was before"
+    right = smooth_levels(24, 40)
+    stored(right).save(path, exif=exif_of(orientation), **WAYS[way])
+    assert_shows(path, right / 255, levels=4 if way in LOSSY else 0)
+
+
 @pytest.mark.parametrize('way', WAYS)
 @pytest.mark.parametrize('orientation', HOW_IT_LIES)
 def test_every_format_is_upright(orientation, way, tmp_path):
-    right = smooth_levels(24, 40)
-    exif = Image.Exif()
-    exif[ExifTags.Base.Orientation] = orientation
-    stored = Image.fromarray(np.ascontiguousarray(HOW_IT_LIES[orientation](right)))
-    stored.save(tmp_path / f'x.{way}', exif=exif, **WAYS[way])
-    assert_shows(tmp_path / f'x.{way}', right / 255, levels=4 if way in ('jpg', 'avif') else 0)
+    lying = partial(stored_as, orientation)
+    assert_is_upright(tmp_path / f'x.{way}', way, orientation, lying)
     with Image.open(tmp_path / f'x.{way}') as image:
         assert torch.equal(to_tensor(image), load_image(tmp_path / f'x.{way}'))
         # now it is decoded
@@ -225,10 +252,9 @@ def test_a_tiff_of_any_mode_is_upright(mode, compression, tmp_path):
     right = load_image(tmp_path / '0.tif')
     undo = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # Pillow's numbers of what lays it down
     for orientation, how in undo.items():
-        exif = Image.Exif()
-        exif[ExifTags.Base.Orientation] = orientation
         lying = upright.transpose(Image.Transpose(how))
-        lying.save(tmp_path / f'{orientation}.tif', exif=exif, compression=compression)
+        options = dict(exif=exif_of(orientation), compression=compression)
+        lying.save(tmp_path / f'{orientation}.tif', **options)
         assert torch.equal(load_image(tmp_path / f'{orientation}.tif'), right)
         assert picture_size(tmp_path / f'{orientation}.tif') == (32, 24)
         with Image.open(tmp_path / f'{orientation}.tif') as image:
@@ -264,11 +290,7 @@ def test_a_png_that_says_it_behind_its_pixels(where, tmp_path):
 @pytest.mark.parametrize('number', [0, 9, 65535])
 @pytest.mark.parametrize('way', ['jpg', 'png', 'webp', 'tif'])
 def test_numbers_that_mean_no_orientation_are_upright_without_a_word(way, number, tmp_path):
-    right = smooth_levels(24, 40)
-    exif = Image.Exif()
-    exif[ExifTags.Base.Orientation] = number
-    Image.fromarray(right).save(tmp_path / f'x.{way}', exif=exif, **WAYS[way])
-    assert_shows(tmp_path / f'x.{way}', right / 255, levels=4 if way == 'jpg' else 0)
+    assert_is_upright(tmp_path / f'x.{way}', way, number, Image.fromarray)
 
 
 @pytest.mark.filterwarnings('ignore:Corrupt EXIF')  # Pillow's own words
@@ -288,10 +310,8 @@ def test_damaged_exif_is_told_and_the_picture_read(suffix, tmp_path):
 
 
 def test_the_size_is_told_without_decoding(tmp_path, monkeypatch):
-    exif = Image.Exif()
-    exif[ExifTags.Base.Orientation] = 6
     for way in WAYS:
-        Image.new('RGB', (30, 20)).save(tmp_path / f'x.{way}', exif=exif, **WAYS[way])
+        Image.new('RGB', (30, 20)).save(tmp_path / f'x.{way}', exif=exif_of(6), **WAYS[way])
 
     def decoded(*args):
         raise AssertionError("decoded")
@@ -419,8 +439,7 @@ def test_every_mode_that_pillow_writes_is_right_or_refused(mode, suffix, tmp_pat
     colours, alpha = expected
     levels = 1 if held in ('YCbCr', 'LAB', 'La', 'CMYK') else 0.01
     assert_shows(path, colours, alpha, levels=levels)
-    laid = colours if alpha is None else colours * alpha[..., None] + 1 - alpha[..., None]
-    assert np.abs(unit(load_image(path)) - laid).max() <= LEVEL
+    assert_is_laid_over_white(load_image(path), colours, alpha)
 
 
 @pytest.mark.parametrize('mode', EXPECTED)
@@ -438,9 +457,7 @@ def test_pictures_in_memory(mode):
         expected = np.array(image.convert('RGB')) / 255, None
     else:
         expected = EXPECTED[mode](numbers)
-    colours, alpha = expected
-    laid = colours if alpha is None else colours * alpha[..., None] + 1 - alpha[..., None]
-    assert np.abs(unit(to_tensor(image)) - laid).max() <= LEVEL + 1e-6
+    assert_is_laid_over_white(to_tensor(image), *expected)
 
 
 def test_modes_are_really_tried():
@@ -661,14 +678,12 @@ def test_profiles_that_pillow_drops_are_told(tmp_path):
 
 def test_a_turned_picture_with_alpha_and_a_profile(tmp_path):
     levels = random_levels(24, 40, 4)
-    exif = Image.Exif()
-    exif[ExifTags.Base.Orientation] = 6
     profile = screen_icc(SCREENS['Display P3'])
     expected = seen(levels[..., :3] / 255, SCREENS['Display P3'])
     for suffix in ('png', 'tif', 'webp'):
         path = tmp_path / f'x.{suffix}'
-        stored = Image.fromarray(np.ascontiguousarray(HOW_IT_LIES[6](levels)))
-        stored.save(path, exif=exif, icc_profile=profile, **exactly(suffix))
+        options = dict(exif=exif_of(6), icc_profile=profile)
+        stored_as(6, levels).save(path, **options, **exactly(suffix))
         assert_shows(path, expected, levels[..., 3] / 255)
 
 
@@ -776,10 +791,9 @@ def test_grey_with_a_transparent_value_is_white_there(bits, tmp_path):
     path = tmp_path / 'x.png'
     rows = [row.tobytes() for row in rows]
     png(path, 32, 16, bits, 0, rows, before=[(b'tRNS', struct.pack('>H', key))])
-    colours = grey(numbers / most)
-    assert_shows(path, colours, (numbers != key).astype(float), levels=0.01)
-    laid = np.where((numbers == key)[..., None], 1, colours)
-    assert np.abs(unit(load_image(path)) - laid).max() < 1e-6
+    shown = grey(numbers / most), (numbers != key).astype(float)
+    assert_shows(path, *shown, levels=0.01)
+    assert_is_laid_over_white(load_image(path), *shown, levels=0)
 
 
 @pytest.mark.parametrize('bits', [8, 16])
@@ -960,8 +974,7 @@ def test_pictures_beyond_pillows_limit(way, low_limit, tmp_path):
     Image.fromarray(levels).save(tmp_path / f'x.{way}', **WAYS[way])
     with pytest.raises(Image.DecompressionBombError):
         Image.open(tmp_path / f'x.{way}').load()
-    allowed = 4 if way in ('jpg', 'avif') else 0
-    assert_shows(tmp_path / f'x.{way}', levels / 255, levels=allowed)
+    assert_shows(tmp_path / f'x.{way}', levels / 255, levels=4 if way in LOSSY else 0)
     assert Image.MAX_IMAGE_PIXELS == 100
 
 
