@@ -26,6 +26,8 @@ real = pytest.mark.skipif(not os.environ.get(ALEX_VARIABLE), reason=f'needs {ALE
 
 @pytest.fixture
 def tool(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / 'tools'))  # as Python does for a script
+
     def run(path, *args):
         monkeypatch.setattr(sys, 'argv', [path, *map(str, args)])
         runpy.run_path(str(ROOT / path), run_name='__main__')

@@ -73,14 +73,30 @@ def keep(path, rows):
     write_atomically(path, json.dumps(others + rows, indent=0).encode())
 
 
-@torch.no_grad()
-def main():
-    calm_streams()
-    parser = argparse.ArgumentParser(description=__doc__)
+def options(description, crops):
+    "A parser with what every measurement on crops is asked; `way.py` has the same"
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument('samplers', nargs='+', help='labels, such as DDIM-50 DDPM-100')
     parser.add_argument('--model', default='small', help='a shipped model, or a folder')
     parser.add_argument('--images', required=True, help='folder of photographs')
-    parser.add_argument('--crops', type=int, default=256)
+    parser.add_argument('--crops', type=int, default=crops)
+    parser.add_argument(
+        '--precision',
+        choices=('float32', 'bfloat16', 'auto'),
+        default='float32',
+        help='of the network',
+    )
+    # as it was called
+    hidden = dict(action='store_const', const='bfloat16', help=argparse.SUPPRESS)
+    parser.add_argument('--bf16', dest='precision', **hidden)
+    return parser
+
+
+@torch.no_grad()
+def main():
+    calm_streams()
+    parser = options(__doc__, 256)
+    parser.add_argument('--out', type=Path, help='.json file that the rows are added to')
     parser.add_argument('--size', type=int, help='side of a crop; of the training by default')
     parser.add_argument(
         '--squares',
@@ -92,16 +108,6 @@ def main():
         choices=('linear', 'cosine'),
         help="solve on this one; on the model's own by default",
     )
-    parser.add_argument('--out', type=Path, help='.json file that the rows are added to')
-    parser.add_argument(
-        '--precision',
-        choices=('float32', 'bfloat16', 'auto'),
-        default='float32',
-        help='of the network',
-    )
-    # as it was called
-    hidden = dict(action='store_const', const='bfloat16', help=argparse.SUPPRESS)
-    parser.add_argument('--bf16', dest='precision', **hidden)
     args = parser.parse_args()
     model = SR3.from_pretrained(args.model, args.precision).to(processes().device)
     if args.schedule:

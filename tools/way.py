@@ -2,7 +2,6 @@
 call of the network, on every n-th of the crops that `evaluate.py` takes.
 """
 
-import argparse
 import json
 from pathlib import Path
 import torch
@@ -14,6 +13,7 @@ from odebc.metrics import lpips, psnr
 from odebc.samplers import Point, predict_x0, sampler
 from odebc.matrix import candidates
 from odebc.sr3 import SR3
+from evaluate import options
 
 
 def judged(eps_fn, sched, z, seen):
@@ -49,24 +49,11 @@ def way(model, label, x_T, z):
 
 @torch.no_grad()
 def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('samplers', nargs='+', help='labels, such as DDIM-50 DDPM-100')
-    parser.add_argument('--model', default='small', help='a shipped model, or a folder')
-    parser.add_argument('--images', required=True, help='folder of photographs')
-    parser.add_argument('--crops', type=int, default=96)
-    parser.add_argument('--every', type=int, default=6, help='n')
+    parser = options(__doc__, 96)
     parser.add_argument(
         '--out', type=Path, required=True, help='.json file that the ways are added to'
     )
-    parser.add_argument(
-        '--precision',
-        choices=('float32', 'bfloat16', 'auto'),
-        default='float32',
-        help='of the network',
-    )
-    # as it was called
-    hidden = dict(action='store_const', const='bfloat16', help=argparse.SUPPRESS)
-    parser.add_argument('--bf16', dest='precision', **hidden)
+    parser.add_argument('--every', type=int, default=6, help='n')
     args = parser.parse_args()
     model = SR3.from_pretrained(args.model, args.precision)
     images = list(image_folder(args.images, model.size).values())
