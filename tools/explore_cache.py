@@ -6,12 +6,12 @@ to go on.
 import argparse
 from pathlib import Path
 import torch
-from safetensors import safe_open
-from safetensors.torch import save
+from safetensors.torch import load_file, save
 from tqdm import tqdm
 from odebc.data import photographs
 from odebc.identity import digest
-from odebc.store import write_atomically
+from odebc.errors import OdebcError
+from odebc.store import Content, head_of, Store
 from odebc.metrics import dssim, lpips_model
 from odebc.experiments.lab import reference_and_test
 from odebc.matrix import candidate, processes
@@ -24,26 +24,35 @@ DISTANCES = dict(
 )
 
 
-def kept(path, facts):
+def unpacked(path):
+    "The facts are the head of the file, in words"
+    return Content(head_of(path), load_file(path))
+
+
+def packed(content):
+    return save(content.tensors, content.facts)
+
+
+def kept(store, path):
     "Rows of an earlier run with the same network, pairs and seed, or none"
-    none = {name: torch.empty(0, int(facts['R']) + int(facts['U'])) for name in DISTANCES}
-    if not path.exists():
-        return none
-    with safe_open(path, 'pt') as f:
-        if f.metadata() == facts:
-            return {name: f.get_tensor(name) for name in f.keys()}
-    old = path.replace(path.with_suffix('.old'))
-    print(
-        f'{path} belongs to another network or to other pairs: '
-        f'it is made anew, and the former one is now {old}'
-    )
-    return none
+    try:
+        content = store.load()
+    except OdebcError as refusal:
+        old = path.replace(path.with_suffix('.old'))
+        print(f'{refusal}, and the former one is now {old}')
+        content = None
+    if content:
+        return content.tensors
+    pairs = int(store.facts['R']) + int(store.facts['U'])
+    return {name: torch.empty(0, pairs) for name in DISTANCES}
 
 
 @torch.no_grad()
 def fill(path, facts, model, z, y, K):
     "Candidate by candidate; the file is written after every eighth"
-    D = kept(path, facts)
+    how = dict(what='scores', accept=None, remedy='it is made anew')
+    store = Store(path, facts, read=unpacked, pack=packed, **how)
+    D = kept(store, path)
     done = len(D['MSE'])
     bar = dict(desc=path.stem, unit='candidate', initial=done, total=K)
     for k in tqdm(range(done, K), **bar):
@@ -52,7 +61,7 @@ def fill(path, facts, model, z, y, K):
         for name, d in DISTANCES.items():
             D[name] = torch.cat([D[name], d(x_0, z)[None].float().cpu()])
         if k % 8 == 7 or k == K - 1:
-            write_atomically(path, save(D, facts))
+            store.save(D)
 
 
 def main():
