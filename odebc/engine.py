@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FREE', 'CONFIGS', 'Recipe', 'trapezoid', 'facts_of_photographs', 'interrupts', 'Training', 'began_in_bf16',
-           'configured']
+           'configured', 'watch']
 
 # %% ../nbs/hood/engine.ipynb #0e5a4690
 from contextlib import contextmanager
@@ -21,12 +21,13 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
-from .errors import OdebcError, writing
+from .errors import from_lab, OdebcError, writing
 from .identity import digest
 from .progress import Bar
 from .sr3 import CHECKPOINT, SR3
 from .store import Store, as_json, packed_by_torch, unpacked_by_torch, write_atomically
-from .train import Examples, Objective, residual_std
+from .data import degrade, upsample
+from .objective import Examples, Objective, residual_std
 from .unet import UNet
 
 # %% ../nbs/hood/engine.ipynb #cb519bc0
@@ -375,3 +376,43 @@ def configured(
     if start:
         net.start_from(start.net)
     return Training(net, images, recipe, start.record if start else None)
+
+# %% ../nbs/hood/engine.ipynb #0696cd11
+def watch(
+    run,  # an `odebc.engine.Training`, trained in place
+    z: Tensor,  # HR images to show, (B, 3, H, W) in [-1, 1]
+    seconds: float = 20,  # to train
+    every: float = 4,  # seconds between two pictures
+):
+    "Train in a notebook, with a live curve and samples by DDIM-10 from one x_T"
+    with from_lab('watching a training'):
+        import matplotlib.pyplot as plt
+        from IPython.display import display
+    from odebc.images import to_image
+
+    scale = run.recipe.scale
+    y = degrade(z, scale)
+    x_T = torch.randn(1, *z.shape[1:], generator=torch.Generator().manual_seed(0))
+    fig, axes = plt.subplots(1, 2, figsize=(8, 2.6), layout='constrained', width_ratios=(1, 2))
+    plt.close(fig)
+    shown = display(fig, display_id=True)
+    start, last = time.monotonic(), 0.0
+    for _ in run:
+        now = time.monotonic() - start
+        if now - last < every and now < seconds:
+            continue
+        with torch.no_grad():
+            x_0 = SR3(run.net, scale).h(x_T, y, 'DDIM-10').cpu()
+        for ax in axes:
+            ax.clear()
+        axes[0].plot(range(1, len(run.losses) + 1), run.losses, lw=0.8)
+        yscale = 'linear' if run.recipe.relative else 'log'
+        axes[0].set(xlabel='step', ylabel='loss', xscale='log', yscale=yscale)
+        rows = [torch.cat([*pictures], -1) for pictures in (upsample(y, scale), x_0, z)]
+        axes[1].imshow(to_image(torch.cat(rows, -2)))
+        title = f'bicubic, $h(x_T, y)$, $z$ after {len(run.losses)} steps'
+        axes[1].set(xticks=[], yticks=[], title=title)
+        shown.update(fig)
+        last = now
+        if now > seconds:
+            break

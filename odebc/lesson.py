@@ -9,9 +9,8 @@ __all__ = ['LARGE', 'as_jpeg', 'as_png', 'show_figure', 'show_row', 'strip', 'No
 from collections.abc import Callable, Sequence
 import io
 import PIL.Image
-import torch
 from torch import Tensor
-from .errors import OdebcError
+from .errors import from_lab, OdebcError
 from .images import to_image
 
 # %% ../nbs/hood/lesson.ipynb #d41e610a
@@ -47,8 +46,9 @@ def show_figure(
     fig,  # a matplotlib figure
 ):
     "Show a figure and close it; one that holds photographs as JPEG, which keeps pages small"
-    import matplotlib.pyplot as plt
-    from IPython.display import Image, display
+    with from_lab('drawing'):
+        import matplotlib.pyplot as plt
+        from IPython.display import Image, display
 
     is_photograph = any(ax.images for ax in fig.axes)
     data = as_jpeg(fig) if is_photograph else as_png(fig)
@@ -62,7 +62,8 @@ def show_row(
     height: float = 2.2,  # of the row, in inches
 ):
     "Pictures side by side, each pixel a square; small ones are enlarged without smoothing"
-    import matplotlib.pyplot as plt
+    with from_lab('drawing'):
+        import matplotlib.pyplot as plt
 
     if titles and len(titles) != len(images):
         raise OdebcError(f"{len(images)} pictures need as many titles, not {len(titles)}")
@@ -85,7 +86,8 @@ def strip(
     size: tuple = (2.1, 2.1),  # of one picture, in inches
 ):
     "The pictures that a slider would show at some of its values, in a row"
-    import matplotlib.pyplot as plt
+    with from_lab('drawing'):
+        import matplotlib.pyplot as plt
 
     width, height = size
     figsize = (width * len(values), height)

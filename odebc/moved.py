@@ -87,8 +87,9 @@ MOVED = {  # older module -> newer module -> names; old=new where the name is an
     },
     'train': {
         'engine': (
-            'began_in_bf16 CONFIGS configured interrupts Recipe Run=Training trapezoid'
+            'began_in_bf16 CONFIGS configured interrupts Recipe Run=Training trapezoid watch'
         ),
+        'objective': 'Examples noise_of Objective residual_std shuffled training_times',
         'sr3': 'CHECKPOINT CONFIG RECORD SR3 total WEIGHTS',
     },
     'views': {

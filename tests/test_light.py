@@ -176,7 +176,7 @@ REFUSED = {
     'import odebc.app.views; odebc.app.views.figure((1, 1))': 'drawing needs matplotlib',
     'import odebc.experiments.results as r; r.plot_agreement([])': 'drawing needs matplotlib',
     'import odebc.experiments.results as r; r.report(None, "")': 'drawing needs matplotlib',
-    'import odebc.train; odebc.train.watch(0, 0)': 'watching a training needs matplotlib',
+    'import odebc.engine; odebc.engine.watch(0, 0)': 'watching a training needs matplotlib',
 }
 
 

@@ -15,7 +15,7 @@ from odebc.metrics import lite_model, lpips_model
 from odebc.samplers import clipped, ddim_step, Point, predict_x0, solve, Solver
 from odebc.engine import CONFIGS, configured, Recipe, Training
 from odebc.sr3 import CHECKPOINT, SR3
-from odebc.train import Examples, Objective, noise_of, residual_std, training_times
+from odebc.objective import Examples, Objective, noise_of, residual_std, training_times
 from odebc.unet import UNet
 
 SCRIPT = '''
