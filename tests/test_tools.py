@@ -14,7 +14,8 @@ import nbformat
 import pytest
 import torch
 from PIL import Image
-from odebc.data import crops, degrade, upsample
+from safetensors import safe_open
+from odebc.data import crops, degrade, tiles, upsample
 from odebc.images import image_folder
 from odebc.metrics import ALEX_VARIABLE, lpips, psnr
 from odebc.matrix import candidates
@@ -100,6 +101,23 @@ def test_the_way_ends_at_the_result(tool, photo_folder, tmp_path):
     assert abs(ddim['psnr'][0] - ddim['psnr'][-1]) > 0.2
     ratio = lpips(x_0, z).mean() / lpips(upsample(degrade(z)), z).mean()
     assert ddim['ratio'][-1] == pytest.approx(ratio.item(), rel=0.1)
+
+
+@real
+def test_agreement_keeps_the_scores_and_of_what_they_are(tool, photo_folder, tmp_path):
+    path = tmp_path / 'matrix.safetensors'
+    how = '--model', 'small', '--precision', 'float32', '--sampler', 'DDIM-2', '--out', path
+    tool('tools/agreement.py', *how, '--images', photo_folder, '--k', 2, '--r', 3)
+    with safe_open(path, 'pt') as file:
+        D, facts = file.get_tensor('LPIPS'), file.metadata()
+    small = SR3.from_pretrained('small')
+    assert json.loads(facts['weights']) == small.fingerprint
+    photos = list(image_folder(photo_folder, 64).values())
+    z = tiles(photos, 3, 64, torch.Generator().manual_seed(0))
+    x_T = candidates(2, z.shape[1:])
+    x_0 = small.h(x_T[1:], degrade(z), 'DDIM-2')
+    assert D.shape == (2, 3) and not torch.equal(D[0], D[1])
+    torch.testing.assert_close(D[1].float(), lpips(x_0, z).float(), atol=1e-4, rtol=1e-3)
 
 
 def test_an_answer_of_the_kernel_that_went_unnoticed_is_found(monkeypatch):
