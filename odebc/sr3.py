@@ -146,7 +146,7 @@ class SR3:
         sampler: str = 'DDIM-50',  # label, see `odebc.samplers.sampler`
         generator: torch.Generator | None = None,  # for DDPM
     ) -> Tensor:  # x_0, (B, 3, H, W) in [-1, 1], on the device of the network
-        "The solution map of the diffusion ODE (Eq. 6); x̂_0 is kept in [-1, 1]"
+        "The solution map of the diffusion ODE (Eq. 7); x̂_0 is kept in [-1, 1]"
         if y is not None:
             check_condition(y)
         x_T, y = prepared(x_T, y, self.shape_for(y), self.device, torch.float32)
