@@ -22,7 +22,7 @@ def at_least_float32(
 
 
 def check_start(
-    x_T: Tensor,  # starts (B, C, H, W), or one for all, (1, C, H, W)
+    x_T: Tensor,  # starts (B, *shape), or one for all, (1, *shape)
     shape: tuple | None,  # of one; None: not known
     B: int,  # images
 ):
@@ -115,7 +115,7 @@ class SolutionMap:
     def shape(
         self,
         y: Tensor | None,  # conditions (B, 3, h, w)
-    ) -> tuple | None:  # (C, H, W); None: not known
+    ) -> tuple | None:  # (C, H, W), or any other; None: not known
         "Of one start for these conditions"
         return None
 

@@ -20,9 +20,9 @@ from .progress import Bar
 # %% ../nbs/hood/matrix.ipynb #518741b2
 def candidate(
     k: int,  # which
-    shape: tuple,  # (C, H, W)
+    shape: tuple,  # (C, H, W), or any other
     seed: int = 0,  # of all of them
-) -> Tensor:  # (C, H, W) standard normal, float32, on the CPU
+) -> Tensor:  # of that shape, standard normal, float32, on the CPU
     "Candidate x_T number k; depends on (seed, k) alone"
     if seed < 0:
         raise OdebcError(f"the seed must not be negative, but is {seed}")
@@ -34,9 +34,9 @@ def candidate(
 
 def candidates(
     K: int,  # how many
-    shape: tuple,  # of one, (C, H, W)
+    shape: tuple,  # of one, (C, H, W), or any other
     seed: int = 0,  # of all of them
-) -> Tensor:  # (K, C, H, W)
+) -> Tensor:  # (K, *shape)
     "The first K candidates"
     if K < 1:
         raise OdebcError(f"K must be at least 1, not {K}")
@@ -131,7 +131,7 @@ class ScoreMatrix:
         z: Tensor,  # (R, C, H, W) HR images
         y: Tensor,  # (R, C, h, w) LR images
         distance: Callable,  # distance(x_0, z) -> (B,)
-        start: Callable,  # row k -> x_T (C, H, W)
+        start: Callable,  # row k -> x_T, of whatever shape the map takes
         batch: int | None = None,  # cells at a time; None: 16, on a GPU what fits
         after: Callable = lambda: None,  # called when a batch is done
         stop: Callable = lambda: False,  # asked between two batches
@@ -176,7 +176,8 @@ class ScoreMatrix:
         rows, place = k.unique(return_inverse=True)
         x_T = torch.stack([self.start(row) for row in rows.tolist()])
         with torch.no_grad():
-            x_0 = self.solved(x_T.to(self.y.device)[place], i, rows.tolist())
+            starts = f'candidates {rows.tolist()}'
+            x_0 = self.solved(x_T.to(self.y.device)[place], i, starts)
             scores = self.apart(x_0, i)
         shape = tuple(scores.shape) if isinstance(scores, Tensor) else scores
         if shape != (len(cells),):
@@ -188,9 +189,9 @@ class ScoreMatrix:
 
     def solved(
         self,
-        x_T: Tensor,  # (B, C, H, W)
+        x_T: Tensor,  # (B, *shape of one)
         i: Tensor,  # pairs, (B,)
-        rows: list,  # candidates, for the message
+        starts: str,  # which they are, for the message
     ) -> Tensor:  # x_0, shape of the references
         "The map's answer, or what is wrong with it"
         try:
@@ -199,7 +200,7 @@ class ScoreMatrix:
             raise
         except Exception as e:
             raise MapFailed(
-                f"the solution map failed on candidates {rows} and pairs "
+                f"the solution map failed on {starts} and pairs "
                 f"{i.unique().tolist()}: {type(e).__name__}: {e}"
             ) from e
         shape = len(i), *self.z.shape[1:]
@@ -303,7 +304,7 @@ def quiet() -> dict:  # keyword arguments for `Bar`
 
 def score_matrix(
     h: SolutionMap | Callable,  # h(x_T, y) -> x_0, batches
-    x_T: Tensor,  # (K, C, H, W)
+    x_T: Tensor,  # (K, C, H, W), or starts of another shape
     z: Tensor,  # (R, 3, H, W) HR images in [-1, 1]
     y: Tensor,  # (R, 3, h, w) LR images
     distance: Callable,  # distance(x_0, z) -> (B,)
@@ -321,13 +322,13 @@ def score_matrix(
 # %% ../nbs/hood/matrix.ipynb #83ae76e6
 def summed_gradient(
     matrix: ScoreMatrix,  # whose map and distance are differentiated
-    x_T: Tensor,  # (C, H, W)
+    x_T: Tensor,  # one start, of any shape
     columns: list,  # pairs, all at once
-) -> Tensor:  # (C, H, W)
+) -> Tensor:  # of the shape of x_T
     "Gradient of the summed distance"
-    x_T = x_T.to(matrix.y).clone().requires_grad_()
+    x_T = x_T.to(matrix.y.device).clone().requires_grad_()
     i = torch.tensor(columns, device=matrix.y.device)
-    x_0 = matrix.h(x_T.expand(len(i), -1, -1, -1), matrix.y[i])
+    x_0 = matrix.solved(x_T.expand(len(i), *x_T.shape), i, 'a start with gradient')
     loss = matrix.apart(x_0, i).sum()
     if not loss.requires_grad:
         raise OdebcError(
@@ -338,20 +339,32 @@ def summed_gradient(
 
 def mean_gradient(
     matrix: ScoreMatrix,  # whose map and distance are differentiated
-    x_T: Tensor,  # (C, H, W)
+    x_T: Tensor,  # one start, of any shape
     columns: list,  # pairs
     batch: int,  # pairs at a time
-) -> Tensor:  # (C, H, W)
+) -> Tensor:  # of the shape of x_T
     "Gradient of the mean distance, a batch at a time; each process takes a part of the pairs"
     from accelerate.utils import reduce
 
-    mine = columns[matrix.state.process_index :: matrix.state.num_processes]
+    P, p = matrix.state.num_processes, matrix.state.process_index
+    mine = columns[p::P]
     gradient = torch.zeros(x_T.shape, device=matrix.state.device)
-    for first in range(0, len(mine), batch):
-        gradient += summed_gradient(matrix, x_T, mine[first : first + batch]).to(gradient)
+    failure = None
+    try:
+        for first in range(0, len(mine), batch):
+            part = mine[first : first + batch]
+            gradient += summed_gradient(matrix, x_T, part).to(gradient)
+    except Exception as e:
+        gradient.fill_(torch.nan)  # nobody waits in vain for a process that has failed
+        failure = e
     gradient = reduce(gradient, 'sum').cpu() / len(columns)
+    if failure:
+        raise failure
     if not gradient.isfinite().all():
-        raise OdebcError("the gradient holds NaN or infinite values: choose another strategy")
+        others = ', or another process failed: see what it says' if P > 1 else ''
+        raise OdebcError(
+            f"the gradient holds NaN or infinite values: choose another strategy{others}"
+        )
     return gradient
 
 

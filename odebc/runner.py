@@ -34,7 +34,7 @@ NOTES = 'seed', 'index', 'solves', 'nfe', 'seconds'
 class BoundaryCondition:
     "A chosen x_T and how it was chosen"
 
-    x_T: Tensor  # (C, H, W)
+    x_T: Tensor  # (C, H, W), or of another shape that the map takes
     seed: int  # of the candidates
     index: int  # row in `scores`; a drawn x_T is candidate(index, shape, seed)
     scores: Tensor  # (rows, R) score matrix, NaN where not evaluated
@@ -323,7 +323,7 @@ class Runner:
     def begin_at(
         self,
         row: int,
-        x_T: Tensor | Callable,  # (C, H, W), or what makes it
+        x_T: Tensor | Callable,  # a start, or what makes it
     ):
         "A start that the strategy has made; scores of another start in this row are forgotten"
         self.starts.moved[row] = x_T if callable(x_T) else x_T.detach().clone()

@@ -6,7 +6,7 @@
 __all__ = ['CORNER', 'STRATEGIES', 'BUILT_IN', 'DRAWING', 'WITH_A_CHEAPER_MAP', 'Cells', 'CheapCells', 'Gradient', 'Start',
            'Forecast', 'Fact', 'Problem', 'on_matrix', 'exhaustive', 'rounds', 'cost', 'affordable_rounds',
            'first_pairs', 'halve', 'measured_correlation', 'halving', 'multifidelity', 'rotate', 'begin_with_halving',
-           'refinement', 'with_blocks', 'finest_grid', 'evolution', 'gradient']
+           'refinement', 'blocks', 'with_blocks', 'grid_for', 'evolution', 'gradient']
 
 # %% ../nbs/hood/strategies.ipynb #712e6332
 from collections.abc import Callable, Generator
@@ -15,7 +15,6 @@ from functools import partial
 from typing import NamedTuple
 import math
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from .boundary import choose, mean_correlation
 from .errors import OdebcError
@@ -37,9 +36,9 @@ class CheapCells(NamedTuple):
 
 
 class Gradient(NamedTuple):
-    "Asks for the gradient of the mean distance; the answer is (C, H, W)"
+    "Asks for the gradient of the mean distance; the answer has the shape of x_T"
 
-    x_T: Tensor  # (C, H, W)
+    x_T: Tensor  # (C, H, W), or of another shape that the map takes
     columns: list  # pairs
 
 
@@ -47,7 +46,7 @@ class Start(NamedTuple):
     "From now on a row begins at this point"
 
     row: int
-    x_T: Tensor | Callable  # (C, H, W), or a function that makes it whenever it is needed
+    x_T: Tensor | Callable  # the start, or a function that makes it whenever it is needed
 
 
 class Forecast(NamedTuple):
@@ -70,7 +69,7 @@ class Problem:
     K: int  # candidates
     R: int  # pairs
     budget: int | None = None  # solves at most; None: what the strategy finds sensible
-    shape: tuple = ()  # of a start, (C, H, W)
+    shape: tuple = ()  # of a start, (C, H, W), or any other
     seed: int = 0  # of the candidates
     price: int = 1  # of a solve, in calls of the network
     cheap: int | None = None  # the same by the cheaper map; None: there is none
@@ -78,7 +77,7 @@ class Problem:
     def start(
         self,
         k: int,  # which
-    ) -> Tensor:  # (C, H, W)
+    ) -> Tensor:  # of the shape
         "Candidate number k"
         return candidate(k, self.shape, self.seed)
 
@@ -256,10 +255,10 @@ def multifidelity(
 
 # %% ../nbs/hood/strategies.ipynb #8104c3e8
 def rotate(
-    x: Tensor,  # (C, H, W)
+    x: Tensor,  # of any shape
     towards: Tensor,  # same shape
     angle: float,  # radians
-) -> Tensor:  # (C, H, W), as long as x
+) -> Tensor:  # same shape, as long as x
     "x, turned by an angle on the great circle through another point"
     v = towards - (towards * x).sum() / x.square().sum() * x
     if not v.norm() > 0:
@@ -308,27 +307,47 @@ def refinement(
     return choose(D)
 
 # %% ../nbs/hood/strategies.ipynb #a99285d9
+def blocks(
+    sides: tuple,  # (H, W), or (N,)
+    grid: tuple,  # pieces that each of them is cut into
+) -> Tensor:  # (H·W,), or (N,)
+    "In which block each entry lies"
+    number = torch.zeros(1, dtype=torch.long)
+    for side, pieces in zip(sides, grid):
+        along = torch.arange(side) * pieces // side
+        number = (number[:, None] * pieces + along).flatten()
+    return number
+
+
 def with_blocks(
-    x: Tensor,  # (C, H, W)
-    means: Tensor,  # (C, g, g)
-) -> Tensor:  # (C, H, W)
-    "x with other block means, on a g×g grid"
-    own = F.adaptive_avg_pool2d(x, means.shape[-2:])
-    return x + F.interpolate((means - own)[None], x.shape[-2:])[0]
+    x: Tensor,  # (C, H, W), or a matrix, or a vector
+    means: Tensor,  # (C, g, g); fewer blocks along the last two axes, or along the only one
+) -> Tensor:  # of the shape of x
+    "x with other block means"
+    sides = x.shape[-2:]
+    grid = means.shape[-len(sides) :]
+    at = blocks(sides, grid)
+    entries = x.reshape(-1, len(at))
+    sums = entries.new_zeros(len(entries), math.prod(grid)).index_add(1, at, entries)
+    own = sums / at.bincount()
+    return x + (means.reshape(own.shape) - own)[:, at].reshape(x.shape)
 
 
-def finest_grid(
+def grid_for(
+    shape: tuple,  # of a start
     most: int,  # blocks on a side
-    H: int,  # sides
-    W: int,
-) -> int:
-    "The largest number of blocks that divides both sides"
-    return max(n for n in range(1, most + 1) if H % n == W % n == 0)
+) -> tuple:  # blocks along the last two axes, or along the only one
+    "The finest grid: on an image as many blocks on both sides, all of one size"
+    sides = shape[-2:]
+    if len(shape) > 2:
+        fits = [n for n in range(1, most + 1) if not any(side % n for side in sides)]
+        return max(fits), max(fits)
+    return tuple(min(most if len(sides) > 1 else most**2, side) for side in sides)
 
 
 def evolution(
     problem: Problem,
-    grid: int = 8,  # blocks in each direction, or the next smaller number that divides
+    grid: int = 8,  # blocks in each direction, see `grid_for`
     size: int = 16,  # grids in a generation
     step: float = 0.3,  # of the way to the best quarter's mean
 ) -> Generator:  # returns the row of the winner
@@ -342,15 +361,16 @@ def evolution(
             f"a budget of {budget} solves is too small for evolution on {R} pairs: "
             f"at least {size * part + R} are needed"
         )
-    C, H, W = problem.shape
-    grid = finest_grid(grid, H, W)
-    unit = grid / (H * W) ** 0.5  # standard deviation of a block mean
     base = problem.start(0)
-    mean, std = torch.zeros(C, grid, grid), torch.ones(C, grid, grid)
+    grid = grid_for(base.shape, grid)
+    inside = blocks(base.shape[-2:], grid).bincount().view(grid)  # entries of each block
+    unit = inside**-0.5  # standard deviation of a block mean
+    shape = *base.shape[:-2], *grid
+    mean, std = torch.zeros(shape), torch.ones(shape)
     for n in range(generations):
         rows = range(n * size, (n + 1) * size)
         columns = [(n * part + j) % R for j in range(part)]
-        draws = [candidate(row, (C, grid, grid), problem.seed) for row in rows]
+        draws = [candidate(row, shape, problem.seed) for row in rows]
         grids = torch.stack([mean + std * draw for draw in draws])
         for row, means in zip(rows, grids):
             yield Start(row, partial(with_blocks, base, unit * means))

@@ -41,7 +41,9 @@ from odebc.toy import ToySR
 TESTS = Path(__file__).parent
 # every process of these tests is started fresh: a forked one shares locks with all that were
 # forked beside it, and one that is killed takes its locks with it
-FRESH = os.environ | dict(PYTHONPATH=str(TESTS), OMP_NUM_THREADS='1', CUDA_VISIBLE_DEVICES='')
+# they import what this process imports, also where another copy is installed
+PLACES = os.pathsep.join([str(TESTS), str(TESTS.parent)])
+FRESH = os.environ | dict(PYTHONPATH=PLACES, OMP_NUM_THREADS='1', CUDA_VISIBLE_DEVICES='')
 
 
 # --- halving finds what exhaustive search finds
@@ -256,9 +258,32 @@ def test_when_one_process_is_asked_to_stop_all_do_so_also_between_gradients(tmp_
     assert told[0] == told[1] and told[0].startswith('False'), done.stdout
 
 
+FAILING = """
+import os
+from odebc.maps import solution_map
+from odebc.matrix import processes
+from odebc.search import search
+from tiny import Z, h, mse, rougher
+def fails(x_T, y):
+    if os.environ['RANK'] == '1' and x_T.requires_grad: raise ArithmeticError('here alone')
+    return rougher(x_T, y)
+try: search(h, Z, Z, 30, mse, 'gradient', 2000, batch=4, coarse=solution_map(fails, nfe=1))
+except ValueError as e: print(os.environ['RANK'], e, flush=True)
+processes().destroy_process_group()
+"""
+
+
+def test_when_a_gradient_fails_in_one_process_all_are_told(tmp_path):
+    (tmp_path / 'script.py').write_text(FAILING)
+    told = launch(2, tmp_path / 'script.py').stdout
+    assert '0 the gradient holds NaN or infinite values' in told
+    assert 'another process failed: see what it says' in told
+    assert '1 the solution map failed on a start with gradient' in told
+
+
 def launch(n, *args):
     how = ['-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', n]
-    finished([sys.executable, *how, *args], env=FRESH, check=True)
+    return finished([sys.executable, *how, *args], env=FRESH, check=True)
 
 
 @pytest.mark.parametrize('strategy', ['halving', 'gradient'])

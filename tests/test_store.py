@@ -19,7 +19,9 @@ from odebc.store import Store, packed_by_torch, unpacked, unpacked_by_torch, wri
 from odebc.store import write_together
 
 TESTS = Path(__file__).parent
-FRESH = os.environ | dict(PYTHONPATH=str(TESTS), OMP_NUM_THREADS='1', CUDA_VISIBLE_DEVICES='')
+# they import what this process imports, also where another copy is installed
+PLACES = os.pathsep.join([str(TESTS), str(TESTS.parent)])
+FRESH = os.environ | dict(PYTHONPATH=PLACES, OMP_NUM_THREADS='1', CUDA_VISIBLE_DEVICES='')
 
 # --- two writers
 
