@@ -278,7 +278,7 @@ def test_when_a_gradient_fails_in_one_process_all_are_told(tmp_path):
     told = launch(2, tmp_path / 'script.py').stdout
     assert '0 the gradient holds NaN or infinite values' in told
     assert 'another process failed: see what it says' in told
-    assert '1 the solution map failed on a start with gradient' in told
+    assert '1 the solution map fails failed on a start with gradient' in told
 
 
 def launch(n, *args):

@@ -145,3 +145,96 @@ def test_what_goes_wrong_under_a_gradient_is_said_as_clearly(fault, says, strate
     coarse = solution_map(fault, name='faulty')
     with pytest.raises(ValueError, match=says):
         search(map_for((12,)), Z, Z, 20, mse, strategy, 200, coarse=coarse)
+
+
+# --- a shape that does not fit
+
+
+def counted(fn, seen):
+    def counting(x_T, y):
+        seen.append(len(y))
+        return fn(x_T, y)
+
+    return counting
+
+
+def of_nine(x_T, y):
+    "A map that takes nine numbers, and does not say so"
+    return y + 0.1 * pictured(x_T.view(-1, 9), y)
+
+
+def of_none(x_T, y):
+    return y[..., :4]
+
+
+BOTH = [(strategy, 'the map') for strategy in STRATEGIES]
+BOTH += [(strategy, 'the cheaper map') for strategy in COARSE]
+
+
+@pytest.mark.parametrize('strategy, fault', BOTH)
+def test_a_shape_that_does_not_fit_is_told_before_anything_is_done(strategy, fault, tmp_path):
+    "Not after the half of a search that needs the other map alone"
+    seen, path = [], tmp_path / 'x_T.safetensors'
+    good = solution_map(counted(lambda x_T, y: y + 0.1 * pictured(x_T, y), seen), 'good')
+    bad = solution_map(of_nine, 'of nine')
+    h, coarse = (bad, good) if fault == 'the map' else (good, bad)
+    coarse = coarse if strategy in COARSE else None
+    how = dict(strategy=strategy, budget=240, coarse=coarse, path=path, shape=(3, 8, 7))
+    says = r'a trial on one pair failed: .* map of nine .* x_T of the shape \(3, 8, 7\);'
+    with pytest.raises(ValueError, match=says):
+        search(h, Z, Z, 20, mse, **how)
+    assert sum(seen) <= 2 and not path.exists()
+
+
+def test_a_shape_that_mixes_the_starts_of_a_batch_is_found_by_the_trial():
+    "(B, 8) is spread over (8, 3, 8, 8) without a word where the batch has eight of them"
+    with pytest.raises(ValueError, match='a trial on one pair failed'):
+        search(lambda x_T, y: y + 0.1 * x_T, Z, Z, 20, mse, shape=(8,), batch=8)
+
+
+def test_the_trial_is_made_once_and_is_not_counted(tmp_path):
+    seen = []
+    h = solution_map(counted(lambda x_T, y: y + 0.1 * pictured(x_T, y), seen), 'any')
+    how = dict(strategy='exhaustive', shape=(50,), path=tmp_path / 'x_T', batch=4)
+    found = search(h, Z, Z, 10, mse, **how)
+    assert found.solves == found.nfe == 80 and sum(seen) == 82
+    search(h, Z, Z, 10, mse, **how)
+    assert sum(seen) == 82
+    said = solution_map(h.fn, 'any', shape=(50,))
+    assert search(said, Z, Z, 10, mse, 'exhaustive', shape=(50,), batch=4).nfe == 80
+    assert sum(seen) == 162, 'a map that says its shape needs no trial'
+
+
+@pytest.mark.parametrize(
+    'change, says',
+    [
+        (
+            dict(shape=(3, 4, 4)),
+            r'x_T of the shape \(3, 4, 4\) does not fit.* which takes \(12,\)',
+        ),
+        (dict(shape=()), 'the shape of x_T is given by whole numbers above 0'),
+        (dict(shape=(3, -1)), 'the shape of x_T is given by whole numbers above 0'),
+        (dict(shape=(3, 2.5)), 'the shape of x_T is given by whole numbers above 0'),
+        (dict(shape=8), 'the shape of x_T is given by whole numbers above 0'),
+        (dict(shape='12'), 'the shape of x_T is given by whole numbers above 0'),
+        (
+            dict(strategy='multifidelity', coarse=map_for((7,), 'seven')),
+            r'x_T of the shape \(12,\) does not fit seven, which takes \(7,\)',
+        ),
+    ],
+)
+def test_shapes_that_contradict_each_other(change, says):
+    with pytest.raises(ValueError, match=says):
+        search(**(dict(h=map_for((12,)), z=Z, y=Z, K=20, distance=mse) | change))
+
+
+def test_a_cheaper_map_may_say_the_shape_for_both():
+    h = solution_map(map_for(None).fn)
+    found = search(h, Z, Z, 20, mse, 'gradient', 200, coarse=map_for((12,)))
+    assert found.x_T.shape == (12,)
+
+
+def test_the_remedy_is_named_where_nobody_has_said_a_shape():
+    says = r'failed on candidates .*it was given x_T of the shape \(3, 8, 8\).* shape='
+    with pytest.raises(RuntimeError, match=says):
+        search(of_nine, Z, Z, 20, mse)
