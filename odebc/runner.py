@@ -232,7 +232,8 @@ class Runner:
 
     def resumed(self) -> BoundaryCondition | None:
         "Take over what the file knows of this task; the same for all processes"
-        content = shared(self.store.load)
+        # what was accepted on loading stands in the facts, and in those of all processes
+        content, self.store.facts = shared(lambda: (self.store.load(), self.store.facts))
         if content is None:
             return None
         kept = {name.removeprefix(KEPT): x for name, x in content.tensors.items()}

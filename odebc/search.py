@@ -154,7 +154,7 @@ def played(
     "The strategy's result; what a finished file holds is not made again"
     earlier = runner.earlier
     if earlier is not None and earlier.finished and runner.trusted and strategy not in DRAWING:
-        return replace(earlier, meta=dict(earlier.meta), unseen=None)
+        return replace(earlier, meta=earlier.meta | runner.store.facts, unseen=None)
     found = runner.run(STRATEGIES[strategy])
     found.meta |= dict(strategy=strategy, K=runner.problem.K)
     return found

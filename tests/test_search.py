@@ -304,6 +304,36 @@ def test_two_processes_find_what_one_finds_and_one_goes_on_where_two_stopped(
         assert torch.allclose(found.x_T, one.x_T, atol=1e-5) and found.nfe == one.nfe
 
 
+ACCEPTED = """
+import os, sys
+from odebc.matrix import processes
+from odebc.search import search
+from tiny import Z, h, mse
+strategy, path = sys.argv[1:]
+how = dict(path=path, accept='pairs', batch=4)
+found = search(h, Z + 0.05, Z + 0.05, 30, mse, strategy, 300, **how)
+facts = sorted((name, fact) for name, fact in found.meta.items() if name != 'unseen')
+print(os.environ['RANK'], facts, flush=True)
+processes().destroy_process_group()
+"""
+
+
+@pytest.mark.parametrize('strategy', ['exhaustive', 'refinement'])
+@pytest.mark.parametrize('begun', ['stopped', 'finished'])
+def test_what_was_accepted_stands_in_the_result_of_every_process(begun, strategy, tmp_path):
+    path = tmp_path / 'x_T.safetensors'
+    (tmp_path / 'script.py').write_text(ACCEPTED)
+    stop = functools.partial(lambda asked: next(asked) > 3, itertools.count(1))
+    how = dict(stop=stop) if begun == 'stopped' else {}
+    first = search(h, Z, Z, 30, mse, strategy, 300, batch=4, path=path, **how)
+    told = launch(2, tmp_path / 'script.py', strategy, path).stdout
+    zero, one = sorted(line for line in told.splitlines() if line[:2] in ('0 ', '1 '))
+    assert zero[2:] == one[2:] and "('accepted', ['pairs'])" in zero
+    kept = BoundaryCondition.load(path).meta
+    assert kept['accepted'] == ['pairs'] and kept['pairs'] != first.meta['pairs']
+    assert str(kept['pairs']) in zero
+
+
 # --- faults
 
 FULL = '''
