@@ -11,7 +11,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 import warnings
-import torch
 from torch import Tensor
 from .errors import OdebcError, Stopped
 from .identity import digest, pairs_digest
@@ -19,7 +18,8 @@ from .maps import solution_map, SolutionMap
 from .matrix import candidates, check_pairs, score_matrix, ScoreMatrix, start_shape
 from .metrics import default_distance
 from .moved import forwarding
-from .runner import BoundaryCondition, check_facts, OUTCOME, Runner, Starts, task_of
+from .runner import BoundaryCondition, check_facts, Judged, OUTCOME, Runner, Starts
+from .runner import task_of
 from .store import Store
 from .strategies import BUILT_IN, DRAWING, Problem, STRATEGIES, WITH_A_CHEAPER_MAP
 
@@ -181,21 +181,15 @@ def score_unseen(
     unseen: tuple | None,  # (z, y)
 ):
     "Scores of the winner on unseen pairs; those of an earlier run if they are the same"
-    earlier = runner.earlier
-    same = earlier is not None and torch.equal(earlier.x_T, found.x_T)
     pairs = pairs_digest(*unseen) if unseen else None
-    known = (pairs, digest(*unseen)) if unseen else ()  # the second by earlier versions
-    if same and (pairs is None or earlier.meta.get('unseen') in known):
-        found.unseen = earlier.unseen
-        pairs = earlier.meta.get('unseen')
-    if pairs is None:
-        return
-    found.meta |= dict(unseen=pairs)
-    if found.unseen is None:
+    judged = runner.unseen_of(found.x_T)
+    # the second identity is that of earlier versions
+    if unseen and not (judged and judged.pairs in (pairs, digest(*unseen))):
         matrix = runner.matrix
         starts = found.x_T[None]
         scores = score_matrix(matrix.h, starts, *unseen, matrix.distance, matrix.wished)
-        found.unseen = scores[0]
+        runner.judged = Judged(digest(found.x_T), pairs, scores[0])
+    runner.add_unseen(found)
 
 # %% ../nbs/10_search.ipynb #d973a9b5
 __getattr__ = forwarding('search')  # older names

@@ -519,6 +519,87 @@ def test_unseen_scores_survive_and_an_interrupt_while_they_are_made_keeps_the_se
     assert error.value.found.index == first.index
 
 
+def judged(log):
+    "The map, and how many unseen pictures it was asked for, those of UNSEEN"
+
+    def fn(x_T, y):
+        log.append((y.flatten(1)[:, None] == UNSEEN[0].flatten(1)).all(2).any(1).sum().item())
+        return rough(x_T, y)
+
+    return as_h(fn)
+
+
+UNSEEN = Z[:4] + 0.05, Z[:4] + 0.05
+
+
+def stopping_after(n):
+    asked = itertools.count(1)
+    return lambda: next(asked) > n
+
+
+@pytest.mark.parametrize('more', [dict(K=40), dict(K=10, budget=60)])
+@pytest.mark.parametrize('n', [0, 3, 30])
+def test_more_work_that_is_stopped_keeps_the_unseen_scores(more, n, tmp_path):
+    "The file of a finished search has them, and is written anew with every batch"
+    log, path = [], tmp_path / 'x_T.safetensors'
+    more = dict(K=10) | more
+    first = search(judged(log), Z, Z, 10, mse, budget=30, path=path, unseen=UNSEEN)
+    assert first.unseen is not None and sum(log) == 4
+    how = dict(distance=mse, path=path, batch=2)
+    half = search(judged(log), Z, Z, **more, **how, stop=stopping_after(n))
+    kept = BoundaryCondition.load(path)
+    for found in (half, kept):
+        assert not found.finished or n == 30
+        if torch.equal(found.x_T, first.x_T):
+            assert torch.equal(found.unseen, first.unseen)
+            assert found.meta['unseen'] == first.meta['unseen']
+        else:  # those are the scores of another start
+            assert found.unseen is None and 'unseen' not in found.meta
+    # the first winner is known, whatever came between
+    again = search(judged(log), Z, Z, 10, mse, budget=30, path=path, unseen=UNSEEN)
+    if torch.equal(again.x_T, first.x_T):
+        assert torch.equal(again.unseen, first.unseen) and sum(log) == 4
+    whole = search(judged(log), Z, Z, **more, **how, unseen=UNSEEN)
+    assert whole.finished and len(whole.unseen) == 4
+    assert torch.allclose(
+        whole.unseen, mse(rough(whole.x_T[None], UNSEEN[1]), UNSEEN[0]).double()
+    )
+    assert sum(log) == (4 if torch.equal(whole.x_T, first.x_T) else 8)
+
+
+@pytest.mark.parametrize('ends', ['stopped', 'finished'])
+def test_the_unseen_scores_of_the_winner_before_are_kept_beside_another(ends, tmp_path):
+    log, path = [], tmp_path / 'x_T.safetensors'
+    how = dict(distance=mse, strategy='exhaustive', path=path, batch=8)
+    first = search(judged(log), Z, Z, 10, **how, unseen=UNSEEN)
+    stop = stopping_after(170 if ends == 'stopped' else 1000)
+    other = search(judged(log), Z, Z, 200, **how, stop=stop)
+    kept = BoundaryCondition.load(path)
+    assert other.finished == (ends == 'finished') and other.index != first.index
+    for found in (other, kept):
+        assert found.unseen is None and 'unseen' not in found.meta
+    for unseen in (UNSEEN, None):
+        again = search(judged(log), Z, Z, 10, **how, unseen=unseen)
+        assert torch.equal(again.unseen, first.unseen)
+        assert again.meta['unseen'] == first.meta['unseen']
+    assert sum(log) == 4
+
+
+def test_unseen_scores_on_other_pairs_are_not_taken_for_those_asked_for(tmp_path):
+    log, path = [], tmp_path / 'x_T.safetensors'
+    search(judged(log), Z, Z, 10, mse, path=path, unseen=UNSEEN)
+    others = Z[5:] - 0.05, Z[5:] - 0.05
+    again = search(judged(log), Z, Z, 10, mse, path=path, unseen=others)
+    assert len(again.unseen) == 3
+    assert torch.allclose(
+        again.unseen, mse(rough(again.x_T[None], others[1]), others[0]).double()
+    )
+    kept = BoundaryCondition.load(path)
+    assert (
+        torch.equal(kept.unseen, again.unseen) and kept.meta['unseen'] == again.meta['unseen']
+    )
+
+
 @pytest.mark.parametrize('strategy', ['refinement', 'evolution', 'gradient'])
 def test_interrupted_at_once_a_search_still_has_what_its_file_holds(
     strategy, tmp_path, monkeypatch
