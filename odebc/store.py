@@ -207,13 +207,19 @@ class Store:
         if self.known is None:
             return None
         content = self.content()
-        self.compare(content.facts)
-        known, mine = self.tell_tale(content.facts), self.tell_tale(self.facts)
-        accepted = differing(known, mine, self.former)
-        accepted = sorted({*content.facts.get('accepted', []), *accepted} - {'accepted'})
+        self.take(content.facts)
+        return content
+
+    def take(
+        self,
+        facts: dict,  # of what is gone on with
+    ):
+        "Refuse another task's, and remember in what it differs, knowingly"
+        self.compare(facts)
+        accepted = differing(self.tell_tale(facts), self.tell_tale(self.facts), self.former)
+        accepted = sorted({*facts.get('accepted', []), *accepted} - {'accepted'})
         if accepted:
             self.facts = self.facts | dict(accepted=accepted)
-        return content
 
     def content(self) -> Content:
         "What the file holds, whosever it is"

@@ -13,7 +13,8 @@ from odebc.data import crops, degrade, photographs, split, tiles
 from odebc.identity import digest
 from odebc.images import byte_folder
 from odebc.identity import BICUBIC, degradation_of, pairs_digest, picture_digest
-from odebc.experiments.lab import COLUMNS, Lab, MEASURED, Protocol, table_1
+from odebc.experiments.lab import bicubic, COLUMNS, drawn, fixed, Lab, MEASURED, Protocol
+from odebc.experiments.lab import table_1
 from odebc.metrics import DISTS, import_torchvision, lite_model, lpips_lite
 from odebc.runner import BoundaryCondition
 from odebc.metrics import identity_of
@@ -271,10 +272,10 @@ def test_a_search_on_the_shipped_base_begun_by_an_earlier_version(tmp_path):
 # --- results
 
 
-def small_lab(folder, images, **how):
+def small_lab(folder, images, more=None, **how):
     protocol = Protocol(2, 2, 2, 2, ['DDIM-1'], [], 1, (2, 2, 'DDIM-1'), 1)
     ours, theirs = split(images)
-    tests = dict(photographs=list(theirs.values()))
+    tests = dict(photographs=list(theirs.values())) | (more or {})
     model = SR3.from_pretrained('small')
     return Lab(model, protocol, list(ours.values()), tests, folder, **how)
 
@@ -294,23 +295,32 @@ def test_results_go_on_on_a_machine_that_rounds_otherwise(tmp_path):
     assert read_facts(tmp_path / MEASURED)['accepted'] == both
 
 
-def test_results_of_an_earlier_version_go_on(tmp_path):
-    "Its facts stood in lab.json, and the scores of every method in a file of its own"
-    lab = small_lab(tmp_path, photographs())
-    new = table_1(lab, 'photographs')
-    facts = read_facts(tmp_path / MEASURED)
+def as_by_an_earlier_version(lab, **changes):
+    """Facts in lab.json, and the scores of every method in a file of its own, all of them by 1
+    too large: so they can be told from what is measured
+    """
+    facts = read_facts(lab.folder / MEASURED)
     tests = {n: digest(z) for n, z in lab.tests.items()}
     old = facts | dict(references=digest(lab.z), tests=tests, distance=lab.distance.name)
     old['network'] = dict(weights=old.pop('weights'), bf16=old.pop('bf16'))
     del old['degradation']
-    (tmp_path / 'lab.json').write_text(json.dumps(old))
-    folder = tmp_path / 'scores' / 'photographs'
-    folder.mkdir(parents=True)
+    (lab.folder / 'lab.json').write_text(json.dumps(old | changes))
     for key, way in lab.ways.items():
+        folder = lab.folder / 'scores' / way['test']
+        folder.mkdir(parents=True, exist_ok=True)
         values = dict(zip(COLUMNS, (lab.known[key] + 1).T.tolist()))
         (folder / f"{way['name']}.json").write_text(json.dumps(values))
-    (tmp_path / MEASURED).unlink()
-    again = table_1(small_lab(tmp_path, photographs()), 'photographs')
+    (lab.folder / MEASURED).unlink()
+    return facts, old
+
+
+def test_results_of_an_earlier_version_go_on(tmp_path):
+    lab = small_lab(tmp_path, photographs())
+    new = table_1(lab, 'photographs')
+    facts, old = as_by_an_earlier_version(lab)
+    with pytest.warns(UserWarning, match='an earlier version has measured') as told:
+        again = table_1(small_lab(tmp_path, photographs()), 'photographs')
+    assert len(told) == 1, 'once is enough'
     assert read_facts(tmp_path / MEASURED) == facts
     for row in new:  # they are read, and not measured anew
         assert torch.allclose(again[row]['SSIM'], new[row]['SSIM'] + 1, atol=1e-5)
@@ -318,6 +328,87 @@ def test_results_of_an_earlier_version_go_on(tmp_path):
     with pytest.raises(ValueError, match='another protocol'):
         (tmp_path / 'lab.json').write_text(json.dumps(old | dict(protocol={})))
         small_lab(tmp_path, photographs())
+
+
+@pytest.mark.parametrize(
+    'change, says',
+    [
+        (dict(network=dict(weights='another', bf16=False)), 'another weights'),
+        (dict(distance='another'), 'another distance'),
+        (dict(tests=dict(photographs='another')), 'another tests'),
+        (dict(tests={}), 'another tests'),
+        (dict(degradation='another'), 'another degradation'),
+        (None, 'nothing says what'),
+    ],
+)
+def test_older_scores_of_another_thing_are_not_taken_for_ours(change, says, tmp_path):
+    "The folder is ours by now, but they lie in it under the same names"
+    lab = small_lab(tmp_path, photographs())
+    new = table_1(lab, 'photographs')
+    as_by_an_earlier_version(lab, **change or {})
+    if change is None:
+        (tmp_path / 'lab.json').unlink()
+    Store(tmp_path / MEASURED, lab.store.facts).save({}, ways={})
+    with pytest.warns(UserWarning, match=f'is not used.*{says}') as told:
+        again = table_1(small_lab(tmp_path, photographs()), 'photographs')
+    assert len(told) == 1
+    for row in new:
+        assert torch.allclose(again[row]['SSIM'], new[row]['SSIM'], atol=1e-5)
+
+
+def test_older_scores_are_used_for_the_sets_that_are_the_same(tmp_path):
+    def both():
+        theirs = list(split(photographs())[1].values())
+        return small_lab(tmp_path, photographs(), more=dict(second=theirs[:1]))
+
+    lab = both()
+    new = {test: lab.scores(test, 'bicubic', bicubic(lab.model)) for test in lab.tests}
+    _, old = as_by_an_earlier_version(lab)
+    changed = dict(old, tests=old['tests'] | dict(second='another'))
+    (tmp_path / 'lab.json').write_text(json.dumps(changed))
+    Store(tmp_path / MEASURED, lab.store.facts).save({}, ways={})
+    lab = both()
+    with pytest.warns(UserWarning) as told:
+        again = {test: lab.scores(test, 'bicubic', bicubic(lab.model)) for test in lab.tests}
+    assert len(told) == 2
+    assert torch.allclose(again['photographs']['SSIM'], new['photographs']['SSIM'] + 1)
+    assert torch.allclose(again['second']['SSIM'], new['second']['SSIM'])
+
+
+def test_an_older_name_that_says_something_else_is_not_used(tmp_path):
+    "A name says the sampler, and sometimes the start"
+    lab = small_lab(tmp_path, photographs())
+    x_T = torch.zeros(lab.model.shape)
+    one, two = (f'DDIM-1 with x_T {digest(x)} of this' for x in (x_T, x_T + 1))
+    for seed, name in enumerate(('DDIM-1 mine', one, two, 'DDIM-1 eta 1', 'mine')):
+        lab.scores('photographs', name, drawn(lab.model, 'DDIM-1', seed))
+    as_by_an_earlier_version(lab)
+    lab = small_lab(tmp_path, photographs())
+
+    def older(name, way):
+        return bool(lab.scores('photographs', name, way)['SSIM'].min() > 1)
+
+    with pytest.warns(UserWarning, match="says something else than .*'sampler': 'DDIM-2'"):
+        assert not older('DDIM-1 mine', drawn(lab.model, 'DDIM-2'))
+    assert not older('DDIM-1 mine', bicubic(lab.model))
+    assert not older(two, fixed(lab.model, x_T + 2, 'DDIM-1'))
+    with pytest.warns(UserWarning, match='it is used'):
+        assert older('DDIM-1 eta 1', drawn(lab.model, 'DDIM(1)-1'))
+    assert older(one, fixed(lab.model, x_T, 'DDIM-1'))
+    assert older('mine', drawn(lab.model, 'DDIM-1'))
+
+
+def test_what_was_accepted_of_an_earlier_version_is_remembered(tmp_path):
+    lab = small_lab(tmp_path, photographs())
+    table_1(lab, 'photographs')
+    as_by_an_earlier_version(lab, references='another')
+    with pytest.raises(ValueError, match='another references'):
+        small_lab(tmp_path, photographs())
+    for accept in (['references'], []):
+        lab = small_lab(tmp_path, photographs(), accept=accept)
+        assert read_facts(tmp_path / MEASURED)['accepted'] == ['references']
+    with pytest.warns(UserWarning, match='it is used'):
+        lab.scores('photographs', 'bicubic', bicubic(lab.model))
 
 
 @pytest.mark.skipif(

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['EIGHT_BITS', 'COLUMNS', 'PROTOCOLS', 'MEASURED', 'OLDER', 'reference_and_test', 'batch_size', 'Way', 'measure',
            'bicubic', 'network_facts', 'fixed', 'drawn', 'randoms', 'Row', 'methods', 'mean_over', 'Protocol', 'prints',
-           'older_facts', 'kept_precision', 'older_scores', 'merged', 'Lab', 'places', 'table_1', 'stats', 'pm',
-           'paired', 'tabulated', 'markdown']
+           'older_facts', 'kept_precision', 'older_scores', 'says_otherwise', 'merged', 'Lab', 'places', 'table_1',
+           'stats', 'pm', 'paired', 'tabulated', 'markdown']
 
 # %% ../../nbs/hood/lab.ipynb #b4f05fb8
 from collections.abc import Callable
@@ -14,7 +14,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 import json
 import math
+import re
 import time
+import warnings
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
@@ -318,6 +320,21 @@ def older_scores(
         raise OdebcError(f"{path} is damaged ({why}): remove it to measure it anew") from None
 
 
+def says_otherwise(
+    name: str,  # of a method, as earlier versions kept its scores
+    way: Way,  # that is asked for under this name
+) -> bool:
+    "Whether the sampler, or the start, that a name tells is not that of the way"
+    first = name.split()[0]
+    # "DDIM-20 eta 0.5" was DDIM(0.5)-20
+    sampler = re.sub(r'\(.*\)', '', way.facts.get('sampler', way.facts.get('enlarged', first)))
+    start = re.search('with x_T ([0-9a-f]{16})', name)
+    tells_sampler = first == 'bicubic' or re.fullmatch(r'[A-Z]\w*-\d+', first)
+    return bool(
+        tells_sampler and first != sampler or start and start[1] != way.facts.get('start')
+    )
+
+
 def merged(
     theirs: Content,  # what another process has written
     ours: Content,
@@ -368,6 +385,7 @@ class Lab:
         self.y = degrade(self.z, model.scale)
         self.y_tests = {name: degrade(z, model.scale) for name, z in self.tests.items()}
         self.searches = {}
+        self.told = set()  # what the user has been told of an earlier version
         self.accept = accept
         self.store = self.open_store(accept)
 
@@ -398,8 +416,9 @@ class Lab:
         mine, former = self.facts(picture_digest, *own), as_json(self.facts(digest, *older))
         path = self.folder / MEASURED
         store = Store(path, mine, former, accept, 'results', merge=merged)
+        self.former = former
         if not path.exists() and (self.folder / OLDER).exists():
-            store.compare(older_facts(self.folder))
+            store.take(older_facts(self.folder))
         content = store.load()
         self.known = content.tensors if content else {}
         self.ways = content.notes.get('ways', {}) if content else {}
@@ -436,7 +455,7 @@ class Lab:
         z, y = self.tests[test][:n], self.y_tests[test][:n]
         key = self.key_of(test, way)
         if key not in self.known and not self.measured_by_name(test, name):
-            older = older_scores(self.folder, test, name)
+            older = self.older_scores(test, name, way)
             if older is not None:
                 self.remember(key, older)
         self.ways[key] = way.facts | dict(test=test, name=name)
@@ -453,8 +472,51 @@ class Lab:
 
     def measured_by_name(self, test: str, name: str) -> bool:
         "Then the older file of that name has found its way, or is that of another"
-        named = [(way['test'], way['name']) for way in self.ways.values()]
+        named = [(way.get('test'), way.get('name')) for way in self.ways.values()]
         return (test, name) in named
+
+    def older_scores(self, test: str, name: str, way: Way) -> Tensor | None:
+        "What an earlier version has measured, if nothing that it says of itself contradicts"
+        found = older_scores(self.folder, test, name)
+        if found is None:
+            return None
+        against = self.contradiction(test, name, way)
+        this = f"{test}/{name}, which an earlier version has measured in {self.folder},"
+        if against:
+            self.tell_once('not used', f"{this} is not used, nor is its like: {against}")
+            return None
+        self.tell_once(
+            'used',
+            f"{this} was kept under its name alone; nothing that it says of itself "
+            f"contradicts, so it is used, and others like it (to measure all anew, remove "
+            f"{self.folder / 'scores'})",
+        )
+        return found
+
+    def contradiction(self, test: str, name: str, way: Way) -> str:
+        "What speaks against the scores of an earlier version; empty if nothing does"
+        if says_otherwise(name, way):
+            return f"the name {name!r} says something else than {way.facts}"
+        if not (self.folder / OLDER).exists():
+            return f"nothing says what they are of, as there is no {OLDER}"
+
+        def of_this_set(facts):
+            return facts | dict(tests=facts.get('tests', {}).get(test))
+
+        mine, former = of_this_set(self.store.facts), of_this_set(self.former)
+        accept = [*self.store.accept, *mine.pop('accepted', [])]
+        try:
+            strict = Store(self.folder / OLDER, mine, former, accept, 'results')
+            strict.compare(of_this_set(older_facts(self.folder)))
+        except OdebcError as e:
+            return str(e)
+        return ''
+
+    def tell_once(self, what: str, sentence: str):
+        "A warning, if this has not been told before"
+        if what not in self.told:
+            self.told.add(what)
+            warnings.warn(sentence)
 
     def remember(
         self,
