@@ -3,6 +3,7 @@ the references.
 """
 
 import hashlib
+import json
 import math
 import os
 import re
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from odebc.data import degrade, photographs, split, tiles
 from odebc.identity import digest
 from odebc.images import image_folder
@@ -135,6 +136,53 @@ def test_a_changed_score_changes_the_table(tmp_path):
     file.write_text('{')
     with pytest.raises(ValueError, match=f'{MEASURED} does not hold results'):
         lab(tmp_path)
+
+
+def without_facts(file, **changes):
+    "As earlier versions wrote the matrix"
+    save_file(dict(load_file(file)) | changes, file)
+
+
+def test_a_matrix_without_facts_is_used_where_nothing_contradicts(tmp_path):
+    mine = lab(tmp_path)
+    file, K, R = tmp_path / 'matrix.safetensors', 12, 3
+    D = matrix(mine)
+    without_facts(file, MSE=D['MSE'] + 1)
+    with pytest.warns(
+        UserWarning, match='matrix.safetensors .* says nothing of what it is of'
+    ):
+        assert torch.equal(matrix(lab(tmp_path))['MSE'], D['MSE'] + 1)
+    for changes in (dict(MSE=torch.zeros(K, R + 1)), dict(L1=torch.zeros(K, R))):
+        without_facts(file, **changes)
+        with pytest.raises(ValueError, match='of other distances or pairs: remove it'):
+            matrix(lab(tmp_path))
+        file.unlink()
+        assert torch.equal(matrix(lab(tmp_path))['MSE'], D['MSE'])
+    # the record beside it is of another network: then so is the matrix
+    without_facts(file)
+    facts = read_facts(tmp_path / MEASURED)
+    network = dict(weights='another', bf16=facts.pop('bf16'))
+    (tmp_path / 'lab.json').write_text(json.dumps(facts | dict(network=network)))
+    with pytest.raises(ValueError, match='another weights .* remove it'):
+        matrix(lab(tmp_path))
+
+
+def test_what_a_laboratory_accepts_holds_for_its_searches_and_its_matrix(tmp_path):
+    "The sentence says: accept the pairs of the file. There was no way to do so"
+    ours, theirs = (list(side.values()) for side in split(photographs()))
+    small = replace(TINY, ode=['DDIM-2'], matrix=(3, 2, 'DDIM-2'))
+    changed = [x.sub(1 / 127.5).clamp(-1, 1) for x in ours]
+
+    def begin(references, **how):
+        model = SR3.from_pretrained('small')
+        return Lab(model, small, references, dict(a=theirs), tmp_path, **how)
+
+    first = begin(ours)
+    D, found = matrix(first), first.found('DDIM-2')
+    for accept in (['references'], []):
+        again = begin(changed, accept=accept)
+        assert torch.equal(matrix(again)['MSE'], D['MSE'])
+        assert torch.equal(again.found('DDIM-2').scores, found.scores)
 
 
 def test_measure_scores_each_image_once(tmp_path):

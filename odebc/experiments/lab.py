@@ -386,7 +386,6 @@ class Lab:
         self.y_tests = {name: degrade(z, model.scale) for name, z in self.tests.items()}
         self.searches = {}
         self.told = set()  # what the user has been told of an earlier version
-        self.accept = accept
         self.store = self.open_store(accept)
 
     def facts(
@@ -440,9 +439,15 @@ class Lab:
                 self.p.K,
                 self.distance,
                 path=self.folder / f'x_T-{label}.safetensors',
-                accept=['pairs'] if 'references' in self.accept else (),
+                accept=self.accepted,
             )
         return self.searches[label]
+
+    @property
+    def accepted(self) -> list:
+        "The facts that may differ, as the files of the searches and of the matrix name them"
+        names = {*self.store.accept, *self.store.facts.get('accepted', [])}
+        return ['pairs' if name == 'references' else name for name in sorted(names)]
 
     def scores(
         self,
@@ -499,10 +504,16 @@ class Lab:
             return f"the name {name!r} says something else than {way.facts}"
         if not (self.folder / OLDER).exists():
             return f"nothing says what they are of, as there is no {OLDER}"
+        return self.record_against(test)
+
+    def record_against(self, test: str | None = None) -> str:
+        "What an earlier version says of the folder, if it contradicts, of one test set or none"
 
         def of_this_set(facts):
             return facts | dict(tests=facts.get('tests', {}).get(test))
 
+        if not (self.folder / OLDER).exists():
+            return ''
         mine, former = of_this_set(self.store.facts), of_this_set(self.former)
         accept = [*self.store.accept, *mine.pop('accepted', [])]
         try:

@@ -139,7 +139,6 @@ def matrix(
     "Scores of many candidates on the references in several distances; a few steps each"
     K, R, label = lab.p.matrix
     R = min(R, len(lab.z))
-    store = matrix_store(lab, R)
     z, y = lab.z[:R], lab.y[:R]
     model = lab.model
     distances = {
@@ -147,6 +146,7 @@ def matrix(
         'DSSIM': dssim,
         'MSE': mse,
     }
+    store = matrix_store(lab, R, {*distances, 'unconditional'})
     content = store.load()
     empty = {name: torch.empty(0, R) for name in (*distances, 'unconditional')}
     known = content.tensors if content else empty
@@ -168,6 +168,7 @@ def matrix(
 def matrix_store(
     lab: Lab,
     R: int,  # pairs
+    names: set,  # of its tensors
 ) -> Store:
     "The file of the matrix; earlier versions wrote no facts into it"
     own = {name: lab.store.facts[name] for name in ('weights', 'bf16', 'distance')}
@@ -176,9 +177,21 @@ def matrix_store(
     def read(path):
         if 'meta' in head_of(path):
             return unpacked(path)
-        return Content(facts, load_file(path))
+        tensors = load_file(path)
+        remedy = "remove it to measure it anew"
+        if set(tensors) != names or any(D.shape[1:] != (R,) for D in tensors.values()):
+            raise OdebcError(f"{path} is a matrix of other distances or pairs: {remedy}")
+        if against := lab.record_against():
+            raise OdebcError(f"{path} is of an earlier version, and {against}; or {remedy}")
+        lab.tell_once(
+            'matrix',
+            f"{path} is of an earlier version, and says nothing of what it is of: it is "
+            f"taken for that of this folder; {remedy}",
+        )
+        return Content(facts, tensors)
 
-    return Store(lab.folder / 'matrix.safetensors', facts, what='a matrix', read=read)
+    path = lab.folder / 'matrix.safetensors'
+    return Store(path, facts, accept=lab.accepted, what='a matrix', read=read)
 
 # %% ../../nbs/hood/results.ipynb #764ffe62
 def agreement(
