@@ -18,6 +18,7 @@ import json
 import os
 import time
 import uuid
+import warnings
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
@@ -46,22 +47,51 @@ def remove_leftovers(
                 part.unlink()
 
 
+PATIENCE = 60  # seconds; to write a file takes less
+given_up = set()  # folders whose lock did not come back
+
+
+def locked(
+    handle: int,  # of the folder
+    seconds: float,  # to wait at most
+) -> bool:
+    "Whether the lock is ours; it is that of the operating system, and ends with its process"
+    try:
+        import fcntl
+    except ImportError:
+        return True  # Windows
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if time.monotonic() >= end:
+                return False
+            time.sleep(0.01)
+        except OSError:
+            return True  # a file system without locks
+
+
 @contextmanager
 def alone_in(
     folder: Path,  # that exists
 ):
     "One process at a time; a lock on the folder itself leaves nothing behind"
-    try:
-        import fcntl
-    except ImportError:
-        yield  # Windows
+    if os.name == 'nt':
+        yield  # a folder cannot be opened there
         return
     handle = os.open(folder, os.O_RDONLY)
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        except OSError:
-            pass  # a file system without locks
+        known = folder in given_up
+        if locked(handle, 0 if known else PATIENCE):
+            given_up.discard(folder)
+        elif not known:
+            given_up.add(folder)
+            warnings.warn(
+                f"{folder} has been locked for {PATIENCE} s, by a process that is suspended "
+                f"or hangs: what is written there is written without waiting for it"
+            )
         yield
     finally:
         os.close(handle)
@@ -200,10 +230,11 @@ class Store:
         self.read, self.pack, self.merge = read, pack, merge
         self.remedy = remedy
         self.known = None  # the file as we last saw it
+        self.looked = False  # whether we have looked for it
 
     def load(self) -> Content | None:  # None: there is nothing yet
         "What is kept of this task; an OdebcError where the file is another's, or damaged"
-        self.known = self.stamp()
+        self.known, self.looked = self.stamp(), True
         if self.known is None:
             return None
         content = self.content()
@@ -270,13 +301,18 @@ class Store:
             return content
         theirs = self.content()
         self.compare(theirs.facts)
-        if self.merge is None:
+        if self.merge is not None:
+            return self.merge(theirs, content)
+        if not self.looked:
             raise OdebcError(
-                f"{self.path} was written by another process meanwhile, or by an earlier one "
-                f"that has not been gone on with: wait for it and do the same again, or give "
+                f"{self.path} holds {self.what} that was begun before: go on with it, or give "
                 f"another file"
             )
-        return self.merge(theirs, content)
+        raise OdebcError(
+            f"{self.path} was written by another process meanwhile: let one of the two go on "
+            f"alone, and when it has ended run the other again, which goes on from the file; "
+            f"or give another file"
+        )
 
     def save(
         self,
@@ -290,7 +326,7 @@ class Store:
             self.path.parent.mkdir(parents=True, exist_ok=True)
         with alone_in(self.path.parent):
             replace_files({self.path: self.pack(self.agreed(content))})
-            self.known = self.stamp()
+            self.known, self.looked = self.stamp(), True
 
 # %% ../nbs/hood/store.ipynb #182e2e5a
 def packed_by_torch(

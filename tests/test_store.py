@@ -4,13 +4,16 @@ import hashlib
 import json
 import os
 import random
+import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
 import pytest
 import torch
 from tiny import Z, h, mse
-from waiting import begin, ended, finished
+from waiting import begin, end, ended, family, finished, send, wait_until
+from odebc import store
 from odebc.errors import CannotWrite, OdebcError
 from odebc.runner import BoundaryCondition
 from odebc.search import search
@@ -82,6 +85,114 @@ def test_of_two_searches_with_one_file_one_is_told(tmp_path):
         mine, other = told[found.seed][n], told[1 - found.seed][n]
         assert mine == f'written {n}' and found.finished
         assert other.startswith(f'refused {n}') and 'another seed' in other
+
+
+SAME_TASK = """
+import sys, time
+from pathlib import Path
+from odebc.search import search
+from tiny import Z, h, mse
+folder, me, trials = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+for n in range(trials):
+    (folder/f'{me} is at {n}').touch()
+    while len(list(folder.glob(f'? is at {n}'))) < 2: time.sleep(.001)
+    how = dict(path=folder/f'{n}.safetensors', batch=4)
+    try: search(h, Z, Z, 12, mse, 'exhaustive', **how)
+    except ValueError as e: print('refused', n, e)
+    else: print('written', n)
+"""
+
+
+def test_two_searches_of_one_task_at_once(tmp_path):
+    "One goes on, the other is told what to do; does it, and finds the work of the first"
+    args = [sys.executable, '-c', SAME_TASK, tmp_path]
+    both = [
+        begin([*args, name, '10'], FRESH, stdout=(tmp_path / f'out {name}').open('w'))
+        for name in 'AB'
+    ]
+    for process in both:
+        ended(process)
+        assert process.returncode == 0
+    told = [(tmp_path / f'out {name}').read_text().splitlines() for name in 'AB']
+    lines = list(zip(*told))
+    for n, pair in enumerate(lines):
+        path = tmp_path / f'{n}.safetensors'
+        assert f'written {n}' in pair and BoundaryCondition.load(path).finished
+        for line in pair:
+            assert line == f'written {n}' or REMEDY in line and str(path) in line
+        again = search(h, Z, Z, 12, mse, 'exhaustive', path=path, stop=lambda: True)
+        assert again.finished, 'the remedy works: nothing is left to do'
+    assert any(REMEDY in line for pair in lines for line in pair)
+
+
+REMEDY = (
+    'was written by another process meanwhile: let one of the two go on alone, and when it '
+    'has ended run the other again, which goes on from the file; or give another file'
+)
+
+
+def test_a_file_that_was_not_gone_on_with_is_not_written_over(tmp_path):
+    path = tmp_path / 'kept'
+    Store(path, dict(seed=0), what='a search').save({}, step=3)
+    says = 'holds a search that was begun before: go on with it, or give another file'
+    with pytest.raises(OdebcError, match=says):
+        Store(path, dict(seed=0), what='a search').save({}, step=4)
+    assert unpacked(path).notes['step'] == 3
+
+
+# --- the lock on a folder
+
+HOLDS = """
+import os, sys, time
+from odebc.store import alone_in
+with alone_in(sys.argv[1]):
+    if 'and a child' in sys.argv and os.fork() == 0: time.sleep(300)
+    print('holds it', flush=True)
+    time.sleep(300)
+"""
+
+
+def holding(folder, *how):
+    "A process that has the lock, with a child that has inherited it if so wished"
+    process = begin([sys.executable, '-c', HOLDS, folder, *how], FRESH, stdout=subprocess.PIPE)
+    assert process.stdout.readline() == b'holds it\n'
+    return process
+
+
+def test_the_lock_of_a_killed_process_is_gone(tmp_path):
+    process = holding(tmp_path)
+    process.kill()
+    process.wait(60)
+    begun = time.monotonic()
+    write_atomically(tmp_path / 'file', b'new')
+    assert time.monotonic() - begun < 5
+
+
+@pytest.mark.parametrize('how', ['suspended', 'and a child'])
+def test_a_lock_that_nobody_will_give_back_does_not_block(how, tmp_path, monkeypatch):
+    "A process that was suspended in the middle of a write, or killed, but for its child"
+    monkeypatch.setattr(store, 'PATIENCE', 0.5)
+    process = holding(tmp_path, how)
+    members = family(process)
+    process.send_signal(signal.SIGSTOP if how == 'suspended' else signal.SIGKILL)
+    try:
+        begun = time.monotonic()
+        with pytest.warns(UserWarning, match='has been locked for .* suspended') as told:
+            write_atomically(tmp_path / 'file', b'new')
+            assert time.monotonic() - begun > 0.5
+            for n in range(20):
+                write_atomically(tmp_path / 'file', str(n).encode())
+        assert time.monotonic() - begun < 5, 'it does not wait again at every write'
+        assert len(told) == 1 and (tmp_path / 'file').read_bytes() == b'19'
+    finally:
+        send(members, signal.SIGKILL)
+        end(process)
+    wait_until(lambda: write_alone(tmp_path), 'the lock is free, and is taken again')
+
+
+def write_alone(folder):
+    write_atomically(folder / 'file', b'newer')
+    return folder not in store.given_up
 
 
 # --- killed in the middle of a write

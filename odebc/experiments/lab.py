@@ -507,7 +507,7 @@ class Lab:
         return self.record_against(test)
 
     def record_against(self, test: str | None = None) -> str:
-        "What an earlier version says of the folder, if it contradicts, of one test set or none"
+        "What speaks against the folder of an earlier version, with one test set or without"
 
         def of_this_set(facts):
             return facts | dict(tests=facts.get('tests', {}).get(test))
