@@ -11,10 +11,12 @@ from diffusers import (
     DPMSolverMultistepScheduler,
     DPMSolverSinglestepScheduler,
 )
-from odebc.samplers import ddim, ddim_step, ddim_weights, ddpm, exponential_step, FAMILIES
-from odebc.samplers import is_ode, level, multistep, sampler, solve, Solver, stages, to_zero
+from odebc.errors import OdebcError
+from odebc.samplers import ddim, ddim_step, ddim_weights, ddpm, DDPM_SECTIONS, FAMILIES, is_ode
+from odebc.samplers import level, nfe, sampler, solve, to_zero
 from odebc.schedule import Schedule
-from odebc.toy import Mixture
+from odebc.solvers import exponential_step, multistep, singlestep, Solver, stages
+from odebc.toy import Gaussian, Mixture
 
 pytestmark = pytest.mark.filterwarnings(
     'ignore::FutureWarning:diffusers', 'ignore:__array__:DeprecationWarning:diffusers'
@@ -274,3 +276,80 @@ def test_callback_sees_every_step(label):
     assert i == tuple(range(1, 21))
     assert [1000, *t] == [*asked, 0]
     assert torch.equal(points[-1], x)
+
+
+@pytest.mark.parametrize('family', [*FAMILIES, 'DDIM(0.5)'])
+def test_the_number_in_a_label_is_the_nfe(family):
+    """For 1 to 60 calls, the first at T. On a point mass every place on the way is exact; on
+    the mixture the result is finite
+    """
+    picture = torch.linspace(-1, 1, 12)
+    mass = Gaussian(picture, torch.zeros(12, 12), sched)
+    x_T, few = normal(1, 12, seed=3), normal(4, 2)
+    for n in range(1, 61):
+        label = f'{family}-{n}'
+        sample = sampler(label, sched)
+        asked, errors = [], []
+
+        def eps(x, t):
+            asked.append(t)
+            return mass.eps(x, t)
+
+        def compare_with_flow(i, t, x):
+            errors.append((x - mass.flow(x_T, 1000, t)).abs().max())
+
+        x0 = sample(eps, x_T, chance(), compare_with_flow)
+        assert (len(asked), asked[0], nfe(label)) == (n, 1000, n)
+        assert (x0 - picture).abs().max() < 1e-10
+        assert not is_ode(label) or max(errors) < 1e-10
+        if n % 7 == 1:
+            assert sample(mix.eps, few, chance()).isfinite().all()
+
+
+@pytest.mark.parametrize('n', [100, 250, 1000])
+def test_ddpm_of_the_paper_has_as_many_steps(n):
+    assert ddpm(n, sched).nfe == sum(DDPM_SECTIONS[n]) == n
+
+
+BROKEN = 'DDIM 50 DDIM-5.5 DDIM(2)-50 DPMS(0.5)-20 DPMS)-20 DDIM()-50 DDIM(0.5-50'.split()
+
+
+@pytest.mark.parametrize('label', ['', *BROKEN])
+def test_broken_labels_are_refused(label):
+    with pytest.raises(OdebcError, match='unknown sampler'):
+        sampler(label, sched)
+
+
+@pytest.mark.parametrize(
+    'label, told',
+    [
+        ('DDMI-50', r'DDIM-50\?'),
+        ('DPM+-2M-20', r'did you mean DPM\+\+-2M-20'),
+        ('DDIM-0', 'at least 1 call'),
+        ('DDIM-2000', 'no more than 1000'),
+    ],
+)
+def test_a_refusal_says_what_would_do(label, told):
+    with pytest.raises(OdebcError, match=told):
+        sampler(label, sched)
+
+
+@pytest.mark.parametrize('label', ['DDPM-250', 'DDIM(0.5)-10'])
+def test_chance_needs_a_generator(label):
+    with pytest.raises(OdebcError, match='pass a torch.Generator'):
+        sampler(label, sched)(mix.eps, normal(4, 2))
+    with pytest.raises(OdebcError, match='needs a torch.Generator'):
+        solve(ddim(5, sched, 1.0), mix.eps, normal(4, 2), sched)
+
+
+def test_bad_arguments_get_one_sentence():
+    with pytest.raises(OdebcError, match='must lie in 0 … 1'):
+        ddim(10, sched, 1.5)
+    for build in (multistep, singlestep):
+        with pytest.raises(OdebcError, match='must be 1, 2 or 3'):
+            build(4, 10, sched)
+    sample = sampler('DDIM-5', sched)
+    with pytest.raises(OdebcError, match='x_T holds NaN'):
+        sample(mix.eps, normal(4, 2) * torch.nan)
+    with pytest.raises(OdebcError, match='eps_fn returned shape'):
+        sample(lambda x, t: x[..., :1], normal(4, 2))
