@@ -8,7 +8,7 @@ __all__ = ['DDPM_SECTIONS', 'FAMILIES', 'solve', 'check_start', 'check_guess', '
            'exponential_step', 'level', 'midpoint', 'moments', 'multistep', 'Point', 'predict_x0', 'singlestep',
            'Solver', 'stages']
 
-# %% ../nbs/03_samplers.ipynb #43947e05
+# %% ../nbs/03_samplers.ipynb #b29c02ec
 from collections.abc import Callable
 from difflib import get_close_matches
 import torch
@@ -23,7 +23,7 @@ from .solvers import exponential_step, moments, stages  # noqa: F401
 _all_ = ['damped', 'exponential_step', 'level', 'midpoint', 'moments', 'multistep']
 _all_ += ['Point', 'predict_x0', 'singlestep', 'Solver', 'stages']
 
-# %% ../nbs/03_samplers.ipynb #0502b140
+# %% ../nbs/03_samplers.ipynb #af92958e
 def solve(
     solver: Solver,  # times and steps
     eps_fn: Callable,  # eps_fn(x, t) -> noise in x, shape of x
@@ -46,7 +46,7 @@ def solve(
             callback(i, t, x)
     return x
 
-# %% ../nbs/03_samplers.ipynb #15fc253f
+# %% ../nbs/03_samplers.ipynb #6ade5f75
 def check_start(
     x_T: Tensor,  # boundary condition
 ):
@@ -65,7 +65,7 @@ def check_guess(
             f"eps_fn returned shape {tuple(eps.shape)} for x of shape {tuple(x.shape)}"
         )
 
-# %% ../nbs/03_samplers.ipynb #001548ec
+# %% ../nbs/03_samplers.ipynb #e9356dba
 def ddim_weights(
     at_s: tuple,  # α_s and σ_s, where the noise was asked for: floats, or tensors (B, 1, …)
     at_t: tuple,  # α_t and σ_t, where the step leads
@@ -102,7 +102,7 @@ def ddim(
     "DDIM with equal steps in t"
     return Solver(uniform_times(n, sched.T), n * [ddim_step(eta)])
 
-# %% ../nbs/03_samplers.ipynb #7e2b6649
+# %% ../nbs/03_samplers.ipynb #f854ae80
 def root(
     x: float | Tensor,  # 0 or more, but for rounding
 ) -> float | Tensor:
@@ -128,7 +128,7 @@ def drawn_like(
     how = dict(dtype=x.dtype, device=generator.device)
     return torch.randn(x.shape, generator=generator, **how).to(x.device)
 
-# %% ../nbs/03_samplers.ipynb #4e7da736
+# %% ../nbs/03_samplers.ipynb #ea61777f
 def to_zero(
     solver: Solver,  # that ends above 0
 ) -> Solver:
@@ -174,7 +174,7 @@ FAMILIES = {
     'DPM++-3M-damped': _dpm(multistep, 3, predict='x0', moments=damped),
 }
 
-# %% ../nbs/03_samplers.ipynb #7852a6b2
+# %% ../nbs/03_samplers.ipynb #c437344f
 def parse(
     label: str,  # "DDIM-50", "DPMS-20", "DDIM(0.5)-50", …
 ) -> tuple:  # family, number of calls, η (0 for the ODE)
@@ -211,7 +211,7 @@ def is_ode(
     "Whether a label solves the ODE, so that x_0 depends on x_T alone"
     return parse(label)[2] == 0
 
-# %% ../nbs/03_samplers.ipynb #a06de18e
+# %% ../nbs/03_samplers.ipynb #08fbe5e8
 def clipped(
     eps_fn: Callable,  # eps_fn(x, t)
     sched: Schedule,  # α and σ

@@ -6,7 +6,7 @@
 __all__ = ['Point', 'Solver', 'level', 'predict_x0', 'moments', 'exponential_step', 'multistep', 'midpoint', 'stages',
            'singlestep', 'damped']
 
-# %% ../nbs/hood/solvers.ipynb #9ab4d448
+# %% ../nbs/hood/solvers.ipynb #e6d15028
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,7 +17,7 @@ from torch import Tensor
 from .errors import OdebcError
 from .schedule import lam_times, Schedule
 
-# %% ../nbs/hood/solvers.ipynb #17ef156e
+# %% ../nbs/hood/solvers.ipynb #66659d12
 class Point(NamedTuple):
     "A place where the noise was asked for"
 
@@ -56,7 +56,7 @@ def predict_x0(
     alpha, sigma, _ = level(sched, p.t)
     return (p.x - sigma * p.eps) / alpha
 
-# %% ../nbs/hood/solvers.ipynb #8126fad5
+# %% ../nbs/hood/solvers.ipynb #34513cfb
 def moments(
     step: float,  # λ_t − λ_s
     n: int,  # how many
@@ -95,7 +95,7 @@ def exponential_step(
 
     return advance
 
-# %% ../nbs/hood/solvers.ipynb #21d1769d
+# %% ../nbs/hood/solvers.ipynb #ea9e0464
 def multistep(
     order: int,  # 1, 2 or 3
     n: int,  # steps = calls
@@ -111,7 +111,7 @@ def multistep(
     nodes = [tuple(range(-min(i, order), 0)) for i in range(1, n + 1)]
     return Solver(times, [exponential_step(past, **how) for past in nodes])
 
-# %% ../nbs/hood/solvers.ipynb #2b5f77bd
+# %% ../nbs/hood/solvers.ipynb #15a34ec3
 def midpoint(
     step: float,  # λ_t − λ_s
     n: int,  # how many
@@ -166,7 +166,7 @@ def singlestep(
         steps += new
     return Solver(torch.stack([*times, outer[-1]]), steps)
 
-# %% ../nbs/hood/solvers.ipynb #2f68e14f
+# %% ../nbs/hood/solvers.ipynb #5ddc2229
 def damped(
     step: float,  # λ_t − λ_s
     n: int,  # how many
