@@ -15,7 +15,7 @@ FILES = {
     for file in PACKAGE.rglob('*.py')
     if '__pycache__' not in file.parts and file.name != '_modidx.py'
 }
-CORE = 'schedule toy samplers boundary maps metrics matrix strategies runner search'.split()
+CORE = 'schedule toy solvers samplers boundary maps metrics matrix strategies runner search'.split()
 FOR_MEASUREMENTS_AND_APPS = 'experiments', 'app', 'cli'
 
 
