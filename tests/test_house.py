@@ -15,7 +15,8 @@ FILES = {
     for file in PACKAGE.rglob('*.py')
     if '__pycache__' not in file.parts and file.name != '_modidx.py'
 }
-CORE = 'schedule toy solvers samplers boundary maps metrics matrix strategies runner search'.split()
+MATHEMATICS = 'schedule toy solvers samplers boundary'
+CORE = f'{MATHEMATICS} maps metrics matrix strategies runner search'.split()
 FOR_MEASUREMENTS_AND_APPS = 'experiments', 'app', 'cli'
 
 
