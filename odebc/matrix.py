@@ -4,11 +4,13 @@
 
 # %% auto #0
 __all__ = ['ON_A_CPU', 'ON_A_GPU', 'candidate', 'candidates', 'check_pairs', 'start_shape', 'processes', 'fitting_batch',
-           'ScoreMatrix', 'quiet', 'score_matrix', 'summed_gradient', 'mean_gradient', 'gradient_batch']
+           'whole_numbers', 'ScoreMatrix', 'quiet', 'score_matrix', 'summed_gradient', 'mean_gradient',
+           'gradient_batch']
 
 # %% ../nbs/hood/matrix.ipynb #8fa03bf7
 from collections.abc import Callable
 from functools import cached_property
+from operator import index
 import numpy as np
 import torch
 from torch import Tensor
@@ -24,6 +26,7 @@ def candidate(
     seed: int = 0,  # of all of them
 ) -> Tensor:  # of that shape, standard normal, float32, on the CPU
     "Candidate x_T number k; depends on (seed, k) alone"
+    k = index(k)
     if seed < 0:
         raise OdebcError(f"the seed must not be negative, but is {seed}")
     if k < 0:
@@ -148,6 +151,18 @@ def fitting_batch(
     return gather(mine).min().item()
 
 # %% ../nbs/hood/matrix.ipynb #97ceb0ab
+def whole_numbers(
+    numbers: int | list | range | Tensor,  # one, or whatever holds some
+) -> list[int]:
+    "Rows or pairs, as a list"
+    if hasattr(numbers, 'tolist'):  # torch and NumPy
+        numbers = numbers.tolist()
+    try:
+        return [index(n) for n in ([numbers] if hasattr(numbers, '__index__') else numbers)]
+    except TypeError:
+        raise OdebcError(f"rows and pairs are whole numbers, not {numbers!r}") from None
+
+
 ON_A_CPU = 16  # cells at a time
 ON_A_GPU = 256  # cells at a time, if they fit
 
@@ -311,16 +326,11 @@ class ScoreMatrix:
 
     def fill(
         self,
-        rows: list,  # candidates to complete
-        columns: list,  # pairs to complete them on
+        rows: list,  # candidates to complete; one number, a range and a tensor will do
+        columns: list,  # pairs to complete them on, likewise
     ):
         "Evaluate the missing cells of `D[rows][:, columns]`"
-        rows, columns = list(rows), list(columns)
-        outside = [i for i in columns if not 0 <= i < self.R] + [k for k in rows if k < 0]
-        if outside:
-            raise OdebcError(
-                f"there is no row or pair {outside[0]}: pairs are 0 … {self.R - 1}"
-            )
+        rows, columns = self.places(rows, columns)
         self.enlarge(max(rows, default=-1) + 1)
         places = self.D[rows][:, columns].isnan().nonzero().tolist()
         missing = [(rows[a], columns[b]) for a, b in places]
@@ -335,6 +345,16 @@ class ScoreMatrix:
             self.spend(len(cells), len(cells) * self.h.nfe)
             if self.stopping:
                 raise Stopped
+
+    def places(self, rows, columns) -> tuple[list, list]:
+        "The same as lists of whole numbers, if there are such rows and pairs"
+        rows, columns = whole_numbers(rows), whole_numbers(columns)
+        outside = [i for i in columns if not 0 <= i < self.R] + [k for k in rows if k < 0]
+        if outside:
+            raise OdebcError(
+                f"there is no row or pair {outside[0]}: pairs are 0 … {self.R - 1}"
+            )
+        return rows, columns
 
     def spend(
         self,

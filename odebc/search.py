@@ -21,7 +21,7 @@ from .moved import forwarding
 from .runner import BoundaryCondition, check_facts, Judged, OUTCOME, Runner, Starts
 from .runner import task_of
 from .store import Store
-from .strategies import BUILT_IN, DRAWING, Problem, STRATEGIES, WITH_A_CHEAPER_MAP
+from .strategies import BUILT_IN, DRAWING, named_strategy, Problem, WITH_A_CHEAPER_MAP
 
 # %% ../nbs/10_search.ipynb #5648191a
 class SearchInterrupted(KeyboardInterrupt):
@@ -52,10 +52,7 @@ def check_search(K, strategy, coarse, z, y, unseen):
             f"K = {K} candidates are more than a search can keep in order: draw fewer, "
             f"ten million at most"
         )
-    if strategy not in STRATEGIES:
-        known = ', '.join(STRATEGIES)
-        raise OdebcError(f"unknown strategy {strategy!r}, known are {known}")
-    if coarse and strategy not in WITH_A_CHEAPER_MAP:
+    if coarse and strategy in BUILT_IN and strategy not in WITH_A_CHEAPER_MAP:
         raise OdebcError(
             f"the strategy {strategy} has no use for a cheaper map; "
             f"{' and '.join(WITH_A_CHEAPER_MAP)} have"
@@ -78,7 +75,7 @@ def search(
     y: Tensor,  # (R, 3, h, w) their LR images
     K: int = 200,  # candidates
     distance: Callable | None = None,  # distance(x_0, z) -> (B,); LPIPS by default
-    strategy: str = 'halving',  # a key of STRATEGIES
+    strategy: str | Callable = 'halving',  # a key of STRATEGIES, or a function of your own
     budget: int | None = None,  # solves at most; by default what the strategy finds sensible
     seed: int = 0,  # of the candidates
     shape: tuple | None = None,  # of x_T, if the map does not say it; that of z[0]
@@ -92,6 +89,7 @@ def search(
     stop: Callable = lambda: False,  # asked between two batches; true: return the best so far
 ) -> BoundaryCondition | None:  # None where it was stopped before anything was known
     "The boundary condition that is best on the reference pairs (Eq. 20)"
+    strategy, play = named_strategy(strategy)
     K, seed = int(K), int(seed)
     budget = None if budget is None else int(budget)
     check_search(K, strategy, coarse, z, y, unseen)
@@ -108,12 +106,12 @@ def search(
     task = task_of(matrix, problem, strategy, cheap, meta or {})
     store = store_of(path, task, matrix, accept) if path else None
     rows = K if strategy in DRAWING else None
-    trusted = STRATEGIES[strategy] is BUILT_IN.get(strategy)
+    trusted = play is BUILT_IN.get(strategy)
     runner = Runner(problem, matrix, cheap, rows, task, store, watch, trusted)
     try:
         if told and not runner.earlier:
             try_shape([matrix, cheap])
-        found = played(runner, strategy)
+        found = played(runner, strategy, play)
         score_unseen(found, runner, unseen)
     except Stopped:
         return runner.found()
@@ -149,13 +147,14 @@ def former_pairs(
 
 def played(
     runner: Runner,
-    strategy: str,  # a key of STRATEGIES
+    strategy: str,  # its name
+    play: Callable,  # problem -> generator
 ) -> BoundaryCondition:
     "The strategy's result; what a finished file holds is not made again"
     earlier = runner.earlier
     if earlier is not None and earlier.finished and runner.trusted and strategy not in DRAWING:
         return replace(earlier, meta=earlier.meta | runner.store.facts, unseen=None)
-    found = runner.run(STRATEGIES[strategy])
+    found = runner.run(play)
     found.meta |= dict(strategy=strategy, K=runner.problem.K)
     return found
 

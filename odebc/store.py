@@ -265,7 +265,8 @@ class Store:
 
     def tell_tale(self, facts: dict) -> dict:
         "The facts that tell one task from another"
-        return {k: v for k, v in facts.items() if k not in (*self.outcome, 'accepted')}
+        others = *self.outcome, *facts.get('told', ()), 'told', 'accepted'
+        return {k: v for k, v in facts.items() if k not in others}
 
     def compare(
         self,

@@ -4,21 +4,23 @@
 
 # %% auto #0
 __all__ = ['CORNER', 'STRATEGIES', 'BUILT_IN', 'DRAWING', 'WITH_A_CHEAPER_MAP', 'Cells', 'CheapCells', 'Gradient', 'Start',
-           'Forecast', 'Fact', 'Problem', 'on_matrix', 'exhaustive', 'rounds', 'cost', 'affordable_rounds',
-           'first_pairs', 'halve', 'measured_correlation', 'halving', 'multifidelity', 'rotate', 'begin_with_halving',
-           'refinement', 'blocks', 'with_blocks', 'grid_for', 'evolution', 'gradient']
+           'Forecast', 'Fact', 'Problem', 'on_matrix', 'known_places', 'told_elsewhere', 'exhaustive', 'rounds', 'cost',
+           'affordable_rounds', 'first_pairs', 'halve', 'measured_correlation', 'halving', 'multifidelity', 'rotate',
+           'begin_with_halving', 'refinement', 'blocks', 'with_blocks', 'grid_for', 'evolution', 'gradient',
+           'named_strategy', 'name_of']
 
 # %% ../nbs/hood/strategies.ipynb #712e6332
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from functools import partial
+from operator import index
 from typing import NamedTuple
 import math
 import torch
 from torch import Tensor
 from .boundary import choose, mean_correlation
 from .errors import OdebcError
-from .matrix import candidate
+from .matrix import candidate, whole_numbers
 
 # %% ../nbs/hood/strategies.ipynb #a1f76fd3
 class Cells(NamedTuple):
@@ -103,11 +105,35 @@ def on_matrix(
         try:
             wish = asking.send(answer)
         except StopIteration as end:
-            return end.value, ~asked.isnan()
+            return index(end.value), ~asked.isnan()
         if isinstance(wish, Cells):
-            where = torch.tensor([*wish.rows])[:, None], torch.tensor([*wish.columns])
+            where = known_places(wish, D)
             asked[where] = D[where]
+        elif not isinstance(wish, (Forecast, Fact)):
+            raise OdebcError(told_elsewhere(wish))
         answer = asked.clone()
+
+
+def known_places(
+    wish: Cells,
+    D: Tensor,  # (K, R) scores
+) -> tuple[Tensor, Tensor]:  # index of the cells
+    "Where in the matrix they are"
+    numbers = [whole_numbers(part) for part in wish]
+    for name, asked, size in zip(('row', 'pair'), numbers, D.shape):
+        for n in asked:
+            if not 0 <= n < size:
+                raise OdebcError(f"there is no {name} {n}: the matrix has {size}")
+    rows, columns = map(torch.tensor, numbers)
+    return rows[:, None], columns
+
+
+def told_elsewhere(wish) -> str:
+    "Why a matrix cannot answer this"
+    kinds = {Gradient: 'gradient', Start: 'start of a row', CheapCells: 'cheaper map'}
+    if type(wish) not in kinds:
+        return f"a strategy cannot ask for {type(wish).__name__}"
+    return f"a matrix alone knows no {kinds[type(wish)]}: play this strategy by a search"
 
 # %% ../nbs/hood/strategies.ipynb #757ad407
 def exhaustive(
@@ -423,3 +449,36 @@ STRATEGIES = dict(
 BUILT_IN = dict(STRATEGIES)  # others may be added, and may change
 DRAWING = 'halving', 'exhaustive', 'multifidelity'  # those whose rows are candidates
 WITH_A_CHEAPER_MAP = 'multifidelity', 'gradient'
+
+
+def named_strategy(
+    strategy: str | Callable,  # a key of STRATEGIES, or a function of a problem
+) -> tuple[str, Callable]:  # its name, which no two of them share, and the function
+    "A strategy, given by its name or as it is"
+    if isinstance(strategy, str) and strategy in STRATEGIES:
+        name, play = strategy, STRATEGIES[strategy]
+    elif isinstance(strategy, str):
+        known = ', '.join(STRATEGIES)
+        raise OdebcError(
+            f"unknown strategy {strategy!r}, known are {known}, or a function of your own"
+        )
+    elif callable(strategy):
+        name, play = name_of(strategy), strategy
+    else:
+        raise OdebcError(
+            f"a strategy is the name of one, or a function of a problem that yields what it "
+            f"wants to know, not {strategy!r}"
+        )
+    if name in BUILT_IN and play is not BUILT_IN[name]:
+        name = f'own {name}'
+    return name, play
+
+
+def name_of(
+    fn: Callable,  # a function, perhaps with some arguments bound to it
+) -> str:
+    "What a reader would call it"
+    if not isinstance(fn, partial):
+        return getattr(fn, '__name__', type(fn).__name__)
+    bound = [*map(str, fn.args), *(f'{name}={value}' for name, value in fn.keywords.items())]
+    return f"{name_of(fn.func)} with {', '.join(bound)}"
