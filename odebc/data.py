@@ -195,7 +195,7 @@ def augment(
     numbers = torch.randint(8, (len(z),), generator=generator).tolist()
     return torch.stack([turned_or_mirrored(patch, k) for patch, k in zip(z, numbers)])
 
-# %% ../nbs/06_pairs.ipynb #df7a1039
+# %% ../nbs/06_pairs.ipynb #55baed8e
 def _check_split(
     share: float,  # of the images that go to the first side
     groups: list[list[str]],  # images that differ, each with its copies
@@ -209,7 +209,7 @@ def _check_split(
             f"got {len(groups)}"
         )
 
-# %% ../nbs/06_pairs.ipynb #16ae43a4
+# %% ../nbs/06_pairs.ipynb #1a949289
 def split(
     images: dict[str, Tensor],  # name -> image
     share: float = 0.5,  # of the images that go to the first side, 0 … 1

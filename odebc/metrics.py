@@ -33,7 +33,7 @@ _all_ = ['ALEX_VARIABLE', 'TRUNKS', 'import_torchvision', 'as_images', 'full_pre
 _all_ = ['pixel', 'answer_within', 'trunk_weights', 'load_trunk', 'LowRankAlexNet']
 _all_ = ['DISTS', 'dists_model', 'dists']
 
-# %% ../nbs/07_distances.ipynb #5506fa91
+# %% ../nbs/07_distances.ipynb #9d739669
 def mse(
     a: Tensor,  # images (B, 3, H, W)
     b: Tensor,  # reference, same shape
@@ -187,7 +187,7 @@ def identity_of(
     name = getattr(fn, '__name__', '')
     return name if name and getattr(here, name, None) is fn else None
 
-# %% ../nbs/07_distances.ipynb #e4c67204
+# %% ../nbs/07_distances.ipynb #fad0d6c0
 class Distance:
     "M(x_0, z) of Eqs. 18–20: how far images are from others, with a name"
 
@@ -237,7 +237,7 @@ class Distance:
     def __repr__(self):
         return f'Distance({self.name})'
 
-# %% ../nbs/07_distances.ipynb #6b7786af
+# %% ../nbs/07_distances.ipynb #d4dc2073
 def as_distance(
     fn: Callable,  # a Distance stays as it is
 ) -> Distance:
