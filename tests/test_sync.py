@@ -84,6 +84,16 @@ def test_every_equation_is_listed():
     assert list(EQUATIONS) == [*map(str, range(1, 22)), 'A.1', 'A.2', 'A.3', 'A.4', 'B.1']
 
 
+VERDICTS = {'stated', 'proved', 'assumed', 'heuristic', 'fails on the toy'}
+
+
+def told(page, derivation):
+    "The text of a cell, and of the next ones, where the verdict may stand"
+    place = next(i for i, cell in enumerate(page.cells) if cell.id == derivation.id)
+    near = page.cells[place : place + 12]
+    return '\n'.join(cell.source for cell in near if cell.cell_type == 'markdown')
+
+
 @pytest.mark.parametrize('number', EQUATIONS)
 def test_equation_is_derived_checked_and_drawn(number):
     "Its cells exist: text that derives it, code that asserts, a figure where one is named"
@@ -91,11 +101,25 @@ def test_equation_is_derived_checked_and_drawn(number):
     page = nbformat.read(ROOT / f"nbs/{equation['page']}.ipynb", as_version=4)
     cells = {cell.id: cell for cell in page.cells}
     derivation, check = cells[equation['derivation']], cells[equation['check']]
-    assert derivation.cell_type == 'markdown' and '$' in derivation.source
+    assert derivation.cell_type == 'markdown'
+    assert f'\\tag{{{number}}}' in derivation.source
+    assert equation['text'] and f"**Verdict:** {equation['verdict']}" in told(page, derivation)
     assert check.cell_type == 'code'
     assert re.search(r'\b(test_(close|eq|ne)|assert)\b', check.source)
     if equation['figure']:
-        assert any('image/png' in o.get('data', {}) for o in cells[equation['figure']].outputs)
+        outputs = cells[equation['figure']].outputs
+        assert any(k.startswith('image/') for o in outputs for k in o.get('data', {}))
+
+
+def test_no_two_equations_say_the_same_or_share_a_tag():
+    texts = [equation['text'] for equation in EQUATIONS.values()]
+    assert len(set(texts)) == len(texts)
+    assert {e['verdict'] for e in EQUATIONS.values()} <= VERDICTS
+    course = [p for p in PAGES if p.parent.name == 'nbs']
+    cells = [cell for page in course for cell in nbformat.read(page, as_version=4).cells]
+    prose = '\n'.join(cell.source for cell in cells if cell.cell_type == 'markdown')
+    tags = re.findall(r'\\tag\{([^}]+)\}', prose)
+    assert sorted(tags) == sorted(EQUATIONS)
 
 
 def test_readme_is_the_index_page():
