@@ -374,7 +374,7 @@ class Runner:
                 for row in self.matrix.places(row, [])[0]:
                     self.begin_at(row, x_T)
             case Forecast(solves):
-                self.bar.total = solves
+                self.bar.total = int(solves)
             case Fact(name, value):
                 if name in self.task or name in ('strategy', 'K', 'unseen', *NOT_TOLD):
                     raise OdebcError(f"the search writes {name!r} itself: name it otherwise")

@@ -46,12 +46,14 @@ def check_search(K, strategy, coarse, z, y, unseen):
     check_pairs(z, y)
     if unseen:
         check_pairs(*unseen)
-        theirs, ours = ((x.shape[1:], x.device) for x in (unseen[0], z))
+        theirs, ours = (
+            f'{tuple(z.shape[1:])}, with their y {tuple(y.shape[1:])} on {z.device}'
+            for z, y in (unseen, (z, y))
+        )
         if theirs != ours:
             raise OdebcError(
-                f"the unseen images are {tuple(theirs[0])} on {theirs[1]}, "
-                f"those of the search "
-                f"{tuple(ours[0])} on {ours[1]}: x_T fits one size"
+                f"the unseen images are {theirs}, those of the search {ours}: "
+                f"x_T fits one size"
             )
 
 # %% ../nbs/hood/searching.ipynb #90036a85

@@ -402,6 +402,7 @@ def test_a_failing_map_is_named_and_what_was_finished_is_kept(tmp_path):
         (dict(budget=3), 'budget of 3'),
         (dict(batch=0), 'at least one cell'),
         (dict(unseen=(Z[..., :4], Z[..., :4])), 'x_T fits one size'),
+        (dict(unseen=(Z, Z[..., ::2, ::2])), r'their y \(3, 4, 4\) .* x_T fits one size'),
         (dict(strategy='multifidelity'), 'needs `coarse`'),
         (dict(coarse=cheap), 'no use for a cheaper map'),
         (dict(h=lambda x_T, y: h(x_T, y)[:1]), 'must return images of shape'),
