@@ -367,6 +367,30 @@ def test_processes_that_want_different_things_do_not_wait_for_each_other(tmp_pat
         assert f'{rank} the strategy asks for other things in other processes' in done.stdout
 
 
+TOGETHER = """
+import os, sys
+from odebc.matrix import processes
+from odebc.search import search
+from test_own_strategy import Z, h, mse, walk
+found = search(h, Z, Z, 20, mse, walk, batch=4, path=sys.argv[1])
+print(os.environ['RANK'], found.index, found.solves, flush=True)
+processes().destroy_process_group()
+"""
+
+
+def test_two_processes_find_what_one_finds(tmp_path):
+    (tmp_path / 'script.py').write_text(TOGETHER)
+    how = ['-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', 2]
+    command = [sys.executable, *how, tmp_path / 'script.py', tmp_path / 'x_T']
+    done = finished(command, env=FRESH, check=True)
+    one = search(h, Z, Z, 20, mse, walk)
+    for rank in '01':
+        assert f'{rank} {one.index} {one.solves}\n' in done.stdout
+    two = BoundaryCondition.load(tmp_path / 'x_T')
+    assert torch.equal(two.x_T, one.x_T)
+    assert torch.allclose(two.scores, one.scores, atol=1e-6, equal_nan=True)
+
+
 # --- the real network
 
 NETWORK = """
