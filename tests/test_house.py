@@ -70,6 +70,16 @@ def test_nobody_takes_private_names_of_others(name):
     assert not [f'{target}.{n}' for target, n in imports(name) if n.startswith('_')]
 
 
+@pytest.mark.parametrize('name', sorted(FILES))
+def test_what_others_take_is_exported(name):
+    "Names that a module does not export are its own business"
+    for target, n in imports(name):
+        if target not in FILES or f'{target}.{n}' in FILES:
+            continue
+        exported = getattr(importlib.import_module(f'odebc.{target}'), '__all__', None)
+        assert exported is None or n in exported, f'odebc.{target}.{n}'
+
+
 USER = '''
 import torch
 from odebc import Schedule, sampler, SR3, SolutionMap, solution_map, candidates, score_matrix
