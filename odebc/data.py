@@ -95,7 +95,7 @@ def upsample(
 # %% ../nbs/06_pairs.ipynb #66aca006
 __getattr__ = forwarding('data')  # older names
 
-# %% ../nbs/06_pairs.ipynb #e84ef47a
+# %% ../nbs/06_pairs.ipynb #7c3dff04
 def _check_crops(
     images: list[Tensor],  # (3, H, W) each
     n: int,  # patches
@@ -177,7 +177,7 @@ def _check_squares(
     if z.ndim != 4 or z.shape[-1] != z.shape[-2]:
         raise OdebcError(f"only squares (B, 3, S, S) can be turned, not {tuple(z.shape)}")
 
-# %% ../nbs/06_pairs.ipynb #16d6ade3
+# %% ../nbs/06_pairs.ipynb #2056719e
 def turned_or_mirrored(
     z: Tensor,  # (..., S, S)
     k: int,  # 0 … 7: k mod 4 quarter turns, for 4 … 7 after a mirror
@@ -195,7 +195,7 @@ def augment(
     numbers = torch.randint(8, (len(z),), generator=generator).tolist()
     return torch.stack([turned_or_mirrored(patch, k) for patch, k in zip(z, numbers)])
 
-# %% ../nbs/06_pairs.ipynb #55baed8e
+# %% ../nbs/06_pairs.ipynb #0ce9a0b7
 def _check_split(
     share: float,  # of the images that go to the first side
     groups: list[list[str]],  # images that differ, each with its copies
@@ -209,7 +209,7 @@ def _check_split(
             f"got {len(groups)}"
         )
 
-# %% ../nbs/06_pairs.ipynb #1a949289
+# %% ../nbs/06_pairs.ipynb #79b5018f
 def split(
     images: dict[str, Tensor],  # name -> image
     share: float = 0.5,  # of the images that go to the first side, 0 … 1

@@ -187,7 +187,7 @@ def identity_of(
     name = getattr(fn, '__name__', '')
     return name if name and getattr(here, name, None) is fn else None
 
-# %% ../nbs/07_distances.ipynb #fad0d6c0
+# %% ../nbs/07_distances.ipynb #cbccfa11
 class Distance:
     "M(x_0, z) of Eqs. 18–20: how far images are from others, with a name"
 
