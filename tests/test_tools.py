@@ -173,6 +173,18 @@ def test_drawings_are_stored_with_few_colours_and_noise_is_not():
     assert smaller(text) == text
 
 
+def test_a_film_is_stored_with_all_its_pictures():
+    "Which are a PNG, too"
+    pictures = [Image.new('P', (40, 40), number) for number in range(3)]
+    buffer = io.BytesIO()
+    pictures[0].save(buffer, 'PNG', save_all=True, append_images=pictures[1:])
+    data = {'image/png': base64.b64encode(buffer.getvalue()).decode()}
+    smaller = runpy.run_path(str(ROOT / 'tools/execute.py'))['smaller']
+    kept = smaller(nbformat.v4.new_output('display_data', dict(data))).data['image/png']
+    assert kept == data['image/png']
+    assert Image.open(io.BytesIO(base64.b64decode(kept))).n_frames == 3
+
+
 def test_the_map_of_pages_says_the_minutes_of_each_page(tool, monkeypatch):
     monkeypatch.syspath_prepend(ROOT / 'tools')
     with pytest.raises(SystemExit) as done:

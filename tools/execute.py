@@ -35,7 +35,10 @@ def smaller(output):
     if 'image/png' not in output.get('data', {}):
         return output
     stored = base64.b64decode(output.data['image/png'])
-    picture = Image.open(io.BytesIO(stored)).convert('RGB')
+    picture = Image.open(io.BytesIO(stored))
+    if picture.is_animated:
+        return output
+    picture = picture.convert('RGB')
     drawing = picture.quantize(128, dither=Image.Dither.NONE)
     away = ImageStat.Stat(ImageChops.difference(picture, drawing.convert('RGB'))).rms
     buffer = io.BytesIO()

@@ -17,7 +17,8 @@ import nbformat
 ROOT = Path(__file__).resolve().parents[1]
 KINDS = 'predict', 'compute', 'code'
 CHECK = '# check'  # the line below which an exercise checks
-WORDS_A_MINUTE, LINES_A_MINUTE = 180, 20
+# of a careful reader, who stops to think: a newcomer who timed five pages took this long
+WORDS_A_MINUTE, LINES_A_MINUTE = 120, 13
 TITLE = re.compile(r'# Exercise (\d+): (\w+)')
 ANSWER = re.compile(r'<details>\s*<summary>Answer (\d+)</summary>(.*?)</details>', re.S)
 WRONG = re.compile(r'<!-- wrong\n(.*?)-->', re.S)
