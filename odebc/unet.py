@@ -4,14 +4,15 @@
 
 # %% auto #0
 __all__ = ['PAPER', 'LAPTOP', 'SMALL', 'BASE', 'LINEAR', 'LINEAR_END', 'time_embedding', 'zero', 'ResBlock', 'Attention', 'Stage',
-           'check_layout', 'Parts', 'way_down', 'way_up', 'Backbone', 'known_and_unknown', 'check_form',
-           'check_weights', 'check_images', 'times_for', 'given_or_dropped', 'UNet']
+           'down_and_up', 'check_layout', 'Parts', 'way_down', 'way_up', 'Backbone', 'residual_form',
+           'known_and_unknown', 'check_form', 'check_weights', 'check_images', 'times_for', 'given_or_dropped', 'UNet']
 
 # %% ../nbs/08_unet.ipynb #f3b18449
+from collections.abc import Callable
 import math
 import torch
-import torch.nn.functional as F
 from torch import nn, Tensor
+from torch.nn import functional
 from .errors import OdebcError
 from .schedule import Schedule
 
@@ -38,7 +39,7 @@ def zero(module: nn.Module) -> nn.Module:
 
 
 class ResBlock(nn.Module):
-    "Residual block, scaled and shifted by time; `resize` makes it BigGAN's up or down block"
+    "Residual block, scaled and shifted by time; `resize` halves or doubles the grid"
 
     def __init__(
         self,
@@ -58,9 +59,9 @@ class ResBlock(nn.Module):
         self.resize = resize or nn.Identity()
 
     def forward(self, x, emb):
-        h = self.conv1(self.resize(F.silu(self.norm1(x))))
-        scale, shift = self.scale_shift(F.silu(emb))[:, :, None, None].chunk(2, 1)
-        h = self.conv2(F.silu(self.norm2(h) * (1 + scale) + shift))
+        h = self.conv1(self.resize(functional.silu(self.norm1(x))))
+        scale, shift = self.scale_shift(functional.silu(emb))[:, :, None, None].chunk(2, 1)
+        h = self.conv2(functional.silu(self.norm2(h) * (1 + scale) + shift))
         return self.shortcut(self.resize(x)) + h
 
 # %% ../nbs/08_unet.ipynb #444ebcd0
@@ -85,7 +86,7 @@ class Attention(nn.Module):
         b, c, h, w = x.shape
         maps = self.qkv(self.norm(x)).reshape(b, 3, self.heads, c // self.heads, h * w)
         q, k, v = maps.transpose(-1, -2).unbind(1)  # each (b, heads, hw, c/heads)
-        a = F.scaled_dot_product_attention(q, k, v)
+        a = functional.scaled_dot_product_attention(q, k, v)
         return x + self.out(a.transpose(-1, -2).reshape(b, c, h, w))
 
 # %% ../nbs/08_unet.ipynb #0e4af2f9
@@ -102,6 +103,18 @@ class Stage(nn.Module):
         return x
 
 
+def down_and_up(h, emb, down, middle, up):
+    "Features through all stages; what the way down leaves is handed across to the way up"
+    left = [h]
+    for stage in down:
+        h = stage(h, emb)
+        left.append(h)
+    h = middle(h, emb)
+    for stage in up:
+        h = stage(torch.cat([h, left.pop()], 1), emb)
+    return h
+
+# %% ../nbs/08_unet.ipynb #6faec7c6
 def check_layout(channels, mults, attention, heads, groups, unshuffle):
     "Refuse what cannot be built"
     widths = channels, *(m * channels for m in mults)
@@ -163,7 +176,7 @@ def way_up(parts, widths, blocks, skips):
 
 # %% ../nbs/08_unet.ipynb #c00a0e07
 class Backbone(nn.Module):
-    "The UNet of guided-diffusion, with y stacked onto the image (Table 3)"
+    "The UNet of SR3: y stacked onto the image, stages down, middle, stages up"
 
     def __init__(
         self,
@@ -205,21 +218,31 @@ class Backbone(nn.Module):
         u = self.config['unshuffle']
         waves = time_embedding(t, self.config['channels'])
         emb = self.embed(waves) + drop[:, None] * self.no_y
-        h = self.first(F.pixel_unshuffle(torch.cat([x, y_up], 1), u))
-        hs = [h]
-        for stage in self.down:
-            h = stage(h, emb)
-            hs.append(h)
-        h = self.middle(h, emb)
-        for stage in reversed(self.up):
-            h = stage(torch.cat([h, hs.pop()], 1), emb)
-        return F.pixel_shuffle(self.last(F.silu(self.norm(h))), u)
+        h = self.first(functional.pixel_unshuffle(torch.cat([x, y_up], 1), u))
+        h = down_and_up(h, emb, self.down, self.middle, reversed(self.up))
+        return functional.pixel_shuffle(self.last(functional.silu(self.norm(h))), u)
 
 
 PAPER = dict(channels=96, mults=(1, 1, 2, 2, 3), attention=(3, 4))
 LAPTOP = dict(channels=64, blocks=1, groups=8, unshuffle=2)
 SMALL = LAPTOP | dict(mults=(1, 1, 2), attention=(2,))
 BASE = LAPTOP | dict(mults=(1, 1, 2, 2), attention=(2, 3))
+
+# %% ../nbs/08_unet.ipynb #3342f4ec
+def residual_form(
+    F: Callable,  # the network, F(u/√d, y_up, …)
+    x_t: Tensor,  # noisy image, (B, 3, H, W)
+    y_up: Tensor,  # condition enlarged to the size of x_t
+    alpha,  # α_t, number or (B, 1, 1, 1)
+    sigma,  # σ_t, likewise
+    s,  # standard deviation of z − y_up, likewise
+    *more,  # what F is given besides: time and dropped conditions
+) -> Tensor:  # ε_θ, shape of x_t
+    "The exact estimate for a Gaussian residual, corrected by F"
+    u = x_t - alpha * y_up
+    d = (alpha * s) ** 2 + sigma**2
+    correction = F(u / d.sqrt(), y_up, *more)
+    return sigma / d * u + alpha * s / d.sqrt() * correction
 
 # %% ../nbs/08_unet.ipynb #d63a9de7
 LINEAR = Schedule.linear()
@@ -343,12 +366,10 @@ class UNet(nn.Module):
     def corrected(self, x_t, y_up, t, log_alpha, drop):
         "The exact estimate of a Gaussian residual, corrected by F"
         s = self.std(drop)
-        values = *known_and_unknown(log_alpha, s), s
-        alpha, sigma, spread, s = (v.to(x_t).view(-1, 1, 1, 1) for v in values)
-        u = x_t - alpha * y_up
-        d = (alpha * s) ** 2 + sigma**2
-        correction = self.F(u / d.sqrt(), y_up, self.linear_times(t, log_alpha), drop)
-        return sigma / d * u + spread * correction
+        levels = *known_and_unknown(log_alpha, s)[:2], s
+        levels = (level.to(x_t).view(-1, 1, 1, 1) for level in levels)
+        times = self.linear_times(t, log_alpha)
+        return residual_form(self.F, x_t, y_up, *levels, times, drop)
 
     def std(self, drop: Tensor) -> Tensor:  # (B,) each
         "The standard deviation s of the residual, or s_no_y where there is no condition"
@@ -374,7 +395,7 @@ class UNet(nn.Module):
 
     @classmethod
     def paper(cls):
-        "Table 3 for 64 → 256, plain, with 96 channels in place of 92: 36.4 M parameters"
+        "The paper's, for 64 → 256, plain, 96 channels in place of its 92: 36.4 M parameters"
         return cls(**PAPER)
 
     @classmethod
@@ -393,4 +414,4 @@ class UNet(nn.Module):
         s_no_y: float = 0.5,  # root mean square of z
     ):
         "For 64 → 256: `small` with one more level, 6.3 M parameters, and the cosine schedule"
-        return cls(s, s_no_y, 'cosine', **BASE)  # attention at 32 and 16, as in Table 3
+        return cls(s, s_no_y, 'cosine', **BASE)  # attention at 32 and 16, as the paper
