@@ -189,7 +189,7 @@ def identity_of(
 
 # %% ../nbs/07_distances.ipynb #cbccfa11
 class Distance:
-    "M(x_0, z) of Eqs. 18–20: how far images are from others, with a name"
+    "How far images are from others, with a name: M(x_0, z) in the paper's Eqs. 18–20"
 
     def __init__(
         self,
@@ -204,7 +204,7 @@ class Distance:
 
     @property
     def identity(self) -> str | None:
-        "By this a file of scores knows it again; None: it cannot be told from others"
+        "Stored with scores, to use them again only for the same distance; None: unknown"
         return identity_of(self.fn, self.given_name)
 
     def __call__(
