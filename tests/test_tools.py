@@ -190,3 +190,11 @@ def test_the_map_of_pages_says_the_minutes_of_each_page(tool, monkeypatch):
     with pytest.raises(SystemExit) as done:
         tool('tools/map.py', '--check')
     assert done.value.code == 0, done.value.code
+
+
+def test_lines_are_counted_in_every_room(tool, capsys):
+    tool('tools/lines.py')
+    rows = capsys.readouterr().out.splitlines()
+    assert [row.split(' | ')[0] for row in rows[2:]] == [
+        f'| {room}' for room in 'modules course hood tests tools benchmarks'.split()
+    ]
