@@ -33,4 +33,4 @@ def test_the_repository_stays_small():
     command = ['git', 'ls-files', '-z']
     listed = finished(command, cwd=ROOT, check=True, errors='surrogateescape').stdout
     files = listed.split('\0')[:-1]
-    assert sum((ROOT / f).stat().st_size for f in files) < 42e6
+    assert sum((ROOT / f).stat().st_size for f in files) < 40e6
