@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PHOTOGRAPHS', 'photographs', 'check_batch', 'lr_size', 'degrade', 'upsample', 'crops', 'tiles', 'turned_or_mirrored',
-           'augment', 'split', 'area_means', 'joined', 'near_copies']
+           'augment', 'split']
 
 # %% ../nbs/06_pairs.ipynb #b386104a
 from importlib.resources import files
@@ -18,8 +18,6 @@ from .copies import area_means, joined, near_copies, same_pictures  # noqa: F401
 from .errors import OdebcError
 from .images import from_bytes, to_bytes
 from .moved import forwarding
-
-_all_ = ['area_means', 'joined', 'near_copies']
 
 # %% ../nbs/06_pairs.ipynb #bdf02318
 PHOTOGRAPHS = (

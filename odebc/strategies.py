@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['STRATEGIES', 'BUILT_IN', 'DRAWING', 'WITH_A_CHEAPER_MAP', 'Cells', 'CheapCells', 'Gradient', 'Start', 'Forecast',
-           'Fact', 'Problem', 'on_matrix', 'exhaustive', 'rounds', 'cost', 'affordable_rounds', 'halve', 'halving',
-           'multifidelity', 'rotate', 'refinement', 'blocks', 'with_blocks', 'evolution', 'gradient', 'named_strategy']
+           'Fact', 'Problem', 'on_matrix', 'exhaustive', 'rounds', 'cost', 'affordable_rounds', 'halving',
+           'multifidelity', 'rotate', 'refinement', 'evolution', 'gradient', 'named_strategy']
 
 # %% ../nbs/hood/strategies.ipynb #712e6332
 from collections.abc import Callable, Generator

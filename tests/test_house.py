@@ -2,11 +2,14 @@
 
 import ast
 import importlib
+import json
+import re
 import sys
 import warnings
 from pathlib import Path
 import pytest
 from waiting import finished
+import odebc
 from odebc.moved import MOVED, new_place
 
 PACKAGE = Path(__file__).parents[1] / 'odebc'
@@ -78,6 +81,39 @@ def test_what_others_take_is_exported(name):
             continue
         exported = getattr(importlib.import_module(f'odebc.{target}'), '__all__', None)
         assert exported is None or n in exported, f'odebc.{target}.{n}'
+
+
+OUTSIDE = [PACKAGE.parent / folder for folder in ('nbs', 'tests', 'tools', 'benchmarks')]
+BY_OTHER_WAYS = """demo train upscale results
+gradient multifidelity
+NotYet Stage down_and_up zero""".split()  # commands, STRATEGIES, and what pages say
+
+
+def imported(text):
+    "Names that a text of Python imports from the package"
+    found = set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.ImportFrom) and (node.module or '').startswith('odebc'):
+            found |= {alias.name for alias in node.names}
+    return found
+
+
+def test_what_is_exported_is_for_others():
+    "A name that nobody else takes is a module's own business: `#| exporti`"
+    taken = set(BY_OTHER_WAYS)
+    for name in FILES:
+        taken |= {n for _, n in imports(name)}
+    for file in [file for folder in OUTSIDE for file in folder.rglob('*.py')]:
+        taken |= imported(file.read_text(encoding='utf8'))
+    for file in OUTSIDE[0].rglob('*.ipynb'):
+        for cell in json.loads(file.read_text(encoding='utf8'))['cells']:
+            if cell['cell_type'] == 'code':
+                source = re.sub(r'(?m)^( *)[%!].*', r'\1pass', ''.join(cell['source']))
+                taken |= imported(source)
+    exported = set()
+    for name in FILES:
+        exported |= set(getattr(importlib.import_module(f'odebc.{name}'), '__all__', []))
+    assert sorted(exported - taken - set(odebc.__all__)) == []
 
 
 USER = '''
