@@ -236,8 +236,9 @@ def demo(
     from odebc.experiments.lab import markdown, mean_over, measure, methods
     from odebc.experiments.lab import reference_and_test
     from odebc.progress import Bar
-    from odebc.experiments.results import picture
+    from odebc.experiments.results import drawn_png, picture
     from odebc.search import search as find, SearchInterrupted
+    from odebc.store import write_together
 
     sr3 = loaded(model, precision)
     h = sr3.solution_map(sampler)
@@ -275,10 +276,8 @@ def demo(
         rows[row] = mean_over([measure(way, z, y, distance) for way in group.values()])
     text = markdown(rows, name)
     reason = f' Distance: {name}. {distance.note}' if distance.note else ''
-    with writing(out / 'table.md'):
-        (out / 'table.md').write_text(
-            f'{text}\n\nPrecision: {sr3.precision}.{reason}\n', encoding='utf8'
-        )
+    table = f'{text}\n\nPrecision: {sr3.precision}.{reason}\n'
+    contents = {out / 'table.md': table.encode()}
 
     def first_five(group):
         "From the first of its starts"
@@ -288,10 +287,9 @@ def demo(
         answers = {str(row): first_five(group) for row, group in ways.items()}
         shown = dict(LR=y[:5]) | answers | dict(HR=z[:5])
         figure = picture(shown, z, distance, name)
-        with writing(out / 'picture.png'):
-            figure.savefig(out / 'picture.png', dpi=120)
-    made = ['table.md', *(['picture.png'] if draws else []), target.name]
-    written = ', '.join(str(out / file) for file in made)
+        contents[out / 'picture.png'] = drawn_png(figure, dpi=120)
+    write_together(contents)
+    written = ', '.join(str(file) for file in [*contents, target])
     print(f"\n{text}\n\nwrote {written}")
 
 # %% ../nbs/hood/cli.ipynb #c7735d5a

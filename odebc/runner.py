@@ -244,9 +244,9 @@ class Runner:
         self.gradients = []  # all that it was told, in order
         self.asked = []  # digests of where it asked for them
         self.replayed = 0  # of them, in this run
-        self.made = {}  # row -> digest of the start that a strategy has made for it
-        self.before = set()  # rows that an earlier run has made so, and this one not yet
-        self.seen = {}  # matrix -> cells that were asked for in this run, (rows, R) bool
+        self.digests = {}  # row -> digest of the start that a strategy has made for it
+        self.not_begun = set()  # rows that an earlier run has made so, and this one not yet
+        self.shown = {}  # matrix -> cells that were asked for in this run, (rows, R) bool
         self.warned = False
         self.begun = time.monotonic()
         self.earlier = self.resumed() if store else None
@@ -287,8 +287,8 @@ class Runner:
         elif 'unseen' in kept:
             self.judged = Judged(*content.notes['judged'], kept['unseen'])
         self.asked = content.notes.get('asked', [])
-        self.made = content.notes.get('made', {})
-        self.before = set() if self.trusted else set(self.made)
+        self.digests = content.notes.get('made', {})
+        self.not_begun = set() if self.trusted else set(self.digests)
         self.begun -= found.seconds
         self.others = {
             name: x for name, x in content.tensors.items() if name.startswith(KEPT + 'coarse')
@@ -392,15 +392,15 @@ class Runner:
         "What was asked for, now or before; an earlier run may have asked for more"
         rows, columns = matrix.places(rows, columns)
         if not self.trusted:
-            self.forget({row for row in rows if str(row) in self.before})
+            self.forget({row for row in rows if str(row) in self.not_begun})
         matrix.fill(rows, columns)
         if self.trusted:
             return matrix.D.clone()
-        seen = self.seen.get(matrix, torch.zeros(0, matrix.R, dtype=torch.bool))
+        seen = self.shown.get(matrix, torch.zeros(0, matrix.R, dtype=torch.bool))
         missing = max(max(rows, default=-1) + 1 - len(seen), 0)
         seen = torch.cat([seen, seen.new_zeros(missing, matrix.R)])
         seen[torch.tensor(rows, dtype=torch.long)[:, None], columns] = True
-        self.seen[matrix] = seen
+        self.shown[matrix] = seen
         return matrix.D[: len(seen)].masked_fill(~seen, torch.nan)
 
     def forget(self, rows: set):
@@ -411,8 +411,8 @@ class Runner:
                     matrix.D[row] = torch.nan
         for row in rows:
             self.starts.moved.pop(row, None)
-            self.made.pop(str(row), None)
-            self.before.discard(str(row))
+            self.digests.pop(str(row), None)
+            self.not_begun.discard(str(row))
 
     def begin_at(
         self,
@@ -425,11 +425,11 @@ class Runner:
             self.compare_start(row, digest(self.starts.ready(row, x_T)))
         self.starts.moved[row] = x_T
 
-    def compare_start(self, row: int, made: str):
+    def compare_start(self, row: int, now: str):
         "Scores of another start in this row are forgotten"
-        was = self.made.get(str(row)) or digest(self.problem.start(row))
-        if made != was:
-            if str(row) in self.before and not self.warned:
+        was = self.digests.get(str(row)) or digest(self.problem.start(row))
+        if now != was:
+            if str(row) in self.not_begun and not self.warned:
                 self.warned = True
                 warnings.warn(
                     f"row {row} begins elsewhere than in the earlier run, so the scores of "
@@ -437,10 +437,10 @@ class Runner:
                     f"problem.start(k)"
                 )
             self.forget({row})
-            for seen in self.seen.values():
+            for seen in self.shown.values():
                 seen[row : row + 1] = False
-        self.before.discard(str(row))
-        self.made[str(row)] = made
+        self.not_begun.discard(str(row))
+        self.digests[str(row)] = now
 
     def gradient(self, x_T: Tensor, columns: list) -> Tensor:
         "Known from an earlier run, or computed and kept"
@@ -495,7 +495,7 @@ class Runner:
 
     def with_starts(self, D: Tensor) -> Tensor:
         "Without the rows whose start is not known again yet"
-        rows = [int(row) for row in self.before if int(row) not in self.starts.moved]
+        rows = [int(row) for row in self.not_begun if int(row) not in self.starts.moved]
         rows = [row for row in rows if row < len(D)]
         return D.index_fill(0, torch.tensor(rows, dtype=torch.long), torch.nan) if rows else D
 
@@ -536,7 +536,7 @@ class Runner:
         if self.gradients and played_again:
             kept[KEPT + 'gradients'] = torch.stack(self.gradients)
         replay = dict(asked=self.asked) if played_again else {}
-        replay |= dict(made=self.made) if self.made else {}
+        replay |= dict(made=self.digests) if self.digests else {}
         if self.judged and found.unseen is None:  # of another start, that may win again
             kept[KEPT + 'unseen'] = self.judged.scores
             replay |= dict(judged=[self.judged.start, self.judged.pairs])

@@ -15,6 +15,7 @@ from .errors import OdebcError
 from .identity import digest, pairs_digest
 from .maps import solution_map, SolutionMap
 from .matrix import check_pairs, score_matrix, ScoreMatrix, start_shape
+from .matrix import mean_gradient
 from .metrics import default_distance
 from odebc.runner import (
     BoundaryCondition,
@@ -26,7 +27,7 @@ from odebc.runner import (
     task_of,
 )
 from .store import Store
-from .strategies import BUILT_IN, DRAWING, Problem, WITH_A_CHEAPER_MAP
+from .strategies import BUILT_IN, BY_GRADIENTS, DRAWING, Problem, WITH_A_CHEAPER_MAP
 
 # %% ../nbs/hood/searching.ipynb #a2be73b2
 def check_search(K, strategy, coarse, z, y, unseen):
@@ -99,6 +100,14 @@ def try_shape(
         if matrix and matrix.h.shape(matrix.y) is None:
             matrix.trial()
 
+
+def try_gradient(
+    matrix: ScoreMatrix,  # whose map is to be differentiated
+):
+    "Refuse a map without one before half of the budget is spent; this call is not counted"
+    for_all = [0] * matrix.state.num_processes  # one that fails tells the others
+    mean_gradient(matrix, matrix.start(0), for_all, batch=1)
+
 # %% ../nbs/hood/searching.ipynb #dc79881c
 def prepared(
     h: SolutionMap | Callable,  # this and the others: arguments of `search`
@@ -135,12 +144,16 @@ def prepared(
     rows = K if strategy in DRAWING else None
     trusted = play is BUILT_IN.get(strategy)
     runner = Runner(problem, matrix, cheap, rows, task, store, watch, trusted)
-    if told and not runner.earlier:
-        try:
+    if runner.earlier:
+        return runner
+    try:
+        if told:
             try_shape([matrix, cheap])
-        except BaseException:
-            runner.close()
-            raise
+        if strategy in BY_GRADIENTS:
+            try_gradient(cheap or matrix)
+    except BaseException:
+        runner.close()
+        raise
     return runner
 
 
