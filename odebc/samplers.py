@@ -28,20 +28,20 @@ def solve(
     x_T: Tensor,  # boundary condition (B, …) at the first time
     sched: Schedule,  # α, σ, λ
     generator: torch.Generator | None = None,  # chance of a stochastic step
-    callback: Callable | None = None,  # callback(i, t, x) after step i
+    callback: Callable | None = None,  # callback(i, s, x) after step i
 ) -> Tensor:  # x at the last time, shape of x_T
     "The loop of all samplers: one call of `eps_fn`, then one step, for each time but the last"
     check_start(x_T)
     x = x_T
     past = []
     times = solver.times.tolist()
-    for i, (s, t, step) in enumerate(zip(times, times[1:], solver.steps), 1):
-        eps = eps_fn(x, s)
+    for i, (t, s, step) in enumerate(zip(times, times[1:], solver.steps), 1):
+        eps = eps_fn(x, t)
         check_guess(eps, x)
-        past = past[-2:] + [Point(s, x, eps)]
-        x = step(past, t, sched, generator)
+        past = past[-2:] + [Point(t, x, eps)]
+        x = step(past, s, sched, generator)
         if callback:
-            callback(i, t, x)
+            callback(i, s, x)
     return x
 
 # %% ../nbs/03_samplers.ipynb #6ade5f75
@@ -65,15 +65,15 @@ def check_guess(
 
 # %% ../nbs/03_samplers.ipynb #e9356dba
 def ddim_weights(
-    at_s: tuple,  # α_s and σ_s, where the noise was asked for: floats, or tensors (B, 1, …)
-    at_t: tuple,  # α_t and σ_t, where the step leads
+    at_t: tuple,  # α_t and σ_t, where the noise was asked for: floats, or tensors (B, 1, …)
+    at_s: tuple,  # α_s and σ_s, where the step leads
     eta: float | Tensor = 0.0,  # 0: DDIM, the ODE; 1: DDPM with variance β̃
-) -> tuple:  # what x̂_0, ε and fresh noise are multiplied with; their sum is x_t
+) -> tuple:  # what x̂_0, ε and fresh noise are multiplied with; their sum is x_s
     "DDIM's family of steps (Song et al., 2021, Eq. 12)"
-    (alpha_s, sigma_s), (alpha, sigma) = at_s, at_t
+    (alpha_t, sigma_t), (alpha, sigma) = at_t, at_s
     fresh = 0.0
     if isinstance(eta, Tensor) or eta:
-        fresh = eta * sigma / sigma_s * root(1 - (alpha_s / alpha) ** 2)
+        fresh = eta * sigma / sigma_t * root(1 - (alpha_t / alpha) ** 2)
     return alpha, root(sigma**2 - fresh**2), fresh
 
 
@@ -83,9 +83,9 @@ def ddim_step(
     "A step of DDIM's family"
     check_eta(eta)
 
-    def step(past, t, sched, generator=None):
-        s, x, eps = past[-1]
-        alpha, kept, fresh = ddim_weights(level(sched, s)[:2], level(sched, t)[:2], eta)
+    def step(past, s, sched, generator=None):
+        t, x, eps = past[-1]
+        alpha, kept, fresh = ddim_weights(level(sched, t)[:2], level(sched, s)[:2], eta)
         x = alpha * predict_x0(past[-1], sched) + kept * eps
         return x + fresh * drawn_like(x, generator) if fresh else x
 
@@ -218,7 +218,7 @@ def clipped(
 
     def clipped_eps(x, t):
         x0 = predict_x0(Point(t, x, eps_fn(x, t)), sched).clamp(-1, 1)
-        alpha, sigma, _ = level(sched, t)
+        alpha, sigma, _ = level(sched, t)  # α_t, σ_t and λ_t as numbers
         return (x - alpha * x0) / sigma
 
     return clipped_eps

@@ -31,7 +31,7 @@ class Solver:
     "A grid of times and the step from each to the next"
 
     times: Tensor  # (n+1,), from the first time to the last
-    steps: list  # n of step(past, t, sched, generator) -> x_t; past: last Points, newest last
+    steps: list  # n of step(past, s, sched, generator) -> x_s; past: last Points, newest last
 
     @property
     def nfe(self) -> int:
@@ -58,7 +58,7 @@ def predict_x0(
 
 # %% ../nbs/hood/solvers.ipynb #05a06189
 def moments(
-    step: float,  # λ_t − λ_s
+    step: float,  # λ_s − λ_t
     n: int,  # how many
     sign: int,  # +1 for ε, −1 for x̂_0
 ) -> Tensor:  # (n,) float64
@@ -79,19 +79,19 @@ def exponential_step(
     # `carried` and `other` are the places of α and σ in `level`
     sign, carried, other = {'eps': (1, 0, 1), 'x0': (-1, 1, 0)}[predict]
 
-    def advance(past, t, sched, generator=None):
-        s, x, _ = past[base]
-        at_s, at_t = level(sched, s), level(sched, t)
-        step = at_t[2] - at_s[2]
+    def advance(past, s, sched, generator=None):
+        t, x, _ = past[base]
+        at_t, at_s = level(sched, t), level(sched, s)
+        step = at_s[2] - at_t[2]
         points = [past[i] for i in nodes]
-        tau = [(level(sched, p.t)[2] - at_s[2]) / step for p in points]  # in units of step
+        tau = [(level(sched, p.t)[2] - at_t[2]) / step for p in points]  # in units of step
         powers = torch.vander(torch.tensor(tau, dtype=torch.float64), increasing=True).T
         scale = step ** torch.arange(len(nodes), dtype=torch.float64)
         M = moments(step, len(nodes), sign) / scale
         weights = torch.linalg.solve(powers, M).tolist()
         values = [p.eps if predict == 'eps' else predict_x0(p, sched) for p in points]
         change = sum(w * v for w, v in zip(weights, values))
-        return at_t[carried] / at_s[carried] * x - sign * at_t[other] * change
+        return at_s[carried] / at_t[carried] * x - sign * at_s[other] * change
 
     return advance
 
@@ -118,7 +118,7 @@ def multistep(
 
 # %% ../nbs/hood/solvers.ipynb #e673fd27
 def midpoint(
-    step: float,  # λ_t − λ_s
+    step: float,  # λ_s − λ_t
     n: int,  # how many
     sign: int,  # +1 for ε, −1 for x̂_0
 ) -> Tensor:  # (n,) float64
@@ -163,20 +163,20 @@ def singlestep(
     orders = n // order * [order] + [n % order] * (n % order > 0)
     outer = lam_times(len(orders), sched, start, end)
     times, steps = [], []
-    for s, t, o in zip(outer, outer[1:], orders):
+    for t, s, o in zip(outer, outer[1:], orders):
         shares, new = stages(o, inner[o], predict)
-        inside = [torch.lerp(sched.lam(s), sched.lam(t), r) for r in shares[1:]]
-        times += [s] + [sched.t_of_lam(lam) for lam in inside]
+        inside = [torch.lerp(sched.lam(t), sched.lam(s), r) for r in shares[1:]]
+        times += [t] + [sched.t_of_lam(lam) for lam in inside]
         steps += new
     return Solver(torch.stack([*times, outer[-1]]), steps)
 
 # %% ../nbs/hood/solvers.ipynb #094a6932
 def damped(
-    step: float,  # λ_t − λ_s
+    step: float,  # λ_s − λ_t
     n: int,  # how many
     sign: int,  # +1 for ε, −1 for x̂_0
 ) -> Tensor:  # (n,) float64
-    "Moments with half of the quadratic one: the 3M update as widely implemented, of order 2"
+    "Moments with half of the quadratic one: the 3M step of diffusers, of order 2"
     M = moments(step, n, sign)
     if n > 2:
         M[2] = M[2] / 2
