@@ -91,18 +91,18 @@ class LPIPS(nn.Module):
         self.roots = nn.ParameterList([w.double().sqrt().float() for w in heads])
 
     def weigh(self, maps):
-        "φ of the trunk's maps: unit vectors, times the roots of the weights and of the mean"
+        "ψ of the trunk's maps: unit vectors, times the roots of the weights and of the mean"
 
-        def unit(f):
-            return f / (f.square().sum(1, keepdim=True) + 1e-10).sqrt()
+        def unit(stack):
+            return stack / (stack.square().sum(1, keepdim=True) + 1e-10).sqrt()
 
         return [
-            unit(f) * r.view(-1, 1, 1) / math.sqrt(f[0, 0].numel())
-            for f, r in zip(maps, self.roots)
+            unit(stack) * root.view(-1, 1, 1) / math.sqrt(stack[0, 0].numel())
+            for stack, root in zip(maps, self.roots)
         ]
 
     def features(self, x: Tensor) -> list[Tensor]:
-        "φ_l(x), (B, C_l, H_l, W_l) each: what the distance sees of an image"
+        "ψ_l(x), (B, C_l, H_l, W_l) each: what the distance sees of an image"
         (x,) = as_images(x, least=32)
         with full_precision(x):
             # the trunk follows its images to their device
