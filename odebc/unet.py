@@ -56,11 +56,13 @@ class ResBlock(nn.Module):
         self.shortcut = nn.Conv2d(c_in, c_out, 1) if c_in != c_out else nn.Identity()
         self.resize = resize or nn.Identity()
 
-    def forward(self, x, emb):
-        h = self.conv1(self.resize(functional.silu(self.norm1(x))))
-        scale, shift = self.scale_shift(functional.silu(emb))[:, :, None, None].chunk(2, 1)
-        h = self.conv2(functional.silu(self.norm2(h) * (1 + scale) + shift))
-        return self.shortcut(self.resize(x)) + h
+    def forward(self, x, emb):  # (B, c_in, H, W), (B, emb)
+        h = functional.silu(self.norm1(x))  # (B, c_in, H, W)
+        h = self.conv1(self.resize(h))  # (B, c_out, H', W'): H' is H/2, H or 2H
+        both = self.scale_shift(functional.silu(emb))  # (B, 2 c_out)
+        scale, shift = both[:, :, None, None].chunk(2, 1)  # (B, c_out, 1, 1) each
+        h = functional.silu(self.norm2(h) * (1 + scale) + shift)  # (B, c_out, H', W')
+        return self.shortcut(self.resize(x)) + self.conv2(h)  # (B, c_out, H', W')
 
 # %% ../nbs/08_unet.ipynb #444ebcd0
 class Attention(nn.Module):
@@ -82,10 +84,12 @@ class Attention(nn.Module):
 
     def forward(self, x, emb=None):
         b, c, h, w = x.shape
-        maps = self.qkv(self.norm(x)).reshape(b, 3, self.heads, c // self.heads, h * w)
-        q, k, v = maps.transpose(-1, -2).unbind(1)  # each (b, heads, hw, c/heads)
-        a = functional.scaled_dot_product_attention(q, k, v)
-        return x + self.out(a.transpose(-1, -2).reshape(b, c, h, w))
+        maps = self.qkv(self.norm(x))  # (b, 3c, h, w)
+        maps = maps.reshape(b, 3, self.heads, c // self.heads, h * w)
+        q, k, v = maps.transpose(-1, -2).unbind(1)  # (b, heads, hw, c/heads) each
+        a = functional.scaled_dot_product_attention(q, k, v)  # (b, heads, hw, c/heads)
+        a = a.transpose(-1, -2).reshape(b, c, h, w)  # the heads side by side again
+        return x + self.out(a)  # (b, c, h, w)
 
 # %% ../nbs/08_unet.ipynb #0e4af2f9
 class Stage(nn.Module):
