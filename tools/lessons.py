@@ -17,8 +17,9 @@ import nbformat
 ROOT = Path(__file__).resolve().parents[1]
 KINDS = 'predict', 'compute', 'code'
 CHECK = '# check'  # the line below which an exercise checks
-# of a careful reader, who stops to think: a newcomer who timed five pages took this long
+# of a careful reader, who stops to think: so that the sum is near what three newcomers needed
 WORDS_A_MINUTE, LINES_A_MINUTE = 120, 13
+FORMULA, EXERCISE = 2, 4  # minutes for a displayed formula, and for an exercise
 TITLE = re.compile(r'# Exercise (\d+): (\w+)')
 ANSWER = re.compile(r'<details>\s*<summary>Answer (\d+)</summary>(.*?)</details>', re.S)
 WRONG = re.compile(r'<!-- wrong\n(.*?)-->', re.S)
@@ -153,7 +154,12 @@ def measure(
         'answered': sum(bool(q.answer and q.wrong) for q in questions),
         'sliders': all_sliders,
         'strips': with_strip,
-        'minutes': round(words / WORDS_A_MINUTE + sum(map(len, lines)) / LINES_A_MINUTE),
+        'minutes': round(
+            words / WORDS_A_MINUTE
+            + sum(map(len, lines)) / LINES_A_MINUTE
+            + sum(c.source.count('$$') // 2 for c in prose) * FORMULA
+            + len(questions) * EXERCISE
+        ),
         'KB': round(path.stat().st_size / 1000),
     }
 
