@@ -468,6 +468,73 @@ def search(
         f"{found.solves} solves, {found.nfe} network evaluations, {found.seconds:.0f} s; "
         f"written to {out}"
     )
+    if found.worth:
+        print(found.worth.sentence(distance.name))
+
+# %% ../nbs/hood/cli.ipynb #0e91964c
+@app.command()
+def diagnose(
+    images: Images = None,
+    k: Annotated[int, typer.Option(min=8, help="starts x_T")] = 24,
+    r: Annotated[int, typer.Option(min=2, help="pairs that they are tried on")] = 12,
+    search_k: Annotated[int, typer.Option(min=1, help="candidates of the search")] = 200,
+    search_r: Annotated[int, typer.Option(min=1, help="pairs of the search")] = 16,
+    sampler: Annotated[str, typer.Option(help="sampler of the ODE")] = 'DDIM-20',
+    tricks: Annotated[bool, typer.Option(help="try what costs nothing, too")] = True,
+    distance: Annotated[str, typer.Option(help=', '.join(DISTANCES))] = 'best',
+    model: Model = 'small',
+    seed: Annotated[int, typer.Option(min=0, max=SEED, help="of patches and starts")] = 0,
+    out: Annotated[
+        Path,
+        typer.Option(help="folder for what is measured; gone on with if it is there"),
+    ] = Path('diagnosis'),
+    precision: Precision = 'auto',
+):
+    "Is a search worth it? From a few starts on a few pairs; run again to resume."
+    from odebc.data import photographs
+    from odebc.diagnosis import diagnose as examined, draw, pairs_of, tricks_of_sr3
+    from odebc.experiments.lab import tabulated
+    from odebc.experiments.results import drawn_png
+    from odebc.images import byte_folder
+    from odebc.matrix import processes
+    from odebc.runner import BoundaryCondition
+    from odebc.store import write_together
+
+    def read(path):
+        return BoundaryCondition.load(path).meta.get('bf16')
+
+    begin = out / 'random starts.safetensors'
+    sr3 = loaded(model, precision, lambda sr3: begun(precision, [begin], read))
+    distance = distance_named(distance)
+    ready(out)
+    draws = can_draw()
+    photos = photographs() if images is None else byte_folder(images, sr3.size)
+    z, y, names = pairs_of(photos, r, sr3.size, sr3.scale, seed)
+    free = tricks_of_sr3(sr3, sampler) if tricks else {}
+    print(
+        f"{k} starts on {r} patches of {len(set(names))} photographs, {sampler}, "
+        f"distance {distance.name}; then {len(free)} tricks"
+    )
+    found = examined(
+        sr3.solution_map(sampler),
+        z.to(sr3.device),
+        y.to(sr3.device),
+        names,
+        distance,
+        k,
+        seed,
+        (search_k, search_r),
+        free,
+        folder=out,
+    )
+    if not processes().is_main_process:
+        return
+    table = tabulated(['', 'value (95 %)'], found.rows.items())
+    contents = {out / 'diagnosis.md': f'{found.sentence}\n\n{table}\n'.encode()}
+    if draws:
+        contents[out / 'diagnosis.png'] = drawn_png(draw(found), dpi=120)
+    write_together(contents)
+    print(f"\n{table}\n\n{found.sentence}\n\nwrote {', '.join(map(str, contents))}")
 
 # %% ../nbs/hood/cli.ipynb #1bd01528
 def start_for(

@@ -25,6 +25,7 @@ from .progress import Bar
 from .store import as_json, Content, packed, Store, unpacked, write_atomically
 from .strategies import Cells, CheapCells, DRAWING, Fact, Forecast, Gradient, Problem
 from .strategies import Start
+from .variance import Worth
 
 # %% ../nbs/hood/runner.ipynb #97e5a64f
 NOTES = 'seed', 'index', 'solves', 'nfe', 'seconds'
@@ -68,6 +69,12 @@ class BoundaryCondition:
     def finished(self) -> bool:
         "Whether its search came to its end"
         return 'strategy' in self.meta
+
+    @property
+    def worth(self) -> Worth | None:  # None: the scores do not tell
+        "What its search could be expected to bring on unseen pictures, by its own scores"
+        facts = self.meta.get('worth')
+        return Worth.of(facts) if facts else None
 
     @property
     def tensors(self) -> dict:  # name -> tensor
@@ -119,7 +126,7 @@ class BoundaryCondition:
 KEPT = 'kept.'  # before the names of tensors that only the search needs
 
 # %% ../nbs/hood/runner.ipynb #a50dd758
-OUTCOME = 'strategy', 'K', 'rho', 'unseen'  # of `meta`: what came out
+OUTCOME = 'strategy', 'K', 'rho', 'worth', 'unseen'  # of `meta`: what came out
 
 # %% ../nbs/hood/runner.ipynb #1b060082
 NOT_TOLD = 'accepted', 'told'  # of `meta`, and no word of a strategy

@@ -10,8 +10,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 import warnings
+import torch
 from torch import Tensor
-from .errors import OdebcError
+from .errors import NotWorthIt, OdebcError
 from .identity import digest, pairs_digest
 from .maps import solution_map, SolutionMap
 from .matrix import check_pairs, score_matrix, ScoreMatrix, start_shape
@@ -28,6 +29,7 @@ from odebc.runner import (
 )
 from .store import Store
 from .strategies import BUILT_IN, BY_GRADIENTS, DRAWING, Problem, WITH_A_CHEAPER_MAP
+from .variance import parts, worth
 
 # %% ../nbs/hood/searching.ipynb #a2be73b2
 def check_search(K, strategy, coarse, z, y, unseen):
@@ -166,6 +168,31 @@ def finish(
     if not earlier or (earlier.nfe, earlier.meta) != (found.nfe, found.meta):
         runner.write(found, finished=True)
 
+# %% ../nbs/hood/searching.ipynb #dc892561
+BY_OTHER_SCORES = ('multifidelity',)  # whose cells are chosen by scores that stand elsewhere
+MANY = 16  # starts, from which on a search says that it was in vain
+
+
+def is_drawn(runner: Runner, row: int) -> bool:
+    "Whether a row still begins at its candidate"
+    starts, problem = runner.starts, runner.problem
+    return row not in starts.moved or torch.equal(starts(row), problem.start(row))
+
+
+def worth_of(
+    runner: Runner,  # after its search
+) -> dict:  # for `meta`; empty where the scores do not tell
+    "What the drawn starts tell about the search: the cells are paid for anyway"
+    D = runner.matrix.D
+    rows = [k for k in (~D.isnan()).any(1).nonzero()[:, 0].tolist() if is_drawn(runner, k)]
+    try:
+        found = worth(parts(D[rows]), len(rows), runner.problem.R)
+    except OdebcError:  # too few of them, or all alike
+        return {}
+    if not found.told and len(rows) >= MANY:
+        warnings.warn(found.sentence(runner.matrix.distance.name), NotWorthIt)
+    return dict(worth=found.facts)
+
 # %% ../nbs/hood/searching.ipynb #a25b1594
 def played(
     runner: Runner,
@@ -178,6 +205,7 @@ def played(
         return replace(earlier, meta=earlier.meta | runner.store.facts, unseen=None)
     found = runner.run(play)
     found.meta |= dict(strategy=strategy, K=runner.problem.K)
+    found.meta |= worth_of(runner) if strategy not in BY_OTHER_SCORES else {}
     return found
 
 

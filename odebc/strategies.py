@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['STRATEGIES', 'BUILT_IN', 'DRAWING', 'WITH_A_CHEAPER_MAP', 'BY_GRADIENTS', 'Cells', 'CheapCells', 'Gradient', 'Start',
-           'Forecast', 'Fact', 'Problem', 'on_matrix', 'exhaustive', 'rounds', 'cost', 'affordable_rounds', 'halving',
-           'multifidelity', 'rotate', 'refinement', 'evolution', 'gradient', 'named_strategy']
+           'Forecast', 'Fact', 'Problem', 'on_matrix', 'exhaustive', 'rounds', 'cost', 'affordable_rounds',
+           'expected_solves', 'halving', 'multifidelity', 'rotate', 'refinement', 'evolution', 'gradient',
+           'named_strategy']
 
 # %% ../nbs/hood/strategies.ipynb #712e6332
 from collections.abc import Callable, Generator
@@ -198,6 +199,25 @@ def first_pairs(
     "Pairs on which a candidate's own worth is at least as loud as the noise"
     return math.ceil(1 / max(rho, 0.02) - 1 - 1e-9) or 1
 
+
+def pairs_to_begin_with(
+    R: int,  # pairs
+    rho: float,  # mean correlation between pairs
+) -> int:
+    "Pairs of the first round of a search without a budget"
+    return min(first_pairs(round(rho, 3)), max(R // 4, 1))
+
+# %% ../nbs/hood/strategies.ipynb #747ea561
+def expected_solves(
+    K: int,  # candidates
+    R: int,  # pairs
+    rho: float,  # mean correlation between pairs
+) -> int:
+    "What halving without a budget pays for: its rounds, and the corner that it begins with"
+    r = pairs_to_begin_with(R, rho)
+    beside = min(K, CORNER[0]) * max(min(R, CORNER[1]) - r, 0)
+    return cost(rounds(K, R, r)) + beside
+
 # %% ../nbs/hood/strategies.ipynb #dbf7239c
 def halve(
     plan: list[tuple],  # (candidates, pairs) of each round
@@ -235,16 +255,14 @@ def halving(
 ) -> Generator:  # returns the row of the winner
     "Sequential halving on common pairs"
     K, R = problem.K, problem.R
-    beside = 0  # cells of the corner that the first round does not ask for
     if problem.budget is not None:
         plan = affordable_rounds(K, R, problem.budget)
+        yield Forecast(cost(plan))
     else:
         rho = yield from measured_correlation(problem)
         yield Fact('rho', round(rho, 3))
-        r = min(first_pairs(round(rho, 3)), max(R // 4, 1))
-        plan = rounds(K, R, r)
-        beside = min(K, CORNER[0]) * max(min(R, CORNER[1]) - r, 0)
-    yield Forecast(cost(plan) + beside)
+        plan = rounds(K, R, pairs_to_begin_with(R, rho))
+        yield Forecast(expected_solves(K, R, rho))
     D, _ = yield from halve(plan, range(K))
     return choose(D[:K])
 

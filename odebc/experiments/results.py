@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor
 from ..boundary import choose, correlation, standard_error
-from ..identity import declared, digest, pairs_digest
+from ..identity import digest, pairs_digest
 from ..images import to_image
 from ..store import Content, head_of, Store, unpacked, write_atomically
 from ..errors import from_lab, OdebcError
@@ -25,7 +25,7 @@ from ..metrics import dssim, mse
 from ..progress import Bar
 from ..matrix import candidate
 from ..runner import BoundaryCondition
-from ..sr3 import SR3
+from ..sr3 import scaled
 
 # %% ../../nbs/hood/results.ipynb #252414ec
 def section(
@@ -261,36 +261,7 @@ def without_blocks(
     "Noise whose block means are taken out"
     return x - F.interpolate(F.adaptive_avg_pool2d(x, grid)[None], x.shape[-2:])[0]
 
-# %% ../../nbs/hood/results.ipynb #dd02cccc
-class Scaled(SR3):
-    "A model whose noise estimate is multiplied: another map, with an identity of its own"
-
-    def __init__(
-        self,
-        model: SR3,  # the network
-        k: float,  # factor
-    ):
-        how = model.scale, model.size, model.record, model.precision
-        super().__init__(model.net, *how)
-        self.k = k
-
-    def eps(self, y):
-        eps_fn = super().eps(y)
-        return lambda x, t: self.k * eps_fn(x, t)
-
-    @property
-    def fingerprint(self) -> str:
-        return digest(declared(dict(weights=super().fingerprint, eps_times=self.k)))
-
 # %% ../../nbs/hood/results.ipynb #6a27b66b
-def scaled(
-    model: SR3,  # the network
-    k: float,  # factor, below 1: less noise is taken away
-) -> SR3:
-    "The model with its noise estimate multiplied (Ning et al., 2024)"
-    return Scaled(model, k)
-
-
 def worst(
     found: BoundaryCondition,  # of a search by halving
 ) -> int:  # candidate
