@@ -347,7 +347,7 @@ class Worth:
         if self.verdict == 'unclear':
             return (
                 f'Not clear whether it is worth a search: {nothing}; {best} may bring '
-                f'nothing, or up to {high}. More starts, or pairs of more photographs, would tell.'
+                f'nothing, or up to {high}. More starts, or more photographs, would tell.'
             )
         brings = (
             f'{best} is expected to bring {distance} from {self.mean:.4f} down to '
