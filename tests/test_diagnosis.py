@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from waiting import finished
 from odebc.boundary import holdout, parts
 from odebc.data import degrade, photographs
-from odebc.diagnosis import diagnose, draw, pairs_of
+from odebc.diagnosis import diagnose, Diagnosis, draw, free_tricks, pairs_of
 from odebc.errors import NotWorthIt
 from odebc.maps import solution_map
 from odebc.metrics import Distance
@@ -214,7 +214,8 @@ def test_where_a_trick_does_as_well_nobody_should_search():
         name='tint',
         shape=(3, 32, 32),
     )
-    found = diagnose(tint, z, y, names, MSE)
+    found = diagnose(tint, z, y, names, MSE, tricks=free_tricks(tint))
+    assert isinstance(found, Diagnosis)
     assert found.worth.verdict == 'yes' and found.verdict == 'hardly'
     assert found.best_trick[0] == 'mean of x_T removed'
     assert found.sentence.startswith('Hardly worth a search')
