@@ -217,13 +217,16 @@ def can_draw() -> bool:
 # %% ../nbs/hood/cli.ipynb #25c58f5d
 @app.command()
 def demo(
-    k: Annotated[int, typer.Option(min=1, help="candidates x_T")] = 40,
-    r: Annotated[int, typer.Option(min=1, help="reference pairs")] = 16,
-    sampler: Annotated[str, typer.Option(help="sampler of the ODE")] = 'DDIM-20',
+    k: Annotated[int, typer.Option(min=1, help="candidates x_T")] = 60,
+    r: Annotated[int, typer.Option(min=1, help="reference pairs")] = 12,
+    sampler: Annotated[str, typer.Option(help="sampler of the ODE")] = 'DDIM-10',
     images: Images = None,
-    model: Model = 'small',
-    tests: Annotated[int, typer.Option(min=2, help="unseen test patches")] = 24,
+    model: Model = 'small-mid',
+    tests: Annotated[int, typer.Option(min=2, help="unseen test patches")] = 18,
     seed: Annotated[int, typer.Option(min=0, max=SEED, help="of patches and candidates")] = 0,
+    large: Annotated[
+        bool, typer.Option(help="enlarge one photograph from 64 to 256 pixels, too")
+    ] = True,
     out: Annotated[
         Path,
         typer.Option(help="folder for table, picture and x_T"),
@@ -232,11 +235,11 @@ def demo(
 ):
     "Search x_T on reference patches and compare it on unseen ones."
     from odebc.data import photographs
-    from odebc.images import byte_folder
+    from odebc.experiments.demo import enlarged, poster, reference_and_detailed
     from odebc.experiments.lab import markdown, mean_over, measure, methods
-    from odebc.experiments.lab import reference_and_test
+    from odebc.experiments.results import drawn_png
+    from odebc.images import byte_folder
     from odebc.progress import Bar
-    from odebc.experiments.results import drawn_png, picture
     from odebc.search import search as find, SearchInterrupted
     from odebc.store import write_together
 
@@ -247,7 +250,7 @@ def demo(
     ready(out)
     draws = can_draw()
     photos = photographs() if images is None else byte_folder(images, sr3.size)
-    pairs = reference_and_test(photos, r, tests, sr3.size, sr3.scale, seed)
+    pairs = reference_and_detailed(photos, r, tests, sr3, seed)
     z_ref, y_ref, z, y = (x.to(sr3.device) for x in pairs)
     print(
         f"{len(photos)} photographs, {r} reference and {tests} test patches of "
@@ -270,23 +273,28 @@ def demo(
         f"found candidate {found.index} with {found.solves} solves, "
         f"{found.nfe} network evaluations, {found.seconds:.0f} s"
     )
+    verdict = found.worth.sentence(name) if found.worth else ''
+    print(verdict)
     ways = methods(sr3, ['DDPM-100'], {sampler: found.x_T}, 4)
     rows = {}
     for row, group in Bar(ways.items(), desc='compare', unit='method'):
         rows[row] = mean_over([measure(way, z, y, distance) for way in group.values()])
     text = markdown(rows, name)
     reason = f' Distance: {name}. {distance.note}' if distance.note else ''
-    table = f'{text}\n\nPrecision: {sr3.precision}.{reason}\n'
+    table = f'{text}\n\nPrecision: {sr3.precision}.{reason}\n\n{verdict}\n'
     contents = {out / 'table.md': table.encode()}
 
-    def first_five(group):
+    def first_ones(group):
         "From the first of its starts"
-        return next(iter(group.values()))(y[:5], range(len(y[:5])))
+        return next(iter(group.values()))(y[:3], range(len(y[:3])))
 
     if draws:
-        answers = {str(row): first_five(group) for row, group in ways.items()}
-        shown = dict(LR=y[:5]) | answers | dict(HR=z[:5])
-        figure = picture(shown, z, distance, name)
+        above = {}
+        if large:
+            print("enlarging one photograph from 64 to 256 pixels")
+            above = enlarged(photographs())
+        shown = {str(row): first_ones(group) for row, group in ways.items()}
+        figure = poster(above, shown | {'photograph': z[:3]}, distance, name)
         contents[out / 'picture.png'] = drawn_png(figure, dpi=120)
     write_together(contents)
     written = ', '.join(str(file) for file in [*contents, target])

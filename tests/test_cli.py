@@ -14,7 +14,7 @@ from safetensors import safe_open
 from waiting import begin, end, ended, finished, written
 
 ODEBC = Path(sys.executable).with_name('odebc')
-QUICK = '--k 4 --r 2 --tests 2 --sampler DDIM-3'.split()
+QUICK = '--k 4 --r 2 --tests 2 --sampler DDIM-3 --no-large'.split()
 
 
 def odebc(*args, **env):

@@ -19,7 +19,7 @@ from odebc.errors import CannotWrite, MapFailed, OdebcError, writing
 
 ROOT = Path(__file__).parents[1]
 ODEBC = Path(sys.executable).with_name('odebc')
-QUICK = '--k 4 --r 2 --tests 2 --sampler DDIM-2'.split()
+QUICK = '--k 4 --r 2 --tests 2 --sampler DDIM-2 --no-large'.split()
 FOUR = 'search --k 4 --r 2 --unseen 2 --sampler DDIM-2'.split()
 REPORT = 'Please report it, with the lines above'
 
