@@ -553,7 +553,7 @@ def start_for(
     sampler: str | None,  # that was asked for
 ) -> tuple:  # x_T, and the sampler
     "The start of `upscale`: the user's own, a random one, or that shipped for the network"
-    from odebc.enlarge import shipped_start, told
+    from odebc.enlarge import shipped_start, shipped_worth, told
     from odebc.matrix import candidate
     from odebc.runner import BoundaryCondition
 
@@ -578,6 +578,13 @@ def start_for(
             )
         return found.x_T, label
     found = shipped_start(network.fingerprint, sampler or 'DDIM-20')
+    indifferent = found is None and shipped_worth(network.fingerprint)
+    if indifferent and indifferent.verdict == 'no':
+        print(
+            f"using a fixed x_T: {model} does not care about it (the best of {indifferent.K} "
+            f"would bring {indifferent.share.high:.1%} at most)"
+        )
+        return candidate(0, network.shape, 0), sampler or 'DDIM-20'
     if found is None:
         raise OdebcError(
             f"no x_T is shipped for the model {model}: search one with "

@@ -41,6 +41,17 @@ def test_demo_on_a_folder(photo_folder, tmp_path):
     assert Image.open(tmp_path / 'picture.png').size[0] > 500
 
 
+def test_demo_ends_with_a_photograph_at_the_papers_size(tmp_path):
+    small = [x for x in QUICK if x != '--no-large']
+    done = odebc('demo', *small, '--k', 20, '--r', 4, '--out', tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert 'worth a search' in done.stdout.lower()
+    assert 'enlarging one photograph from 64 to 256 pixels' in done.stdout
+    width, height = Image.open(tmp_path / 'picture.png').size
+    assert width > 1000 and height > 500
+    assert 'worth a search' in (tmp_path / 'table.md').read_text(encoding='utf8').lower()
+
+
 def test_without_alexnet_the_demo_says_so(photo_folder, tmp_path):
     "An empty home and a proxy that nobody answers: LPIPS cannot be had"
     env = dict(ODEBC_LPIPS_ALEX='', TORCH_HOME=str(tmp_path), https_proxy='http://127.0.0.1:9')

@@ -776,6 +776,7 @@ def test_the_shipped_start_is_the_default(tmp_path):
 
 def test_starts_by_weights_and_sampler(tmp_path, capsys):
     from odebc.cli import start_for
+    from odebc.matrix import candidate
 
     small = SR3.from_pretrained()
     small.save_pretrained(tmp_path / 'mine')
@@ -796,6 +797,10 @@ def test_starts_by_weights_and_sampler(tmp_path, capsys):
     mid = SR3.from_pretrained('small-mid')
     start_for(mid, 'small-mid', None, None, None)
     assert 'DDIM-20 (LPIPS, K = 100, R = 16)' in capsys.readouterr().out
+    indifferent = SR3.from_pretrained('base')
+    x_T, _ = start_for(indifferent, 'base', None, None, 'DDIM-10')
+    assert 'using a fixed x_T: base does not care about it' in capsys.readouterr().out
+    assert torch.equal(x_T, candidate(0, indifferent.shape, 0))
     with torch.no_grad():
         next(mine.net.parameters()).add_(1)  # the same name, other weights
     search = '`odebc search --model mine .*--seed 0'
@@ -803,8 +808,6 @@ def test_starts_by_weights_and_sampler(tmp_path, capsys):
     with pytest.raises(OdebcError, match=says):
         start_for(mine, 'mine', None, None, None)
     x_T, sampler = start_for(mine, 'mine', None, 0, None)
-    from odebc.matrix import candidate
-
     assert torch.equal(x_T, candidate(0, (3, 64, 64), 0)) and sampler == 'DDIM-20'
     with pytest.raises(OdebcError, match='give one of them'):
         start_for(small, 'small', tmp_path, 0, None)
