@@ -499,7 +499,7 @@ def diagnose(
     precision: Precision = 'auto',
 ):
     "Is a search worth it? From a few starts on a few pairs; run again to resume."
-    from odebc.data import photographs
+    from odebc.data import photographs, upsample
     from odebc.diagnosis import diagnose as examined, draw, pairs_of, tricks_of_sr3
     from odebc.experiments.lab import tabulated
     from odebc.experiments.results import drawn_png
@@ -518,7 +518,8 @@ def diagnose(
     draws = can_draw()
     photos = photographs() if images is None else byte_folder(images, sr3.size)
     z, y, names = pairs_of(photos, r, sr3.size, sr3.scale, seed)
-    free = tricks_of_sr3(sr3, sampler) if tricks else {}
+    residual = (z - upsample(y, sr3.scale)).std().item()
+    free = tricks_of_sr3(sr3, sampler, residual) if tricks else {}
     print(
         f"{k} starts on {r} patches of {len(set(names))} photographs, {sampler}, "
         f"distance {distance.name}; then {len(free)} tricks"

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['free_tricks', 'tricks_of_sr3', 'Diagnosis', 'diagnose', 'pairs_of', 'draw']
 
-# %% ../nbs/hood/diagnosis.ipynb #02f39978
+# %% ../nbs/hood/diagnosis.ipynb #c899064b
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,11 +21,11 @@ from .maps import solution_map, SolutionMap
 from .metrics import default_distance
 from .runner import BoundaryCondition
 from .search import search
-from .sr3 import scaled, SR3
+from .sr3 import gaussian_first, scaled, SR3
 from .strategies import expected_solves
 from .variance import Estimate, Parts, parts, split_half, Worth, worth
 
-# %% ../nbs/hood/diagnosis.ipynb #2d9ede3f
+# %% ../nbs/hood/diagnosis.ipynb #57b3c39f
 class Changed(SolutionMap):
     "A map that changes its start before it solves"
 
@@ -52,7 +52,7 @@ def without_mean(x_T: Tensor) -> Tensor:  # of the same shape
     places = tuple(range(2, x_T.ndim)) or (1,)
     return x_T - x_T.mean(places, keepdim=True)
 
-# %% ../nbs/hood/diagnosis.ipynb #c19d3932
+# %% ../nbs/hood/diagnosis.ipynb #849935e6
 def free_tricks(
     h: SolutionMap,
 ) -> dict[str, SolutionMap]:  # name -> a map of the same price
@@ -67,14 +67,20 @@ def free_tricks(
 def tricks_of_sr3(
     model: SR3,
     sampler: str,  # label of an ODE solver
+    s: float | None = None,  # standard deviation of z - y_up, for plain networks
 ) -> dict[str, SolutionMap]:  # name -> a map of the same price
-    "The same, another schedule, and a smaller estimate of the noise"
+    """The same, another schedule, a smaller estimate of the noise; and for a plain network the
+    Gaussian guess, which a residual one has built in, at high noise
+    """
     tricks = free_tricks(model.solution_map(sampler))
     tricks['cosine schedule'] = model.on('cosine').solution_map(sampler)
     tricks['0.995·ε'] = scaled(model, 0.995).solution_map(sampler)
+    if s is not None and model.net.s is None:
+        name = 'Gaussian guess while t is above T/2'
+        tricks[name] = gaussian_first(model, s).solution_map(sampler)
     return tricks
 
-# %% ../nbs/hood/diagnosis.ipynb #12f2799c
+# %% ../nbs/hood/diagnosis.ipynb #40405ab1
 def gain_of(
     better: Tensor,  # (n, R), by how much each cell is below that of the plain start
     photographs: Sequence,  # of each pair
@@ -91,10 +97,10 @@ def gain_of(
     value = means.mean().item()
     return Estimate(value, value - margin, value + margin)
 
-# %% ../nbs/hood/diagnosis.ipynb #b4daff50
+# %% ../nbs/hood/diagnosis.ipynb #22ddc4ed
 SEEN = 0.005  # of a random start's score: a trick that brings less is not worth a word
 
-# %% ../nbs/hood/diagnosis.ipynb #7eef52ae
+# %% ../nbs/hood/diagnosis.ipynb #b7a29b48
 @dataclass(frozen=True)
 class Diagnosis:
     "What a corner of D tells about a map"
@@ -166,13 +172,13 @@ class Diagnosis:
             rows[f'for nothing: {name}'] = interval(share, '{:+.1%}')
         return rows
 
-# %% ../nbs/hood/diagnosis.ipynb #a58db1c8
+# %% ../nbs/hood/diagnosis.ipynb #7b4f61a0
 def interval(x: Estimate, how: str) -> str:
     "A number with its ends"
     value, low, high = (how.format(number) for number in x)
     return f'{value} ({low} … {high})'
 
-# %% ../nbs/hood/diagnosis.ipynb #3dcad603
+# %% ../nbs/hood/diagnosis.ipynb #9b711361
 def diagnose(
     h: SolutionMap | Callable,  # any solution map, h(x_T, y) -> x_0; see `solution_map`
     z: Tensor,  # (R, 3, H, W) HR images in [-1, 1], of as many photographs as there are
@@ -208,7 +214,7 @@ def diagnose(
     tricks = free_tricks(h) if tricks is None else tricks
     gains = {}
     for name, other in tricks.items():
-        scores = measured(solution_map(other), starts, name.replace('/', ' '))
+        scores = measured(solution_map(other), starts, name.replace('/', ' over '))
         if scores is None or scores.scores.isnan().any():
             return None
         gains[name] = gain_of(corner[:starts] - scores.scores[:starts], names)
@@ -225,7 +231,7 @@ def diagnose(
         getattr(distance, 'name', getattr(distance, '__name__', 'score')),
     )
 
-# %% ../nbs/hood/diagnosis.ipynb #01c75255
+# %% ../nbs/hood/diagnosis.ipynb #e76c27ec
 def pairs_of(
     images: dict[str, Tensor],  # name -> (3, H, W), in [-1, 1] or uint8
     R: int,  # pairs
@@ -242,7 +248,7 @@ def pairs_of(
     names = [name for turn in turns for name, room in rooms.items() if room > turn]
     return z, degrade(z, scale), names[:R]
 
-# %% ../nbs/hood/diagnosis.ipynb #5679ac6b
+# %% ../nbs/hood/diagnosis.ipynb #a3137ca3
 def draw(
     found: Diagnosis,
     figsize: tuple = (9, 3.4),  # inches
