@@ -10,11 +10,14 @@ from waiting import finished
 from odebc.boundary import holdout, parts
 from odebc.data import degrade, photographs
 from odebc.diagnosis import diagnose, Diagnosis, draw, free_tricks, pairs_of
+from odebc.diagnosis import tricks_of_sr3
 from odebc.errors import NotWorthIt
 from odebc.maps import solution_map
+from odebc.matrix import candidates
 from odebc.metrics import Distance
 from odebc.runner import BoundaryCondition
 from odebc.search import search
+from odebc.sr3 import SR3
 from odebc.strategies import BUILT_IN, Cells, on_matrix
 from odebc.variance import expected_best, split_half, worth
 
@@ -255,3 +258,19 @@ def test_the_command_says_whether_to_search_and_goes_on(tmp_path):
     assert stamps == {path: path.stat().st_mtime_ns for path in stamps}
     other = finished(f'{command} --seed 1'.split(), cwd=tmp_path)
     assert other.returncode and 'random starts.safetensors' in other.stderr
+
+
+def test_the_gaussian_guess_is_a_trick_for_plain_networks_only():
+    plain, residual = (SR3.from_pretrained(name) for name in ('small-mid', 'small'))
+    tricks = tricks_of_sr3(plain, 'DDIM-4', 0.1)
+    assert len(tricks) == len(tricks_of_sr3(residual, 'DDIM-4', 0.1)) + 1
+    facts = [h.facts for h in (plain.solution_map('DDIM-4'), *tricks.values())]
+    assert all(facts.count(each) == 1 for each in facts)  # no two share their files
+    h = tricks['Gaussian guess while t is above T/2']
+    z, y, _ = pairs_of(photographs(), 3, 64)
+    starts = candidates(4, plain.shape)
+    worst = {}
+    for name, fn in {'network': plain.solution_map('DDIM-4'), 'guess': h}.items():
+        x_0 = torch.cat([fn(x_T[None], y) for x_T in starts])
+        worst[name] = squares(x_0, z.repeat(4, 1, 1, 1)).max()
+    assert worst['guess'] < 0.5 * worst['network']
