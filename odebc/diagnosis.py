@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['free_tricks', 'tricks_of_sr3', 'Diagnosis', 'diagnose', 'pairs_of', 'draw']
 
-# %% ../nbs/hood/diagnosis.ipynb #c899064b
+# %% ../nbs/hood/diagnosis.ipynb #6a28b70c
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +25,7 @@ from .sr3 import gaussian_first, scaled, SR3
 from .strategies import expected_solves
 from .variance import Estimate, Parts, parts, split_half, Worth, worth
 
-# %% ../nbs/hood/diagnosis.ipynb #57b3c39f
+# %% ../nbs/hood/diagnosis.ipynb #c25a56f4
 class Changed(SolutionMap):
     "A map that changes its start before it solves"
 
@@ -52,7 +52,7 @@ def without_mean(x_T: Tensor) -> Tensor:  # of the same shape
     places = tuple(range(2, x_T.ndim)) or (1,)
     return x_T - x_T.mean(places, keepdim=True)
 
-# %% ../nbs/hood/diagnosis.ipynb #849935e6
+# %% ../nbs/hood/diagnosis.ipynb #3f6029dd
 def free_tricks(
     h: SolutionMap,
 ) -> dict[str, SolutionMap]:  # name -> a map of the same price
@@ -80,27 +80,29 @@ def tricks_of_sr3(
         tricks[name] = gaussian_first(model, s).solution_map(sampler)
     return tricks
 
-# %% ../nbs/hood/diagnosis.ipynb #40405ab1
+# %% ../nbs/hood/diagnosis.ipynb #0177f686
 def gain_of(
     better: Tensor,  # (n, R), by how much each cell is below that of the plain start
     photographs: Sequence,  # of each pair
 ) -> Estimate:
-    "Mean gain over photographs, and the interval of Student's t"
+    "Mean gain; the interval knows that other starts and other photographs would differ"
     from scipy.stats import t
 
     names = list(dict.fromkeys(photographs))
     of = [[i for i, name in enumerate(photographs) if name == one] for one in names]
     means = torch.stack([better[:, columns].mean() for columns in of])
-    if len(names) < 2:
-        return Estimate(means.mean().item(), -math.inf, math.inf)
-    margin = t.ppf(0.975, len(names) - 1) * standard_error(means)
     value = means.mean().item()
+    fewest = min(len(better), len(names))
+    if fewest < 2:
+        return Estimate(value, -math.inf, math.inf)
+    error = math.hypot(standard_error(means), standard_error(better.mean(1)))
+    margin = t.ppf(0.975, fewest - 1) * error
     return Estimate(value, value - margin, value + margin)
 
-# %% ../nbs/hood/diagnosis.ipynb #22ddc4ed
+# %% ../nbs/hood/diagnosis.ipynb #581e84df
 SEEN = 0.005  # of a random start's score: a trick that brings less is not worth a word
 
-# %% ../nbs/hood/diagnosis.ipynb #b7a29b48
+# %% ../nbs/hood/diagnosis.ipynb #851e0b6a
 @dataclass(frozen=True)
 class Diagnosis:
     "What a corner of D tells about a map"
@@ -172,13 +174,13 @@ class Diagnosis:
             rows[f'for nothing: {name}'] = interval(share, '{:+.1%}')
         return rows
 
-# %% ../nbs/hood/diagnosis.ipynb #7b4f61a0
+# %% ../nbs/hood/diagnosis.ipynb #500a79e9
 def interval(x: Estimate, how: str) -> str:
     "A number with its ends"
     value, low, high = (how.format(number) for number in x)
     return f'{value} ({low} … {high})'
 
-# %% ../nbs/hood/diagnosis.ipynb #9b711361
+# %% ../nbs/hood/diagnosis.ipynb #6c290ae9
 def diagnose(
     h: SolutionMap | Callable,  # any solution map, h(x_T, y) -> x_0; see `solution_map`
     z: Tensor,  # (R, 3, H, W) HR images in [-1, 1], of as many photographs as there are
@@ -189,7 +191,7 @@ def diagnose(
     seed: int = 0,  # of the starts
     asked: tuple[int, int] = (200, 16),  # candidates and pairs of the search in question
     tricks: dict | None = None,  # name -> map; `free_tricks` by default, {} for none
-    starts: int = 4,  # that the tricks are tried on
+    starts: int = 8,  # that the tricks are tried on
     folder: str | Path | None = None,  # for what is measured; the same call goes on there
     **how,  # see `odebc.search.search`: shape, batch, watch, stop
 ) -> Diagnosis | None:  # None where it was stopped
@@ -231,7 +233,7 @@ def diagnose(
         getattr(distance, 'name', getattr(distance, '__name__', 'score')),
     )
 
-# %% ../nbs/hood/diagnosis.ipynb #e76c27ec
+# %% ../nbs/hood/diagnosis.ipynb #00608c87
 def pairs_of(
     images: dict[str, Tensor],  # name -> (3, H, W), in [-1, 1] or uint8
     R: int,  # pairs
@@ -248,7 +250,7 @@ def pairs_of(
     names = [name for turn in turns for name, room in rooms.items() if room > turn]
     return z, degrade(z, scale), names[:R]
 
-# %% ../nbs/hood/diagnosis.ipynb #a3137ca3
+# %% ../nbs/hood/diagnosis.ipynb #06c82930
 def draw(
     found: Diagnosis,
     figsize: tuple = (9, 3.4),  # inches
