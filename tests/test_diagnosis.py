@@ -1,6 +1,7 @@
 "Whether a search is worth it: the parts of the scores, their intervals, and the verdict."
 
 import math
+import sys
 import warnings
 from importlib.resources import files
 import pytest
@@ -246,17 +247,18 @@ def test_pairs_know_their_photograph():
 
 
 def test_the_command_says_whether_to_search_and_goes_on(tmp_path):
-    command = 'odebc diagnose --model small --k 8 --r 4 --sampler DDIM-2 --distance lpips-lite'
-    first = finished(command.split(), cwd=tmp_path, check=True)
+    said = 'diagnose --model small --k 8 --r 4 --sampler DDIM-2 --distance lpips-lite'
+    command = [sys.executable, '-m', 'odebc', *said.split()]
+    first = finished(command, cwd=tmp_path, check=True)
     assert 'worth a search' in first.stdout.lower() and 'agreement ρ' in first.stdout
     folder = tmp_path / 'diagnosis'
     assert (folder / 'diagnosis.md').read_text().splitlines()[0] in first.stdout
     assert (folder / 'diagnosis.png').read_bytes()[:4] == b'\x89PNG'
     stamps = {path: path.stat().st_mtime_ns for path in folder.glob('*.safetensors')}
-    again = finished(command.split(), cwd=tmp_path, check=True)
+    again = finished(command, cwd=tmp_path, check=True)
     assert again.stdout.splitlines()[1:] == first.stdout.splitlines()[1:]
     assert stamps == {path: path.stat().st_mtime_ns for path in stamps}
-    other = finished(f'{command} --seed 1'.split(), cwd=tmp_path)
+    other = finished([*command, '--seed', '1'], cwd=tmp_path)
     assert other.returncode and 'random starts.safetensors' in other.stderr
 
 
