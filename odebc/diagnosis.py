@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['free_tricks', 'tricks_of_sr3', 'Diagnosis', 'diagnose', 'pairs_of', 'draw']
 
-# %% ../nbs/hood/diagnosis.ipynb #4d6e7c9c
+# %% ../nbs/hood/diagnosis.ipynb #bbec8bd2
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +25,7 @@ from .sr3 import gaussian_first, scaled, SR3
 from .strategies import expected_solves
 from .variance import Estimate, Parts, parts, split_half, Worth, worth
 
-# %% ../nbs/hood/diagnosis.ipynb #fbd957ed
+# %% ../nbs/hood/diagnosis.ipynb #efe0e69a
 class Changed(SolutionMap):
     "A map that changes its start before it solves"
 
@@ -52,7 +52,7 @@ def without_mean(x_T: Tensor) -> Tensor:  # of the same shape
     places = tuple(range(2, x_T.ndim)) or (1,)
     return x_T - x_T.mean(places, keepdim=True)
 
-# %% ../nbs/hood/diagnosis.ipynb #f26f5d6d
+# %% ../nbs/hood/diagnosis.ipynb #03c6e83b
 def free_tricks(
     h: SolutionMap,
 ) -> dict[str, SolutionMap]:  # name -> a map of the same price
@@ -80,7 +80,7 @@ def tricks_of_sr3(
         tricks[name] = gaussian_first(model, s).solution_map(sampler)
     return tricks
 
-# %% ../nbs/hood/diagnosis.ipynb #adfbe594
+# %% ../nbs/hood/diagnosis.ipynb #0c1aadf7
 def gain_of(
     better: Tensor,  # (n, R), by how much each cell is below that of the plain start
     photographs: Sequence,  # of each pair
@@ -99,10 +99,10 @@ def gain_of(
     margin = float(t.ppf(0.975, fewest - 1)) * error
     return Estimate(value, value - margin, value + margin)
 
-# %% ../nbs/hood/diagnosis.ipynb #2c4d309e
+# %% ../nbs/hood/diagnosis.ipynb #4631605a
 SEEN = 0.005  # of a random start's score: a trick that brings less is not worth a word
 
-# %% ../nbs/hood/diagnosis.ipynb #ac2a40a7
+# %% ../nbs/hood/diagnosis.ipynb #56228a9e
 @dataclass(frozen=True)
 class Diagnosis:
     "What a corner of D tells about a map"
@@ -174,13 +174,13 @@ class Diagnosis:
             rows[f'for nothing: {name}'] = interval(share, '{:+.1%}')
         return rows
 
-# %% ../nbs/hood/diagnosis.ipynb #1d98e0d6
+# %% ../nbs/hood/diagnosis.ipynb #df67a469
 def interval(x: Estimate, how: str) -> str:
     "A number with its ends"
     value, low, high = (how.format(number) for number in x)
     return f'{value} ({low} … {high})'
 
-# %% ../nbs/hood/diagnosis.ipynb #335e5f1a
+# %% ../nbs/hood/diagnosis.ipynb #cc18d90c
 def diagnose(
     h: SolutionMap | Callable,  # any solution map, h(x_T, y) -> x_0; see `solution_map`
     z: Tensor,  # (R, 3, H, W) HR images in [-1, 1], of as many photographs as there are
@@ -196,11 +196,11 @@ def diagnose(
     **how,  # see `odebc.search.search`: shape, batch, watch, stop
 ) -> Diagnosis | None:  # None where it was stopped
     "Is a search worth it? From K starts on R pairs, all cells (24 × 12 are enough)"
+    if not 1 <= starts <= K:
+        raise OdebcError(f"tricks are tried on 1 … K = {K} starts, not on {starts}")
     h = solution_map(h)
     distance = distance or default_distance()
     names = list(range(len(z)) if photographs is None else photographs)
-    if not 1 <= starts <= K:
-        raise OdebcError(f"tricks are tried on 1 … K = {K} starts, not on {starts}")
 
     def measured(h, K, name) -> BoundaryCondition:
         path = Path(folder) / f'{name}.safetensors' if folder else None
@@ -233,7 +233,7 @@ def diagnose(
         getattr(distance, 'name', getattr(distance, '__name__', 'score')),
     )
 
-# %% ../nbs/hood/diagnosis.ipynb #e138cbe6
+# %% ../nbs/hood/diagnosis.ipynb #c3cffc29
 def pairs_of(
     images: dict[str, Tensor],  # name -> (3, H, W), in [-1, 1] or uint8
     R: int,  # pairs
@@ -250,7 +250,7 @@ def pairs_of(
     names = [name for turn in turns for name, room in rooms.items() if room > turn]
     return z, degrade(z, scale), names[:R]
 
-# %% ../nbs/hood/diagnosis.ipynb #64a85668
+# %% ../nbs/hood/diagnosis.ipynb #c33628de
 def draw(
     found: Diagnosis,
     figsize: tuple = (9, 3.4),  # inches
