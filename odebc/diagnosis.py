@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['free_tricks', 'tricks_of_sr3', 'Diagnosis', 'diagnose', 'pairs_of', 'draw']
 
-# %% ../nbs/hood/diagnosis.ipynb #bbec8bd2
+# %% ../nbs/hood/diagnosis.ipynb #dd753f59
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,9 +23,9 @@ from .runner import BoundaryCondition
 from .search import search
 from .sr3 import gaussian_first, scaled, SR3
 from .strategies import expected_solves
-from .variance import Estimate, Parts, parts, split_half, Worth, worth
+from .variance import by_photograph, Estimate, Parts, parts, split_half, Worth, worth
 
-# %% ../nbs/hood/diagnosis.ipynb #efe0e69a
+# %% ../nbs/hood/diagnosis.ipynb #2aeca63a
 class Changed(SolutionMap):
     "A map that changes its start before it solves"
 
@@ -52,7 +52,7 @@ def without_mean(x_T: Tensor) -> Tensor:  # of the same shape
     places = tuple(range(2, x_T.ndim)) or (1,)
     return x_T - x_T.mean(places, keepdim=True)
 
-# %% ../nbs/hood/diagnosis.ipynb #03c6e83b
+# %% ../nbs/hood/diagnosis.ipynb #75b1d9af
 def free_tricks(
     h: SolutionMap,
 ) -> dict[str, SolutionMap]:  # name -> a map of the same price
@@ -80,7 +80,7 @@ def tricks_of_sr3(
         tricks[name] = gaussian_first(model, s).solution_map(sampler)
     return tricks
 
-# %% ../nbs/hood/diagnosis.ipynb #0c1aadf7
+# %% ../nbs/hood/diagnosis.ipynb #9fc053b6
 def gain_of(
     better: Tensor,  # (n, R), by how much each cell is below that of the plain start
     photographs: Sequence,  # of each pair
@@ -88,21 +88,19 @@ def gain_of(
     "Mean gain; the interval knows that other starts and other photographs would differ"
     from scipy.stats import t
 
-    names = list(dict.fromkeys(photographs))
-    of = [[i for i, name in enumerate(photographs) if name == one] for one in names]
-    means = torch.stack([better[:, columns].mean() for columns in of])
+    means = by_photograph(better, photographs).mean(0)
     value = means.mean().item()
-    fewest = min(len(better), len(names))
+    fewest = min(better.shape[0], len(means))
     if fewest < 2:
         return Estimate(value, -math.inf, math.inf)
     error = math.hypot(standard_error(means), standard_error(better.mean(1)))
     margin = float(t.ppf(0.975, fewest - 1)) * error
     return Estimate(value, value - margin, value + margin)
 
-# %% ../nbs/hood/diagnosis.ipynb #4631605a
+# %% ../nbs/hood/diagnosis.ipynb #677db208
 SEEN = 0.005  # of a random start's score: a trick that brings less is not worth a word
 
-# %% ../nbs/hood/diagnosis.ipynb #56228a9e
+# %% ../nbs/hood/diagnosis.ipynb #eecbe567
 @dataclass(frozen=True)
 class Diagnosis:
     "What a corner of D tells about a map"
@@ -174,13 +172,13 @@ class Diagnosis:
             rows[f'for nothing: {name}'] = interval(share, '{:+.1%}')
         return rows
 
-# %% ../nbs/hood/diagnosis.ipynb #df67a469
+# %% ../nbs/hood/diagnosis.ipynb #5d715389
 def interval(x: Estimate, how: str) -> str:
     "A number with its ends"
     value, low, high = (how.format(number) for number in x)
     return f'{value} ({low} … {high})'
 
-# %% ../nbs/hood/diagnosis.ipynb #cc18d90c
+# %% ../nbs/hood/diagnosis.ipynb #f9304359
 def diagnose(
     h: SolutionMap | Callable,  # any solution map, h(x_T, y) -> x_0; see `solution_map`
     z: Tensor,  # (R, 3, H, W) HR images in [-1, 1], of as many photographs as there are
@@ -233,7 +231,7 @@ def diagnose(
         getattr(distance, 'name', getattr(distance, '__name__', 'score')),
     )
 
-# %% ../nbs/hood/diagnosis.ipynb #c3cffc29
+# %% ../nbs/hood/diagnosis.ipynb #69e690d9
 def pairs_of(
     images: dict[str, Tensor],  # name -> (3, H, W), in [-1, 1] or uint8
     R: int,  # pairs
@@ -250,7 +248,7 @@ def pairs_of(
     names = [name for turn in turns for name, room in rooms.items() if room > turn]
     return z, degrade(z, scale), names[:R]
 
-# %% ../nbs/hood/diagnosis.ipynb #c33628de
+# %% ../nbs/hood/diagnosis.ipynb #2455b722
 def draw(
     found: Diagnosis,
     figsize: tuple = (9, 3.4),  # inches
