@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['free_tricks', 'tricks_of_sr3', 'Diagnosis', 'diagnose', 'pairs_of', 'draw']
 
-# %% ../nbs/hood/diagnosis.ipynb #dd753f59
+# %% ../nbs/hood/diagnosis.ipynb #cdde3444
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +25,7 @@ from .sr3 import gaussian_first, scaled, SR3
 from .strategies import expected_solves
 from .variance import by_photograph, Estimate, Parts, parts, split_half, Worth, worth
 
-# %% ../nbs/hood/diagnosis.ipynb #2aeca63a
+# %% ../nbs/hood/diagnosis.ipynb #a4ca7cd8
 class Changed(SolutionMap):
     "A map that changes its start before it solves"
 
@@ -37,7 +37,7 @@ class Changed(SolutionMap):
     ):
         self.h, self.change = h, change
         self.name, self.nfe = f'{h.name}, {name}', h.nfe
-        self.facts = h.facts and {**h.facts, 'start': name}
+        self.facts = h.facts and dict(map=h.facts, start=name)
         self.device, self.dtype = h.device, h.dtype
 
     def shape(self, y):
@@ -52,7 +52,7 @@ def without_mean(x_T: Tensor) -> Tensor:  # of the same shape
     places = tuple(range(2, x_T.ndim)) or (1,)
     return x_T - x_T.mean(places, keepdim=True)
 
-# %% ../nbs/hood/diagnosis.ipynb #75b1d9af
+# %% ../nbs/hood/diagnosis.ipynb #97fb5513
 def free_tricks(
     h: SolutionMap,
 ) -> dict[str, SolutionMap]:  # name -> a map of the same price
@@ -80,7 +80,7 @@ def tricks_of_sr3(
         tricks[name] = gaussian_first(model, s).solution_map(sampler)
     return tricks
 
-# %% ../nbs/hood/diagnosis.ipynb #9fc053b6
+# %% ../nbs/hood/diagnosis.ipynb #17c88548
 def gain_of(
     better: Tensor,  # (n, R), by how much each cell is below that of the plain start
     photographs: Sequence,  # of each pair
@@ -97,10 +97,10 @@ def gain_of(
     margin = float(t.ppf(0.975, fewest - 1)) * error
     return Estimate(value, value - margin, value + margin)
 
-# %% ../nbs/hood/diagnosis.ipynb #677db208
+# %% ../nbs/hood/diagnosis.ipynb #4bd1958e
 SEEN = 0.005  # of a random start's score: a trick that brings less is not worth a word
 
-# %% ../nbs/hood/diagnosis.ipynb #eecbe567
+# %% ../nbs/hood/diagnosis.ipynb #1d4aca9a
 @dataclass(frozen=True)
 class Diagnosis:
     "What a corner of D tells about a map"
@@ -172,13 +172,13 @@ class Diagnosis:
             rows[f'for nothing: {name}'] = interval(share, '{:+.1%}')
         return rows
 
-# %% ../nbs/hood/diagnosis.ipynb #5d715389
+# %% ../nbs/hood/diagnosis.ipynb #cd6ee445
 def interval(x: Estimate, how: str) -> str:
     "A number with its ends"
     value, low, high = (how.format(number) for number in x)
     return f'{value} ({low} … {high})'
 
-# %% ../nbs/hood/diagnosis.ipynb #f9304359
+# %% ../nbs/hood/diagnosis.ipynb #4d5bded8
 def diagnose(
     h: SolutionMap | Callable,  # any solution map, h(x_T, y) -> x_0; see `solution_map`
     z: Tensor,  # (R, 3, H, W) HR images in [-1, 1], of as many photographs as there are
@@ -231,7 +231,7 @@ def diagnose(
         getattr(distance, 'name', getattr(distance, '__name__', 'score')),
     )
 
-# %% ../nbs/hood/diagnosis.ipynb #69e690d9
+# %% ../nbs/hood/diagnosis.ipynb #b74a3644
 def pairs_of(
     images: dict[str, Tensor],  # name -> (3, H, W), in [-1, 1] or uint8
     R: int,  # pairs
@@ -248,7 +248,7 @@ def pairs_of(
     names = [name for turn in turns for name, room in rooms.items() if room > turn]
     return z, degrade(z, scale), names[:R]
 
-# %% ../nbs/hood/diagnosis.ipynb #2455b722
+# %% ../nbs/hood/diagnosis.ipynb #3444d534
 def draw(
     found: Diagnosis,
     figsize: tuple = (9, 3.4),  # inches

@@ -189,7 +189,8 @@ def worth_of(
         found = worth(parts(D[rows]), len(rows), runner.problem.R)
     except OdebcError:  # too few of them, or all alike
         return {}
-    if not found.told and len(rows) >= MANY:
+    first = runner.matrix.state.is_main_process
+    if first and not found.told and len(rows) >= MANY:
         warnings.warn(found.sentence(runner.matrix.distance.name), NotWorthIt)
     return dict(worth=found.facts)
 

@@ -340,6 +340,8 @@ class GaussianFirst(SR3):
         self.s, self.until = s, until
 
     def eps(self, y):
+        if y is None:
+            raise OdebcError("without y there is no Gaussian guess: this model needs y")
         eps_fn = super().eps(y)
         y_up = upsample(y, self.scale)
 
