@@ -2,16 +2,14 @@
 
 import functools
 import itertools
-import os
 import re
 import signal
 import sys
-from pathlib import Path
 import numpy as np
 import pytest
 import torch
 from tiny import Z, as_h, cheap, h, mse, rough
-from waiting import begin, ended, finished, wait_until, written
+from waiting import FRESH, begin, ended, finished, told_by_two, wait_until, written
 from odebc.boundary import choose
 from odebc.matrix import candidate
 from odebc.runner import BoundaryCondition
@@ -31,11 +29,6 @@ from odebc.strategies import (
     refinement,
     rotate,
 )
-
-TESTS = Path(__file__).parent
-PLACES = os.pathsep.join([str(TESTS), str(TESTS.parent)])
-FRESH = os.environ | dict(PYTHONPATH=PLACES, OMP_NUM_THREADS='1', CUDA_VISIBLE_DEVICES='')
-FRESH.pop('TQDM_DISABLE', None)
 
 
 def knockout(problem):
@@ -347,45 +340,39 @@ import os, torch
 from odebc.matrix import processes
 from odebc.search import search
 from odebc.strategies import Cells
-from tiny import Z, h, mse
+from tiny import Z, h, mse, tell
 def strategy(problem):
     rank = int(os.environ['RANK'])
     D = yield Cells(range(10), [0])
     yield Cells(range(10 - rank), range(problem.R))  # each of them wants something else
     return 0
 try: search(h, Z, Z, 10, mse, strategy, batch=4)
-except ValueError as e: print(os.environ['RANK'], e, flush=True)
+except ValueError as e: tell(e)
 processes().destroy_process_group()
 """
 
 
 def test_processes_that_want_different_things_do_not_wait_for_each_other(tmp_path):
-    (tmp_path / 'script.py').write_text(RANDOM)
-    how = ['-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', 2]
-    done = finished([sys.executable, *how, tmp_path / 'script.py'], env=FRESH, check=True)
-    for rank in '01':
-        assert f'{rank} the strategy asks for other things in other processes' in done.stdout
+    for (told,) in told_by_two(tmp_path, RANDOM):
+        assert told.startswith('the strategy asks for other things in other processes')
 
 
 TOGETHER = """
-import os, sys
+import sys
 from odebc.matrix import processes
 from odebc.search import search
 from test_own_strategy import Z, h, mse, walk
+from tiny import tell
 found = search(h, Z, Z, 20, mse, walk, batch=4, path=sys.argv[1])
-print(os.environ['RANK'], found.index, found.solves, flush=True)
+tell(found.index, found.solves)
 processes().destroy_process_group()
 """
 
 
 def test_two_processes_find_what_one_finds(tmp_path):
-    (tmp_path / 'script.py').write_text(TOGETHER)
-    how = ['-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', 2]
-    command = [sys.executable, *how, tmp_path / 'script.py', tmp_path / 'x_T']
-    done = finished(command, env=FRESH, check=True)
+    told = told_by_two(tmp_path, TOGETHER, tmp_path / 'x_T')
     one = search(h, Z, Z, 20, mse, walk)
-    for rank in '01':
-        assert f'{rank} {one.index} {one.solves}\n' in done.stdout
+    assert told == [[f'{one.index} {one.solves}']] * 2
     two = BoundaryCondition.load(tmp_path / 'x_T')
     assert torch.equal(two.x_T, one.x_T)
     assert torch.allclose(two.scores, one.scores, atol=1e-6, equal_nan=True)

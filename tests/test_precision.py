@@ -13,6 +13,7 @@ from pathlib import Path
 from statistics import median
 import pytest
 import torch
+from waiting import TWO
 from odebc import precision
 from odebc.data import degrade, photographs, tiles
 from odebc.enlarge import kept_facts
@@ -26,7 +27,6 @@ from odebc.store import read_facts
 ROOT = Path(__file__).parents[1]
 ODEBC = Path(sys.executable).with_name('odebc')
 SEARCH = '--k 4 --r 2 --unseen 2 --sampler DDIM-2 --strategy exhaustive'.split()
-TWO = [sys.executable, *'-m torch.distributed.run --standalone --nproc-per-node 2'.split()]
 LIMIT = 300  # seconds for a process
 
 

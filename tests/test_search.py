@@ -9,13 +9,12 @@ import sys
 import time
 from collections import Counter
 from functools import partial
-from pathlib import Path
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 from safetensors.torch import load_file
 from tiny import Z, as_h, cheap, coarse_for, h, mse, rough, slow_maps, squares
-from waiting import begin, ended, finished, wait_until
+from waiting import FRESH, TESTS, begin, ended, finished, told_by_two, wait_until
 from odebc.metrics import lpips_model
 from odebc.schedule import Schedule
 from odebc.boundary import choose
@@ -39,12 +38,8 @@ from odebc.strategies import (
 from odebc.strategies import evolution, exhaustive, halving, on_matrix, rounds
 from odebc.toy import ToySR
 
-TESTS = Path(__file__).parent
 # every process of these tests is started fresh: a forked one shares locks with all that were
 # forked beside it, and one that is killed takes its locks with it
-# they import what this process imports, also where another copy is installed
-PLACES = os.pathsep.join([str(TESTS), str(TESTS.parent)])
-FRESH = os.environ | dict(PYTHONPATH=PLACES, OMP_NUM_THREADS='1', CUDA_VISIBLE_DEVICES='')
 
 
 # --- halving finds what exhaustive search finds
@@ -245,21 +240,18 @@ STOPPED = '''
 import itertools, os
 from odebc.matrix import processes
 from odebc.search import search
-from tiny import Z, h, mse
+from tiny import Z, h, mse, tell
 asked = itertools.count(1)
 def stop(): return os.environ['RANK'] == '1' and next(asked) > 30  # one of them alone
 found = search(h, Z, Z, 30, mse, 'gradient', 2000, batch=4, stop=stop)
-print(found.finished, found.nfe, flush=True)
+tell(found.finished, found.nfe)
 processes().destroy_process_group()
 '''
 
 
 def test_when_one_process_is_asked_to_stop_all_do_so_also_between_gradients(tmp_path):
-    (tmp_path / 'script.py').write_text(STOPPED)
-    how = ['-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', 2]
-    done = finished([sys.executable, *how, tmp_path / 'script.py'], env=FRESH, check=True)
-    told = sorted(done.stdout.split('\n'))[-2:]
-    assert told[0] == told[1] and told[0].startswith('False'), done.stdout
+    (zero,), (one,) = told_by_two(tmp_path, STOPPED)
+    assert zero == one and zero.startswith('False')
 
 
 FAILING = """
@@ -267,38 +259,31 @@ import os
 from odebc.maps import solution_map
 from odebc.matrix import processes
 from odebc.search import search
-from tiny import Z, h, mse, rougher
+from tiny import Z, h, mse, rougher, tell
 def fails(x_T, y):
     if os.environ['RANK'] == '1' and x_T.requires_grad: raise ArithmeticError('here alone')
     return rougher(x_T, y)
 try: search(h, Z, Z, 30, mse, 'gradient', 2000, batch=4, coarse=solution_map(fails, nfe=1))
-except ValueError as e: print(os.environ['RANK'], e, flush=True)
+except ValueError as e: tell(e)
 processes().destroy_process_group()
 """
 
 
 def test_when_a_gradient_fails_in_one_process_all_are_told(tmp_path):
-    (tmp_path / 'script.py').write_text(FAILING)
-    told = launch(2, tmp_path / 'script.py').stdout
-    assert '0 the gradient holds NaN or infinite values' in told
-    assert 'another process failed: see what it says' in told
-    assert '1 the solution map fails failed on a start with gradient' in told
-
-
-def launch(n, *args):
-    how = ['-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', n]
-    return finished([sys.executable, *how, *args], env=FRESH, check=True)
+    zero, one = map('\n'.join, told_by_two(tmp_path, FAILING))
+    assert zero.startswith('the gradient holds NaN or infinite values')
+    assert 'another process failed: see what it says' in zero
+    assert one.startswith('the solution map fails failed on a start with gradient')
 
 
 @pytest.mark.parametrize('strategy', ['halving', 'gradient'])
 def test_two_processes_find_what_one_finds_and_one_goes_on_where_two_stopped(
     strategy, tmp_path
 ):
-    (tmp_path / 'script.py').write_text(SCRIPT)
     how = dict(coarse=coarse_for(strategy), batch=4)
     one = search(h, Z, Z, 40, mse, strategy, 240, **how)
-    launch(2, tmp_path / 'script.py', strategy, tmp_path / 'two', 0)
-    launch(2, tmp_path / 'script.py', strategy, tmp_path / 'changed', 60)
+    told_by_two(tmp_path, SCRIPT, strategy, tmp_path / 'two', 0)
+    told_by_two(tmp_path, SCRIPT, strategy, tmp_path / 'changed', 60)
     half = BoundaryCondition.load(tmp_path / 'changed')
     assert 60 <= half.solves < one.solves
     resumed = search(h, Z, Z, 40, mse, strategy, 240, path=tmp_path / 'changed', **how)
@@ -309,15 +294,15 @@ def test_two_processes_find_what_one_finds_and_one_goes_on_where_two_stopped(
 
 
 ACCEPTED = """
-import os, sys
+import sys
 from odebc.matrix import processes
 from odebc.search import search
-from tiny import Z, h, mse
+from tiny import Z, h, mse, tell
 strategy, path = sys.argv[1:]
 how = dict(path=path, accept='pairs', batch=4)
 found = search(h, Z + 0.05, Z + 0.05, 30, mse, strategy, 300, **how)
 facts = sorted((name, fact) for name, fact in found.meta.items() if name != 'unseen')
-print(os.environ['RANK'], facts, flush=True)
+tell(facts)
 processes().destroy_process_group()
 """
 
@@ -326,13 +311,11 @@ processes().destroy_process_group()
 @pytest.mark.parametrize('begun', ['stopped', 'finished'])
 def test_what_was_accepted_stands_in_the_result_of_every_process(begun, strategy, tmp_path):
     path = tmp_path / 'x_T.safetensors'
-    (tmp_path / 'script.py').write_text(ACCEPTED)
     stop = functools.partial(lambda asked: next(asked) > 3, itertools.count(1))
     how = dict(stop=stop) if begun == 'stopped' else {}
     first = search(h, Z, Z, 30, mse, strategy, 300, batch=4, path=path, **how)
-    told = launch(2, tmp_path / 'script.py', strategy, path).stdout
-    zero, one = sorted(line for line in told.splitlines() if line[:2] in ('0 ', '1 '))
-    assert zero[2:] == one[2:] and "('accepted', ['pairs'])" in zero
+    (zero,), (one,) = told_by_two(tmp_path, ACCEPTED, strategy, path)
+    assert zero == one and "('accepted', ['pairs'])" in zero
     kept = BoundaryCondition.load(path).meta
     assert kept['accepted'] == ['pairs'] and kept['pairs'] != first.meta['pairs']
     assert str(kept['pairs']) in zero

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from tiny import Z, h, mse
-from waiting import begin, end, ended, family, finished, send, wait_until
+from waiting import FRESH, begin, end, ended, family, finished, send, wait_until
 from odebc import store
 from odebc.errors import CannotWrite, OdebcError
 from odebc.runner import BoundaryCondition
@@ -20,11 +20,6 @@ from odebc.search import search
 from odebc.sr3 import SR3
 from odebc.store import Store, packed_by_torch, unpacked, unpacked_by_torch, write_atomically
 from odebc.store import write_together
-
-TESTS = Path(__file__).parent
-# they import what this process imports, also where another copy is installed
-PLACES = os.pathsep.join([str(TESTS), str(TESTS.parent)])
-FRESH = os.environ | dict(PYTHONPATH=PLACES, OMP_NUM_THREADS='1', CUDA_VISIBLE_DEVICES='')
 
 # --- two writers
 

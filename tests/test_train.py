@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 import pytest
 import torch
-from waiting import begin, ended, finished, wait_until
+from waiting import TWO, begin, ended, finished, wait_until
 from odebc.images import byte_folder
 from odebc.errors import CannotWrite
 from odebc.metrics import lite_model, lpips_model
@@ -41,9 +41,7 @@ run.accelerator.wait_for_everyone()
 run.accelerator.end_training()
 '''
 )
-# two processes need not find two GPUs
 ENV = dict(os.environ, OMP_NUM_THREADS='1', CUDA_VISIBLE_DEVICES='')
-TWO = [sys.executable, *'-m torch.distributed.run --standalone --nproc-per-node 2'.split()]
 
 
 @pytest.fixture

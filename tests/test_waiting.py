@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 import psutil
 import pytest
+from tiny import tell
 from waiting import begin, ended, finished, wait_until
 
 ROOT = Path(__file__).parents[1]
@@ -25,6 +26,15 @@ def stuck_for_ever():
 stuck_for_ever()
 '''
 CHILD = 'import subprocess, sys; subprocess.run([sys.executable, *sys.argv[1:]])'
+
+
+def test_a_line_that_a_process_tells_is_written_in_one_piece(monkeypatch):
+    pieces = []
+    with monkeypatch.context() as m:
+        m.setenv('RANK', '1')
+        m.setattr('os.write', lambda *args: pieces.append(args))
+        tell('a line', 2)
+    assert pieces == [(1, b'1 a line 2\n')]
 
 
 def test_a_process_that_hangs_is_ended_with_all_that_it_started_and_tells_where(tmp_path):

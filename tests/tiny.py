@@ -1,6 +1,7 @@
 "Maps and pairs for searches that take no time: for tests, and for processes that they start."
 
 import json
+import os
 import time
 from pathlib import Path
 import torch
@@ -34,6 +35,14 @@ cheap = solution_map(rougher, name='tiny, roughly', nfe=1)
 
 def coarse_for(strategy):
     return cheap if strategy in ('multifidelity', 'gradient') else None
+
+
+def tell(*words):
+    """Print a line that begins with the rank of this process, in one piece: of several that
+    print to one pipe each writes words and ends of lines as they come
+    """
+    line = ' '.join(map(str, [os.environ['RANK'], *words])) + '\n'
+    os.write(1, line.encode())
 
 
 def slow_maps(log, strategy, delay=0.0):

@@ -6,9 +6,19 @@ import os
 import select
 import signal
 import subprocess
+import sys
 import time
 from contextlib import contextmanager, suppress
+from pathlib import Path
 import psutil
+
+TESTS = Path(__file__).parent
+# a process that a test begins imports what this one imports, also where another copy is
+# installed; two processes need not find two GPUs
+PLACES = os.pathsep.join([str(TESTS), str(TESTS.parent)])
+FRESH = os.environ | dict(PYTHONPATH=PLACES, OMP_NUM_THREADS='1', CUDA_VISIBLE_DEVICES='')
+FRESH.pop('TQDM_DISABLE', None)
+TWO = [sys.executable, *'-m torch.distributed.run --standalone --nproc-per-node 2'.split()]
 
 # seconds for a process that takes 30 on a quiet machine: also on a slow and busy one it must
 # have ended then
@@ -95,6 +105,14 @@ def finished(command, seconds=LIMIT, check=False, **options):
         f'{process.args} ended with status {process.returncode}\n{out}\n{err}'
     )
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def told_by_two(folder, script, *args):
+    "Run a script in two processes: the lines that each of them told, see `tiny.tell`"
+    file = folder / 'script.py'
+    file.write_text(script)
+    lines = finished([*TWO, file, *args], env=FRESH, check=True).stdout.splitlines()
+    return [[line[2:] for line in lines if line.startswith(f'{rank} ')] for rank in (0, 1)]
 
 
 def written(process, what, seconds=LIMIT):
