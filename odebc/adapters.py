@@ -21,11 +21,11 @@ from .schedule import Schedule
 # of a scheduler
 DECLARED = 'num_train_timesteps', 'beta_start', 'beta_end', 'beta_schedule', 'trained_betas'
 
-# %% ../nbs/15_your_model.ipynb #022f4166
-def schedule_of(
-    scheduler,  # a diffusers scheduler, whichever way it samples
-) -> Schedule:
-    "The schedule that a diffusers model was trained with; ValueError if it is not of Eq. 1"
+# %% ../nbs/15_your_model.ipynb #b08708b0
+def check_scheduler(
+    scheduler,  # of diffusers
+):
+    "Refuse one that is not of Eq. 1"
     name = type(scheduler).__name__
     config = getattr(scheduler, 'config', None)
     betas, alpha_bar = (getattr(scheduler, key, None) for key in ('betas', 'alphas_cumprod'))
@@ -39,15 +39,52 @@ def schedule_of(
             f"{name} has ᾱ_T = 0 (zero terminal SNR), where x_T and ε no longer determine "
             f"x_0: use the schedule before rescaling, if the model was trained with it"
         )
-    numbers = {key: getattr(config, key) for key in DECLARED if hasattr(config, key)}
-    if len(numbers) < len(DECLARED):
-        numbers = {}
-    sched = Schedule(betas.detach().cpu(), name, **numbers)
+
+
+def check_table(
+    sched: Schedule,  # made of the betas
+    alpha_bar: Tensor,  # (T,), as the scheduler has them
+):
+    "Refuse two tables of which one is wrong"
     from_betas = sched.alpha(torch.arange(1, sched.T + 1)) ** 2
     given = alpha_bar.detach().cpu().double()
     if not torch.allclose(from_betas, given, rtol=1e-3, atol=1e-6):
-        raise OdebcError(f"the betas and alphas_cumprod of {name} contradict each other")
+        raise OdebcError(f"the betas and alphas_cumprod of {sched.name} contradict each other")
+
+# %% ../nbs/15_your_model.ipynb #022f4166
+def schedule_of(
+    scheduler,  # a diffusers scheduler, whichever way it samples
+) -> Schedule:
+    "The schedule that a diffusers model was trained with; ValueError if it is not of Eq. 1"
+    check_scheduler(scheduler)
+    config = getattr(scheduler, 'config', None)
+    numbers = {key: getattr(config, key) for key in DECLARED if hasattr(config, key)}
+    if len(numbers) < len(DECLARED):
+        numbers = {}
+    sched = Schedule(scheduler.betas.detach().cpu(), type(scheduler).__name__, **numbers)
+    check_table(sched, scheduler.alphas_cumprod)
     return sched
+
+# %% ../nbs/15_your_model.ipynb #ff28786d
+def check_prediction(
+    prediction_type: str,  # what the output is
+):
+    "Refuse what `TO_EPS` does not know"
+    if prediction_type not in TO_EPS:
+        raise OdebcError(
+            f"unknown prediction type {prediction_type!r}, known are {', '.join(TO_EPS)}"
+        )
+
+
+def check_output(
+    out: Tensor,  # of a network
+    x: Tensor,  # its input
+):
+    "Refuse output of another shape"
+    if out.shape != x.shape:
+        raise OdebcError(
+            f"the network returned shape {tuple(out.shape)} for x of shape {tuple(x.shape)}"
+        )
 
 # %% ../nbs/15_your_model.ipynb #ae24e0e1
 TO_EPS = {  # prediction type -> ε from x_t, the network's output, α_t and σ_t
@@ -63,22 +100,88 @@ def eps_of(
     prediction_type: str = 'epsilon',  # what the output is, a key of TO_EPS
 ) -> Callable:  # eps_fn(x, t), t in [1, T]
     "The noise estimate of a network that counts steps from 0 and returns ε, v or x_0"
-    if prediction_type not in TO_EPS:
-        raise OdebcError(
-            f"unknown prediction type {prediction_type!r}, known are {', '.join(TO_EPS)}"
-        )
+    check_prediction(prediction_type)
 
     def eps_fn(x, t):
         out = network(x, torch.tensor(t - 1, dtype=torch.float32, device=x.device))
+        check_output(out, x)
         alpha, sigma, _ = level(sched, t)
-        if out.shape != x.shape:
-            raise OdebcError(
-                f"the network returned shape {tuple(out.shape)} "
-                f"for x of shape {tuple(x.shape)}"
-            )
         return TO_EPS[prediction_type](x, out, alpha, sigma)
 
     return eps_fn
+
+# %% ../nbs/15_your_model.ipynb #d405d0f0
+def check_solver(
+    sampler: str,  # label
+):
+    "Refuse one that is no solver of the ODE"
+    if not is_ode(sampler):
+        raise OdebcError(
+            f"{sampler} draws noise in every step, so x_0 would not depend on x_T and y "
+            f"alone: choose an ODE solver, such as DDIM-50"
+        )
+
+
+def check_images(
+    y: Tensor | None,  # LR images (B, 3, h, w)
+):
+    "Refuse what are no LR images"
+    if y is None or y.ndim != 4 or y.shape[1] != 3:
+        given = None if y is None else tuple(y.shape)
+        raise OdebcError(f"y must be LR images of shape (B, 3, h, w), not {given}")
+
+
+def check_sides(
+    H: int,  # of x_T, pixels
+    W: int,  # of x_T, pixels
+    stride: int,  # divides both
+):
+    "Refuse sides that the network cannot halve as often as it does"
+    if H % stride or W % stride:
+        raise OdebcError(
+            f"x_T would have {H}×{W} pixels, "
+            f"but this network needs sides divisible by {stride}"
+        )
+
+
+def check_channels(
+    config,  # of a UNet2DModel
+):
+    "Refuse a network that takes something else beside x_t"
+    if config.in_channels - config.out_channels not in (0, 3):
+        raise OdebcError(
+            f"a network from {config.in_channels} to {config.out_channels} channels takes "
+            f"neither x_t and y (3 channels more than it returns) nor x_t alone (as many)"
+        )
+
+
+def check_unconditional(
+    y: Tensor | None,  # LR images
+    size: int | tuple | None,  # of the images, as the network's configuration says
+):
+    "Refuse to give y to a network that takes none, or to guess a size"
+    if y is not None:
+        raise OdebcError("this network is unconditional, it cannot take y: call h(x_T, None)")
+    if size is None:
+        raise OdebcError(
+            "the configuration of this unconditional network does not say "
+            "how large its images are (sample_size)"
+        )
+
+
+def check_how(
+    noise_level: int,  # of the noise that is added to y
+    most: int,  # that the model knows
+    prompt: str,  # what the images show
+    guidance: float,  # w
+):
+    "Refuse settings that the upscaler does not have"
+    if not 0 <= noise_level <= most:
+        raise OdebcError(f"the noise level must lie in 0 … {most}, not {noise_level}")
+    if not isinstance(prompt, str):
+        raise OdebcError(f"need one prompt for all images, a string, not {prompt!r}")
+    if guidance < 1:
+        raise OdebcError(f"the guidance must be at least 1 (none), not {guidance}")
 
 # %% ../nbs/15_your_model.ipynb #9a963c3b
 class DiffusersMap(SolutionMap):
@@ -95,18 +198,13 @@ class DiffusersMap(SolutionMap):
         scheduler,  # its scheduler: gives schedule and prediction type, not the sampler
         sampler: str,  # label of an ODE solver, see `odebc.samplers.sampler`
     ):
-        if not is_ode(sampler):
-            raise OdebcError(
-                f"{sampler} draws noise in every step, so x_0 would not depend on x_T and y "
-                f"alone: choose an ODE solver, such as DDIM-50"
-            )
+        check_solver(sampler)
         self.unet = unet
         self.name = self.sampler = sampler
         self.sched = schedule_of(scheduler)
         self.channels = unet.config.out_channels
         self.prediction_type = getattr(scheduler.config, 'prediction_type', 'epsilon')
-        # refuses an unknown type now, not at the first solve
-        eps_of(unet, self.sched, self.prediction_type)
+        check_prediction(self.prediction_type)  # now, not at the first solve
         self.sample = named_sampler(sampler, self.sched, self.clip)
 
     @property
@@ -146,15 +244,9 @@ class DiffusersMap(SolutionMap):
         y: Tensor,  # LR images (B, 3, h, w)
     ) -> tuple:  # (C, H, W)
         "The shape of one x_T for these y"
-        if y is None or y.ndim != 4 or y.shape[1] != 3:
-            given = None if y is None else tuple(y.shape)
-            raise OdebcError(f"y must be LR images of shape (B, 3, h, w), not {given}")
+        check_images(y)
         H, W = (self.scale * side for side in y.shape[2:])
-        if H % self.stride or W % self.stride:
-            raise OdebcError(
-                f"x_T would have {H}×{W} pixels, "
-                f"but this network needs sides divisible by {self.stride}"
-            )
+        check_sides(H, W, self.stride)
         return self.channels, H, W
 
     def solve(
@@ -193,11 +285,7 @@ class UNetMap(DiffusersMap):
         clip: bool = True,  # keep x̂_0 in [-1, 1] on the way
     ):
         c = unet.config
-        if c.in_channels - c.out_channels not in (0, 3):
-            raise OdebcError(
-                f"a network from {c.in_channels} to {c.out_channels} channels takes neither "
-                f"x_t and y (3 channels more than it returns) nor x_t alone (as many)"
-            )
+        check_channels(c)
         self.scale = scale
         self.clip = clip
         self.stride = 2 ** (len(c.block_out_channels) - 1)
@@ -211,16 +299,8 @@ class UNetMap(DiffusersMap):
         "The shape of one x_T"
         if self.conditional:
             return super().shape(y)
-        if y is not None:
-            raise OdebcError(
-                "this network is unconditional, it cannot take y: call h(x_T, None)"
-            )
         size = self.unet.config.sample_size
-        if size is None:
-            raise OdebcError(
-                "the configuration of this unconditional network does not say "
-                "how large its images are (sample_size)"
-            )
+        check_unconditional(y, size)
         return self.channels, *(2 * (size,) if isinstance(size, int) else size)
 
     def condition(self, y):
@@ -268,13 +348,7 @@ class UpscalerMap(LatentMap):
         noise_level: int = 20,  # of the noise that is added to y
         seed: int = 0,  # of that noise
     ):
-        most = pipeline.config.max_noise_level
-        if not 0 <= noise_level <= most:
-            raise OdebcError(f"the noise level must lie in 0 … {most}, not {noise_level}")
-        if not isinstance(prompt, str):
-            raise OdebcError(f"need one prompt for all images, a string, not {prompt!r}")
-        if guidance < 1:
-            raise OdebcError(f"the guidance must be at least 1 (none), not {guidance}")
+        check_how(noise_level, pipeline.config.max_noise_level, prompt, guidance)
         DiffusersMap.__init__(self, pipeline.unet, pipeline.scheduler, sampler)
         self.vae = pipeline.vae
         self.latent_std = 1 / pipeline.vae.config.scaling_factor
