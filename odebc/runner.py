@@ -140,6 +140,16 @@ def cheap_identity(
         return 'no other map'
     return 'coarse ' + json.dumps(cheap.h.facts or cheap.h.nfe, default=str)
 
+# %% ../nbs/hood/runner.ipynb #b7e9fc90
+def check_names(
+    names: list[str],  # of facts of the map, and of the caller
+    own: list[str],  # of those that the search writes
+):
+    "Refuse facts that would replace those of the search"
+    for name in names:
+        if name in own:
+            raise OdebcError(f"the search writes {name!r} itself: give your fact another name")
+
 # %% ../nbs/hood/runner.ipynb #319c09ee
 def task_of(
     matrix: ScoreMatrix,
@@ -163,9 +173,7 @@ def task_of(
         rows=rows,
     )
     facts = matrix.h.meta
-    for name in [*facts, *more]:
-        if name in own or name in (*OUTCOME, *NOT_TOLD):
-            raise OdebcError(f"the search writes {name!r} itself: give your fact another name")
+    check_names([*facts, *more], [*own, *OUTCOME, *NOT_TOLD])
     return as_json(facts | own | more)
 
 
@@ -193,6 +201,38 @@ def check_facts(
             f"every other distance"
         )
 
+# %% ../nbs/hood/runner.ipynb #ed878794
+def check_point(
+    row: int,
+    x_T: Tensor,  # where it begins
+    shape: tuple,  # of every start
+):
+    "Refuse what the map does not take"
+    if not isinstance(x_T, Tensor) or tuple(x_T.shape) != shape:
+        given = tuple(x_T.shape) if isinstance(x_T, Tensor) else type(x_T).__name__
+        raise OdebcError(f"row {row} must begin at a tensor of shape {shape}, not {given}")
+
+# %% ../nbs/hood/runner.ipynb #11cd7242
+def check_generator(
+    asking,  # what a strategy has returned when it was called
+):
+    "Refuse a function that yields nothing"
+    if not hasattr(asking, 'send'):
+        raise OdebcError("a strategy is a generator: it yields what it wants to know")
+
+
+def check_winner(
+    winner: int,  # row
+    D: Tensor,  # (K, R) scores
+    told,  # what the strategy has returned, for the message
+):
+    "Refuse what cannot be a winner"
+    if not 0 <= winner < len(D) or D[winner].isnan().all():
+        raise OdebcError(
+            f"a strategy returns the row of its winner, a candidate that it has scored, "
+            f"not {told!r}"
+        )
+
 # %% ../nbs/hood/runner.ipynb #2d416047
 @dataclass(frozen=True)
 class Judged:
@@ -217,10 +257,7 @@ class Starts:
     def ready(self, row: int, x_T: Tensor | Callable) -> Tensor:
         "A start as the map takes it, made if need be"
         x_T = x_T() if callable(x_T) else x_T
-        shape = tuple(self.problem.shape)
-        if not isinstance(x_T, Tensor) or tuple(x_T.shape) != shape:
-            given = tuple(x_T.shape) if isinstance(x_T, Tensor) else type(x_T).__name__
-            raise OdebcError(f"row {row} must begin at a tensor of shape {shape}, not {given}")
+        check_point(row, x_T, tuple(self.problem.shape))
         return x_T.detach().to('cpu', torch.float32)
 
 
@@ -318,8 +355,7 @@ class Runner:
     ) -> BoundaryCondition:
         "Play it to its end"
         asking, answer = strategy(self.problem), None
-        if not hasattr(asking, 'send'):
-            raise OdebcError("a strategy is a generator: it yields what it wants to know")
+        check_generator(asking)
         while True:
             try:
                 wish = asking.send(answer)
@@ -357,25 +393,28 @@ class Runner:
             winner = operator.index(row)
         except TypeError:
             winner = -1
-        if not 0 <= winner < len(D) or D[winner].isnan().all():
-            raise OdebcError(
-                f"a strategy returns the row of its winner, a candidate that it has scored, "
-                f"not {row!r}"
-            )
+        check_winner(winner, D, row)
         return winner
+
+    def check_wish(self, wish):
+        "Refuse what this search cannot answer"
+        if isinstance(wish, CheapCells) and self.cheap is None:
+            raise OdebcError("the strategy needs `coarse`, a cheaper solution map")
+        if isinstance(wish, Gradient) and not isinstance(wish.x_T, Tensor):
+            raise OdebcError(f"a gradient is that at a tensor, not at {wish.x_T!r}")
+        own = *self.task, 'strategy', 'K', 'unseen', *NOT_TOLD
+        if isinstance(wish, Fact) and wish.name in own:
+            raise OdebcError(f"the search writes {wish.name!r} itself: name it otherwise")
 
     def answer(self, wish):
         "What a strategy asked for"
+        self.check_wish(wish)
         match wish:
             case Cells(rows, columns):
                 return self.scores(self.matrix, rows, columns)
             case CheapCells(rows, columns):
-                if self.cheap is None:
-                    raise OdebcError("the strategy needs `coarse`, a cheaper solution map")
                 return self.scores(self.cheap, rows, columns)
             case Gradient(x_T, columns):
-                if not isinstance(x_T, Tensor):
-                    raise OdebcError(f"a gradient is that at a tensor, not at {x_T!r}")
                 _, columns = self.matrix.places([], columns)
                 return self.gradient(x_T, columns)
             case Start(row, x_T):
@@ -384,8 +423,6 @@ class Runner:
             case Forecast(solves):
                 self.bar.total = int(solves)
             case Fact(name, value):
-                if name in self.task or name in ('strategy', 'K', 'unseen', *NOT_TOLD):
-                    raise OdebcError(f"the search writes {name!r} itself: name it otherwise")
                 self.facts |= as_json({name: value})
             case _:
                 raise OdebcError(f"a strategy cannot ask for {type(wish).__name__}")

@@ -15,7 +15,7 @@ from torch import Tensor
 from .errors import NotWorthIt, OdebcError
 from .identity import digest, pairs_digest
 from .maps import solution_map, SolutionMap
-from .matrix import check_pairs, score_matrix, ScoreMatrix, start_shape
+from .matrix import check_candidates, check_pairs, score_matrix, ScoreMatrix, start_shape
 from .matrix import mean_gradient
 from .metrics import default_distance
 from odebc.runner import (
@@ -34,8 +34,7 @@ from .variance import parts, worth
 # %% ../nbs/hood/searching.ipynb #a2be73b2
 def check_search(K, strategy, coarse, z, y, unseen):
     "Refuse bad input before any work is done"
-    if K < 1:
-        raise OdebcError(f"K must be at least 1, not {K}")
+    check_candidates(K)
     if K > 10**7:
         raise OdebcError(
             f"K = {K} candidates are more than a search can keep in order: draw fewer, "
@@ -70,6 +69,15 @@ def chosen_distance() -> Callable:
         )
     return distance
 
+# %% ../nbs/hood/searching.ipynb #2cf29bf3
+def check_accepted(
+    names: list[str],  # of facts that may differ
+):
+    "Refuse those that make another search"
+    for name in names:
+        if name in ('seed', 'shape', 'rows'):
+            raise OdebcError(f"another {name} is another search, and cannot be accepted")
+
 # %% ../nbs/hood/searching.ipynb #6019f892
 def former_pairs(
     z: Tensor,  # reference HR images
@@ -87,9 +95,7 @@ def store_of(
 ) -> Store:
     "Where the search is kept; files of earlier versions stay valid"
     accept = [accept] if isinstance(accept, str) else accept
-    for name in accept:
-        if name in ('seed', 'shape', 'rows'):
-            raise OdebcError(f"another {name} is another search, and cannot be accepted")
+    check_accepted(accept)
     former = matrix.h.former | former_pairs(matrix.z, matrix.y)
     return Store(path, task, former, accept, 'a search', OUTCOME)
 

@@ -113,16 +113,24 @@ def on_matrix(
         answer = asked.clone()
 
 # %% ../nbs/hood/strategies.ipynb #12685495
+def check_places(
+    numbers: list,  # rows, and pairs
+    D: Tensor,  # (K, R) scores
+):
+    "Refuse rows and pairs that the matrix does not have"
+    for name, asked, size in zip(('row', 'pair'), numbers, D.shape):
+        for n in asked:
+            if not 0 <= n < size:
+                raise OdebcError(f"there is no {name} {n}: the matrix has {size}")
+
+
 def known_places(
     wish: Cells,
     D: Tensor,  # (K, R) scores
 ) -> tuple[Tensor, Tensor]:  # index of the cells
     "Where in the matrix they are"
     numbers = [whole_numbers(part) for part in wish]
-    for name, asked, size in zip(('row', 'pair'), numbers, D.shape):
-        for n in asked:
-            if not 0 <= n < size:
-                raise OdebcError(f"there is no {name} {n}: the matrix has {size}")
+    check_places(numbers, D)
     rows, columns = map(torch.tensor, numbers)
     return rows[:, None], columns
 
@@ -134,6 +142,53 @@ def told_elsewhere(wish) -> str:
         return f"a strategy cannot ask for {type(wish).__name__}"
     return f"a matrix alone knows no {kinds[type(wish)]}: play this strategy by a search"
 
+# %% ../nbs/hood/strategies.ipynb #fc38e138
+def check_budget(
+    budget: int,  # solves at most
+    least: int,  # solves without which it cannot be
+    purpose: str,  # what it is, with "for" or "to"
+):
+    "Refuse a budget that does not pay for it"
+    if budget < least:
+        raise OdebcError(
+            f"a budget of {budget} solves is too small {purpose}: at least {least} are needed"
+        )
+
+
+def check_rows(
+    rows: int,  # candidates that are paid for
+    problem: Problem,
+):
+    "Refuse a budget that does not pay for one candidate"
+    if rows < 1:
+        raise OdebcError(
+            f"a budget of {problem.budget} solves does not pay for one candidate "
+            f"on {problem.R} pairs"
+        )
+
+
+def check_steps(
+    steps: int,  # of a descent
+    budget: int,  # solves
+    pairs: int,  # of a step
+):
+    "Refuse a budget that does not pay for one step"
+    if steps < 1:
+        raise OdebcError(
+            f"a budget of {budget} solves is too small for a gradient on {pairs} pairs"
+        )
+
+
+def check_cheaper(
+    problem: Problem,
+):
+    "Refuse to do without a cheaper map"
+    if problem.cheap is None:
+        raise OdebcError(
+            "the strategy multifidelity needs `coarse`, a cheaper solution map, "
+            "such as one with fewer steps"
+        )
+
 # %% ../nbs/hood/strategies.ipynb #757ad407
 def exhaustive(
     problem: Problem,
@@ -141,10 +196,7 @@ def exhaustive(
     "Every candidate on every pair (Eq. 20)"
     K, R, budget = problem.K, problem.R, problem.budget
     affordable = K if budget is None else min(K, budget // R)
-    if affordable < 1:
-        raise OdebcError(
-            f"a budget of {budget} solves does not pay for one candidate on {R} pairs"
-        )
+    check_rows(affordable, problem)
     yield Forecast(affordable * R)
     D = yield Cells(range(affordable), range(R))
     return choose(D[:K])
@@ -180,13 +232,10 @@ def affordable_rounds(
     budget: int,  # solves at most
 ) -> list[tuple]:  # (candidates, pairs) of each round
     "The plan with the most pairs in its first round that the budget allows"
+    purpose = f'for K = {K} candidates on R = {R} pairs'
+    check_budget(budget, cost(rounds(K, R, 1)), purpose)
     plans = [rounds(K, R, r) for r in range(1, R + 1)]
     affordable = [plan for plan in plans if cost(plan) <= budget]
-    if not affordable:
-        raise OdebcError(
-            f"a budget of {budget} solves is too small for K = {K} candidates on R = {R} "
-            f"pairs: at least {cost(plans[0])} are needed"
-        )
     return affordable[-1]
 
 # %% ../nbs/hood/strategies.ipynb #41f0bb2d
@@ -272,22 +321,12 @@ def multifidelity(
 ) -> Generator:  # returns the row of the winner
     "Halving with a cheaper map, then the best of it on all pairs"
     K, R, budget = problem.K, problem.R, problem.budget_or(2)
-    if problem.cheap is None:
-        raise OdebcError(
-            "the strategy multifidelity needs `coarse`, a cheaper solution map, "
-            "such as one with fewer steps"
-        )
+    check_cheaper(problem)
     yield Forecast(budget)
+    least = math.ceil(cost(rounds(K, R, 1)) * problem.cheap / problem.price)
+    check_budget(budget, 2 * max(R, least), f'for two maps, {K} candidates and {R} pairs')
     half = budget // 2
-    cheap_solves = half * problem.price // problem.cheap
-    least = cost(rounds(K, R, 1))
-    if half < R or cheap_solves < least:
-        needed = 2 * max(R, math.ceil(least * problem.cheap / problem.price))
-        raise OdebcError(
-            f"a budget of {budget} solves is too small for two maps, {K} candidates and "
-            f"{R} pairs: at least {needed} are needed"
-        )
-    plan = affordable_rounds(K, R, cheap_solves)
+    plan = affordable_rounds(K, R, half * problem.price // problem.cheap)
     cheap, _ = yield from halve(plan, range(K), CheapCells)
     known = (~cheap[:K].isnan()).sum(1).tolist()
     means = cheap[:K].nanmean(1).tolist()
@@ -314,11 +353,7 @@ def begin_with_halving(
 ) -> Generator:  # returns D, the row of the best candidate, and the solves that are left
     "Halving with half of the budget, among fewer candidates if it does not pay for K"
     R, half = problem.R, budget // 2
-    if half < R + 1:
-        raise OdebcError(
-            f"a budget of {budget} solves is too small to begin with halving on {R} pairs: "
-            f"at least {2 * R + 2} are needed"
-        )
+    check_budget(budget, 2 * R + 2, f'to begin with halving on {R} pairs')
     n = problem.K
     while cost(rounds(n, R, 1)) > half:
         n = n * 9 // 10
@@ -397,12 +432,8 @@ def evolution(
     R, budget = problem.R, problem.budget_or(5 + size)
     yield Forecast(budget)
     part = max(R // 4, 1)
+    check_budget(budget, size * part + R, f'for evolution on {R} pairs')
     generations = (budget - R) // (size * part)
-    if generations < 1:
-        raise OdebcError(
-            f"a budget of {budget} solves is too small for evolution on {R} pairs: "
-            f"at least {size * part + R} are needed"
-        )
     base = problem.start(0)
     grid = grid_for(base.shape, grid)
     inside = blocks(base.shape[-2:], grid).bincount().view(grid)  # entries of each block
@@ -440,10 +471,7 @@ def gradient(
     yield Forecast(budget)
     D, now, left = yield from begin_with_halving(problem, budget)
     steps = (left - R) * price // slope_price
-    if steps < 1:
-        raise OdebcError(
-            f"a budget of {budget} solves is too small for a gradient on {part} pairs"
-        )
+    check_steps(steps, budget, part)
     x = problem.start(now)
     for n in range(steps):
         columns = [(n * part + j) % R for j in range(part)]
@@ -452,6 +480,22 @@ def gradient(
     yield Start(K, x)
     D = yield Cells([K], range(R))
     return choose(D)
+
+# %% ../nbs/hood/strategies.ipynb #24254985
+def check_strategy(
+    strategy: str | Callable,  # a key of STRATEGIES, or a function of a problem
+):
+    "Refuse a name that nobody knows, and what is neither a name nor a function"
+    if isinstance(strategy, str) and strategy not in STRATEGIES:
+        known = ', '.join(STRATEGIES)
+        raise OdebcError(
+            f"unknown strategy {strategy!r}, known are {known}, or a function of your own"
+        )
+    if not isinstance(strategy, str) and not callable(strategy):
+        raise OdebcError(
+            f"a strategy is the name of one, or a function of a problem that yields what it "
+            f"wants to know, not {strategy!r}"
+        )
 
 # %% ../nbs/hood/strategies.ipynb #ec8cebcc
 STRATEGIES = dict(
@@ -472,20 +516,10 @@ def named_strategy(
     strategy: str | Callable,  # a key of STRATEGIES, or a function of a problem
 ) -> tuple[str, Callable]:  # its name, which no two of them share, and the function
     "A strategy, given by its name or as it is"
-    if isinstance(strategy, str) and strategy in STRATEGIES:
-        name, play = strategy, STRATEGIES[strategy]
-    elif isinstance(strategy, str):
-        known = ', '.join(STRATEGIES)
-        raise OdebcError(
-            f"unknown strategy {strategy!r}, known are {known}, or a function of your own"
-        )
-    elif callable(strategy):
-        name, play = name_of(strategy), strategy
-    else:
-        raise OdebcError(
-            f"a strategy is the name of one, or a function of a problem that yields what it "
-            f"wants to know, not {strategy!r}"
-        )
+    check_strategy(strategy)
+    by_name = isinstance(strategy, str)
+    name = strategy if by_name else name_of(strategy)
+    play = STRATEGIES[strategy] if by_name else strategy
     if name in BUILT_IN and play is not BUILT_IN[name]:
         name = f'own {name}'
     return name, play
