@@ -46,6 +46,21 @@ def _check_correlation(D):
         raise OdebcError("the scores are not complete")
 
 
+def _check_known(known):
+    if not known.any():
+        raise OdebcError("no candidate has a score")
+
+
+def _check_pairs(D):
+    if D.shape[-1] < 2:
+        raise OdebcError("agreement needs at least 2 pairs")
+
+
+def _check_differences(centred, D):
+    if (centred.abs().amax(0) <= 1e-12 * D.abs().amax(0)).any():
+        raise OdebcError("on some pair all candidates score the same: no correlation")
+
+
 def _check_holdout(D, D_new, repeats):
     if repeats < 1:
         raise OdebcError(f"the number of repeats must be at least 1, not {repeats}")
@@ -71,8 +86,7 @@ def choose(
     "The smallest mean score (Eq. 20), among the candidates that are known on the most pairs"
     part = _first(D, K, R)
     known = (~part.isnan()).sum(1)
-    if not known.any():
-        raise OdebcError("no candidate has a score")
+    _check_known(known)
     # a pair counts by its difference to the other candidates: some pairs are hard for all
     worth = (part - part.nanmean(0)).nanmean(1)
     return worth.masked_fill(known < known.max(), torch.inf).argmin().item()
@@ -94,8 +108,7 @@ def correlation(
     "Pearson correlation of each two pairs' scores over the candidates (the paper's Table 6)"
     _check_correlation(D)
     centred = D.double() - D.double().mean(0)
-    if (centred.abs().amax(0) <= 1e-12 * D.abs().amax(0)).any():
-        raise OdebcError("on some pair all candidates score the same: no correlation")
+    _check_differences(centred, D)
     unit = centred / centred.norm(dim=0)
     return unit.T @ unit
 
@@ -104,8 +117,7 @@ def mean_correlation(
     D: Tensor,  # (K, R) scores, K ≥ 2 and R ≥ 2
 ) -> float:  # ρ, the mean off the diagonal
     "How much two different pairs agree about the candidates"
-    if D.shape[-1] < 2:
-        raise OdebcError("agreement needs at least 2 pairs")
+    _check_pairs(D)
     R = D.shape[1]
     return ((correlation(D).sum() - R) / (R * (R - 1))).item()
 

@@ -116,13 +116,21 @@ def check_eta(
         raise OdebcError(f"η must lie in 0 … 1, not {eta}")
 
 
+def check_generator(
+    generator: torch.Generator | None,  # the only source of chance
+    why: str,  # it is needed
+):
+    "Refuse chance from nowhere"
+    if generator is None:
+        raise OdebcError(why)
+
+
 def drawn_like(
     x: Tensor,  # shape, kind of number and device
     generator: torch.Generator | None,  # the only source of chance
 ) -> Tensor:  # like x
     "Gaussian noise, drawn where the generator lives"
-    if generator is None:
-        raise OdebcError("a stochastic step needs a torch.Generator")
+    check_generator(generator, "a stochastic step needs a torch.Generator")
     how = dict(dtype=x.dtype, device=generator.device)
     return torch.randn(x.shape, generator=generator, **how).to(x.device)
 
@@ -173,11 +181,12 @@ FAMILIES = {
 }
 
 # %% ../nbs/03_samplers.ipynb #2c8f40ca
-def parse(
-    label: str,  # "DDIM-50", "DPMS-20", "DDIM(0.5)-50", …
-) -> tuple:  # family, number of calls, η (0 for the ODE)
-    "The parts of a sampler's label; ValueError for an unknown one, with the nearest known"
-    name, _, n = label.rpartition('-')
+def check_label(
+    label: str,  # of a sampler
+    name: str,  # what stands before the number
+    n: str,  # the number
+):
+    "Refuse what is none, and name the nearest known"
     family, _, eta = name.rstrip(')').partition('(')
     plain = family in FAMILIES and name == family
     in_range = eta.replace('.', '', 1).isdecimal() and float(eta) <= 1
@@ -193,6 +202,25 @@ def parse(
         )
     if int(n) < 1:
         raise OdebcError(f"{label}: at least 1 call is needed")
+
+
+def check_calls(
+    label: str,  # of a sampler
+    n: int,  # its calls of the network
+    sched: Schedule,  # with its T
+):
+    "Refuse more of them than there are times"
+    if n > sched.T:
+        raise OdebcError(f"{label}: the schedule has no more than {sched.T} steps")
+
+
+def parse(
+    label: str,  # "DDIM-50", "DPMS-20", "DDIM(0.5)-50", …
+) -> tuple:  # family, number of calls, η (0 for the ODE)
+    "The parts of a sampler's label; ValueError for an unknown one, with the nearest known"
+    name, _, n = label.rpartition('-')
+    check_label(label, name, n)
+    family, _, eta = name.rstrip(')').partition('(')
     return family, int(n), 1.0 if family == 'DDPM' else float(eta or 0)
 
 # %% ../nbs/03_samplers.ipynb #c437344f
@@ -231,13 +259,13 @@ def sampler(
 ) -> Callable:  # (eps_fn, x_T, generator=None, callback=None) -> x_0
     "The sampler of a label; a stochastic one without a generator raises ValueError"
     family, n, eta = parse(label)
-    if n > sched.T:
-        raise OdebcError(f"{label}: the schedule has no more than {sched.T} steps")
+    check_calls(label, n, sched)
     solver = ddim(n, sched, eta) if family == 'DDIM' else FAMILIES[family](n, sched)
 
     def sample(eps_fn, x_T, generator=None, callback=None):
-        if eta and generator is None:
-            raise OdebcError(f"{label} draws noise in every step: pass a torch.Generator")
+        if eta:
+            why = f'{label} draws noise in every step: pass a torch.Generator'
+            check_generator(generator, why)
         fn = clipped(eps_fn, sched) if clip else eps_fn
         return solve(solver, fn, x_T, sched, generator, callback)
 

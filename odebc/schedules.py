@@ -22,8 +22,7 @@ class Betas:
         **numbers,  # that the betas were made from
     ):
         self.betas = torch.as_tensor(betas, dtype=torch.float64)
-        if self.betas.ndim != 1 or not ((0 < self.betas) & (self.betas < 1)).all():
-            raise OdebcError("betas must be a vector with every β in (0, 1)")
+        check_betas(self.betas)
         self.T = len(self.betas)
         self.name = name
         self.numbers = numbers or dict(betas=self.betas.tolist())
@@ -108,6 +107,14 @@ class LogAlphas(Betas):
         i = (torch.searchsorted(-table, -log_alpha) - 1).clamp(0, self.T - 1)
         return (i + (log_alpha - table[i]) / (table[i + 1] - table[i])).clamp(max=self.T)
 
+# %% ../nbs/hood/schedules.ipynb #558bccc3
+def check_betas(
+    betas: Tensor,  # DDPM's β_1 … β_T
+):
+    "Refuse what is no vector of shares"
+    if betas.ndim != 1 or not ((0 < betas) & (betas < 1)).all():
+        raise OdebcError("betas must be a vector with every β in (0, 1)")
+
 # %% ../nbs/hood/schedules.ipynb #618e18c4
 class Schedule(LogAlphas):
     "Variance-preserving noise schedule: x_t ~ N(α_t x_0, σ_t² I), real t in [0, T] (Eqs. 1-3)"
@@ -131,14 +138,21 @@ class Schedule(LogAlphas):
         "λ_t = log(α_t/σ_t), infinite at t = 0"
         return self.log_alpha(t) - self.sigma(t).log()
 
+    def check_lam(
+        self,
+        lam: Tensor,  # λ
+    ):
+        "Refuse what is noisier than the schedule goes"
+        if not (lam >= self.lam(self.T) - 1e-9).all():
+            raise OdebcError(f"λ must not be below λ_T = {self.lam(self.T):.4f}")
+
     def t_of_lam(
         self,
         lam,  # λ, number or tensor, not below λ_T
     ) -> Tensor:  # t with self.lam(t) = lam
         "The inverse of `lam`"
         lam = torch.as_tensor(lam, dtype=torch.float64)
-        if not (lam >= self.lam(self.T) - 1e-9).all():
-            raise OdebcError(f"λ must not be below λ_T = {self.lam(self.T):.4f}")
+        self.check_lam(lam)
         return self.time_of(-torch.nn.functional.softplus(-2 * lam) / 2)
 
     def f(self, t) -> Tensor:
@@ -148,6 +162,20 @@ class Schedule(LogAlphas):
     def g2(self, t) -> Tensor:
         "Squared diffusion g²(t) = dσ²/dt − 2 f σ² = −2 f(t) (Eq. 3)"
         return -2 * self.f(t)
+
+# %% ../nbs/hood/schedules.ipynb #66c80ef1
+def check_lam_times(
+    n: int,  # number of steps
+    ends: Tensor,  # (2,), first and last time
+):
+    "Refuse steps that cannot be taken"
+    if n < 0:
+        raise OdebcError(f"the number of steps must not be negative, but is {n}")
+    if not (ends > 0).all():
+        raise OdebcError(
+            "steps equal in λ go between times above 0, where λ is finite, "
+            f"not from {ends[0]:g} to {ends[1]:g}"
+        )
 
 # %% ../nbs/hood/schedules.ipynb #331133c0
 def uniform_times(
@@ -167,17 +195,31 @@ def lam_times(
     end: float = 1.0,  # last time, above 0
 ) -> Tensor:  # (n+1,) real times from start to end
     "n steps from `start` to `end`, equal in λ"
-    if n < 0:
-        raise OdebcError(f"the number of steps must not be negative, but is {n}")
     ends = torch.tensor([sched.T if start is None else start, end], dtype=torch.float64)
-    if not (ends > 0).all():
-        raise OdebcError(
-            "steps equal in λ go between times above 0, where λ is finite, "
-            f"not from {ends[0]:g} to {ends[1]:g}"
-        )
+    check_lam_times(n, ends)
     shares = torch.linspace(0, 1, n + 1, dtype=torch.float64)
     inner = torch.lerp(*sched.lam(ends), shares)[1:-1]
     return torch.cat([ends[:1], sched.t_of_lam(inner), ends[1:]])[: n + 1]
+
+# %% ../nbs/hood/schedules.ipynb #1337117f
+def check_section(
+    n: int,  # steps to take
+    size: int,  # of as many
+):
+    "Refuse to take none, or more than there are"
+    if not 1 <= n <= size:
+        raise OdebcError(f"a section of {size} steps cannot give {n}")
+
+
+def check_last_section(
+    sections: list,  # steps taken from each of the equal sections of 1 … T, smallest t first
+    T: int,  # the schedule's T
+):
+    "Refuse one whose only step is not T"
+    if sections[-1:] == [1] and T > 1:
+        raise OdebcError(
+            "the last section needs at least 2 steps, so that t = T is one of them"
+        )
 
 # %% ../nbs/hood/schedules.ipynb #respace0
 def strided(
@@ -185,8 +227,7 @@ def strided(
     size: int,  # of as many
 ) -> list:  # n whole numbers from 0 to size − 1
     "Evenly, as guided-diffusion rounds"
-    if not 1 <= n <= size:
-        raise OdebcError(f"a section of {size} steps cannot give {n}")
+    check_section(n, size)
     stride = (size - 1) / (n - 1) if n > 1 else 1
     places = []
     position = 0.0
@@ -202,10 +243,7 @@ def respaced_times(
     T: int = 1000,  # the schedule's T
 ) -> Tensor:  # (sum(sections)+1,) whole times from T down to 0
     "Times of respaced DDPM, by sections (guided-diffusion's `space_timesteps`, t = index + 1)"
-    if sections[-1:] == [1] and T > 1:
-        raise OdebcError(
-            "the last section needs at least 2 steps, so that t = T is one of them"
-        )
+    check_last_section(sections, T)
     times = [0]
     start = 1
     for i, n in enumerate(sections):

@@ -13,6 +13,28 @@ from torch import Tensor
 from .errors import OdebcError
 from .schedule import Schedule
 
+# %% ../nbs/hood/toy.ipynb #bb23fc51
+def check_shapes(
+    mean: Tensor,  # (…, D)
+    cov: Tensor,  # (D, D)
+):
+    "Refuse a mean and a covariance that do not belong together"
+    if mean.ndim < 1 or cov.shape != 2 * mean.shape[-1:]:
+        raise OdebcError(
+            "need a mean (…, D) and a covariance (D, D), "
+            f"got {tuple(mean.shape)} and {tuple(cov.shape)}"
+        )
+
+
+def check_eigenvalues(
+    eigenvalues: Tensor,  # (D,), the smallest first
+):
+    "Refuse those of no covariance"
+    if eigenvalues[0] < -1e-9 * eigenvalues[-1].abs():
+        raise OdebcError(
+            f"a covariance has no negative eigenvalue, this one has {eigenvalues[0]:.3g}"
+        )
+
 # %% ../nbs/hood/toy.ipynb #9bd9b22c
 class Gaussian:
     "x_0 ~ N(mean, cov): exact ε, flow and density of x_t; a zero `cov` is a point mass"
@@ -26,17 +48,9 @@ class Gaussian:
         self.mean = torch.as_tensor(mean, dtype=torch.float64)
         self.cov = torch.as_tensor(cov, dtype=torch.float64)
         self.sched = sched
-        if self.mean.ndim < 1 or self.cov.shape != 2 * self.mean.shape[-1:]:
-            raise OdebcError(
-                "need a mean (…, D) and a covariance (D, D), "
-                f"got {tuple(self.mean.shape)} and {tuple(self.cov.shape)}"
-            )
+        check_shapes(self.mean, self.cov)
         self.eigenvalues, self.axes = torch.linalg.eigh(self.cov)
-        if self.eigenvalues[0] < -1e-9 * self.eigenvalues[-1].abs():
-            raise OdebcError(
-                "a covariance has no negative eigenvalue, "
-                f"this one has {self.eigenvalues[0]:.3g}"
-            )
+        check_eigenvalues(self.eigenvalues)
         self.eigenvalues = self.eigenvalues.clamp(min=0)
 
     def variances(
@@ -95,6 +109,22 @@ class Gaussian:
         noise = torch.randn(n, len(self.cov), generator=generator, dtype=torch.float64)
         return self.mean + noise * self.eigenvalues.sqrt() @ self.axes.T
 
+# %% ../nbs/hood/toy.ipynb #fde6c989
+def check_mixture(
+    weights: Tensor,  # (K,)
+    means: Tensor,  # (K, D)
+    stds: Tensor,  # (K,)
+):
+    "Refuse parts that do not belong together, or make no density"
+    as_many = weights.shape == stds.shape == means.shape[:1]
+    if means.ndim != 2 or not as_many:
+        raise OdebcError("need K weights, K means (K, D) and K standard deviations")
+    below = (weights <= 0).any() or (stds < 0).any()
+    if below or (weights.sum() - 1).abs() > 1e-6:
+        raise OdebcError(
+            "weights must be positive with sum 1, standard deviations not negative"
+        )
+
 # %% ../nbs/hood/toy.ipynb #f8508080
 class Mixture:
     "x_0 ~ Σ w_k N(μ_k, s_k² I): exact ε and density of x_t"
@@ -110,14 +140,7 @@ class Mixture:
             torch.as_tensor(v, dtype=torch.float64) for v in (weights, means, stds)
         )
         self.sched = sched
-        as_many = self.weights.shape == self.stds.shape == self.means.shape[:1]
-        if self.means.ndim != 2 or not as_many:
-            raise OdebcError("need K weights, K means (K, D) and K standard deviations")
-        below = (self.weights <= 0).any() or (self.stds < 0).any()
-        if below or (self.weights.sum() - 1).abs() > 1e-6:
-            raise OdebcError(
-                "weights must be positive with sum 1, standard deviations not negative"
-            )
+        check_mixture(self.weights, self.means, self.stds)
 
     def components(
         self,
@@ -160,6 +183,15 @@ class Mixture:
         noise = torch.randn(n, D, generator=generator, dtype=torch.float64)
         return self.means[k] + self.stds[k, None] * noise
 
+# %% ../nbs/hood/toy.ipynb #a2649fe2
+def check_blocks(
+    D: int,  # pixels of x_0
+    scale: int,  # pixels per pixel of y
+):
+    "Refuse blocks that leave a rest"
+    if D % scale:
+        raise OdebcError(f"D = {D} must be divisible by the scale {scale}")
+
 # %% ../nbs/hood/toy.ipynb #cc183c51
 class ToySR:
     "x_0 ~ N(0, C), C_ij = exp(−|i − j|/length), y = noisy block means of x_0; h is exact"
@@ -172,8 +204,7 @@ class ToySR:
         length: float = 3.0,  # over how many pixels neighbours are alike
         tau: float = 0.05,  # standard deviation of the noise in y
     ):
-        if D % scale:
-            raise OdebcError(f"D = {D} must be divisible by the scale {scale}")
+        check_blocks(D, scale)
         i = torch.arange(D, dtype=torch.float64)
         self.sched = sched
         self.tau = tau
