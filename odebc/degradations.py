@@ -18,12 +18,35 @@ from .errors import OdebcError
 from .images import from_bytes, to_bytes, to_image, to_tensor
 
 # %% ../nbs/hood/degradations.ipynb #08a6f809
+def check_odd(
+    size: int,  # of a kernel
+):
+    "Refuse a kernel without a middle"
+    if size < 1 or size % 2 == 0:
+        raise OdebcError(f"a kernel needs an odd size, not {size}")
+
+
+def check_deviations(
+    sigma: tuple,  # standard deviations along the two axes, pixels
+):
+    "Refuse what is no pair of them"
+    if np.shape(sigma) != (2,) or not all(0 < s < math.inf for s in sigma):
+        raise OdebcError(f"need two positive standard deviations, not {sigma}")
+
+
+def check_kernel(
+    kernel: Tensor,  # (size, size), odd
+):
+    "Refuse one of another shape"
+    if kernel.ndim != 2 or kernel.shape[0] != kernel.shape[1] or len(kernel) % 2 == 0:
+        raise OdebcError(f"a kernel must be square and odd, not {tuple(kernel.shape)}")
+
+
 def grid(
     size: int,  # odd
 ) -> Tensor:  # (size, size, 2), float64
     "Coordinates of a kernel's weights, 0 in the middle"
-    if size < 1 or size % 2 == 0:
-        raise OdebcError(f"a kernel needs an odd size, not {size}")
+    check_odd(size)
     r = torch.arange(size) - size // 2
     return torch.stack(torch.meshgrid(r, r, indexing='ij'), -1).double()
 
@@ -34,8 +57,7 @@ def gaussian_kernel(
     size: int = 21,  # odd
 ) -> Tensor:  # (size, size), sum 1
     "Weights of a turned Gaussian"
-    if np.shape(sigma) != (2,) or not all(0 < s < math.inf for s in sigma):
-        raise OdebcError(f"need two positive standard deviations, not {sigma}")
+    check_deviations(sigma)
     c, s = math.cos(angle), math.sin(angle)
     turn = torch.tensor([[c, -s], [s, c]], dtype=torch.float64)
     p = grid(size) @ turn / torch.tensor(sigma, dtype=torch.float64)
@@ -43,13 +65,20 @@ def gaussian_kernel(
     return (k / k.sum()).float()
 
 # %% ../nbs/hood/degradations.ipynb #e080e194
+def check_cutoff(
+    cutoff: float,  # highest frequency that passes
+):
+    "Refuse frequencies that pixels do not have"
+    if not 0 < cutoff <= math.pi:
+        raise OdebcError(f"the cut-off must lie in (0, π], not {cutoff}")
+
+
 def sinc_kernel(
     cutoff: float,  # highest frequency that passes, in (0, π]
     size: int = 21,  # odd
 ) -> Tensor:  # (size, size), sum 1
     "Weights of an ideal circular low-pass, which rings"
-    if not 0 < cutoff <= math.pi:
-        raise OdebcError(f"the cut-off must lie in (0, π], not {cutoff}")
+    check_cutoff(cutoff)
     from scipy.special import j1  # slow to import: only where it is used
 
     r = grid(size).square().sum(-1).sqrt()
@@ -64,8 +93,7 @@ def blur(
     kernel: Tensor,  # (size, size), odd
 ) -> Tensor:  # (B, 3, H, W)
     "Weighted mean of every pixel's neighbourhood; the picture is mirrored at the border"
-    if kernel.ndim != 2 or kernel.shape[0] != kernel.shape[1] or len(kernel) % 2 == 0:
-        raise OdebcError(f"a kernel must be square and odd, not {tuple(kernel.shape)}")
+    check_kernel(kernel)
     half = len(kernel) // 2
     # a picture that is too small for a mirror goes on as its edge
     mode = 'reflect' if min(x.shape[-2:]) > half else 'replicate'
@@ -73,6 +101,34 @@ def blur(
     return F.conv2d(x, kernel.to(x).expand(3, 1, -1, -1), groups=3).clamp(-1, 1)
 
 # %% ../nbs/hood/degradations.ipynb #ffa8a5ec
+def check_noise(
+    sigma: float,  # standard deviation, of 255 grey levels
+    channels: int,  # 3, or 1: the same noise in red, green and blue
+):
+    "Refuse noise that cannot be drawn"
+    if not 0 <= sigma < math.inf or channels not in (1, 3):
+        raise OdebcError(
+            f"need a standard deviation of 0 or more in 1 or 3 channels, "
+            f"not {sigma} in {channels}"
+        )
+
+
+def check_photons(
+    photons: float,  # counted where the picture is white
+):
+    "Refuse a number that cannot be counted"
+    if not 0 < photons < math.inf:
+        raise OdebcError(f"the number of photons must be positive, not {photons}")
+
+
+def check_quality(
+    quality: int,  # of JPEG
+):
+    "Refuse one that JPEG does not have"
+    if not 1 <= quality <= 95:
+        raise OdebcError(f"JPEG's quality must lie in 1 … 95, not {quality}")
+
+
 def gaussian_noise(
     x: Tensor,  # (B, 3, H, W) in [-1, 1]
     sigma: float,  # standard deviation, of 255 grey levels
@@ -81,11 +137,7 @@ def gaussian_noise(
 ) -> Tensor:  # (B, 3, H, W)
     "Noise of one strength everywhere"
     check_batch(x)
-    if not 0 <= sigma < math.inf or channels not in (1, 3):
-        raise OdebcError(
-            f"need a standard deviation of 0 or more in 1 or 3 channels, "
-            f"not {sigma} in {channels}"
-        )
+    check_noise(sigma, channels)
     noise = torch.randn(len(x), channels, *x.shape[-2:], generator=generator).to(x)
     return (x + sigma / 127.5 * noise).clamp(-1, 1)
 
@@ -96,8 +148,7 @@ def poisson_noise(
     generator: torch.Generator,  # the only source of chance
 ) -> Tensor:  # (B, 3, H, W)
     "The noise of counting photons"
-    if not 0 < photons < math.inf:
-        raise OdebcError(f"the number of photons must be positive, not {photons}")
+    check_photons(photons)
     mean = ((x + 1) / 2 * photons).clamp(min=0)
     return (torch.poisson(mean.cpu(), generator).to(x) / photons * 2 - 1).clamp(-1, 1)
 
@@ -107,8 +158,7 @@ def jpeg(
     quality: int,  # 1 … 95
 ) -> Tensor:  # (B, 3, H, W)
     "Written as JPEG and read back"
-    if not 1 <= quality <= 95:
-        raise OdebcError(f"JPEG's quality must lie in 1 … 95, not {quality}")
+    check_quality(quality)
 
     def there_and_back(image):
         buffer = io.BytesIO()
@@ -127,17 +177,25 @@ def uniform(
     return low + (high - low) * torch.rand((), generator=generator).item()
 
 
+def check_resize(
+    size: tuple,  # of the result, (H', W')
+    mode: str,  # filter
+):
+    "Refuse to leave nothing, and an unknown filter"
+    if mode not in ('bicubic', 'bilinear', 'area') or min(size) < 1:
+        raise OdebcError(
+            f"cannot resize to {tuple(size)} with {mode!r}; "
+            f"there are bicubic, bilinear and area"
+        )
+
+
 def resize(
     x: Tensor,  # (B, 3, H, W) in [-1, 1]
     size: tuple,  # of the result, (H', W')
     mode: str = 'bicubic',  # or bilinear, both with antialias, or area
 ) -> Tensor:  # (B, 3, H', W')
     "Resize to any size"
-    if mode not in ('bicubic', 'bilinear', 'area') or min(size) < 1:
-        raise OdebcError(
-            f"cannot resize to {tuple(size)} with {mode!r}; "
-            f"there are bicubic, bilinear and area"
-        )
+    check_resize(size, mode)
     return F.interpolate(x, size=tuple(size), mode=mode, antialias=mode != 'area').clamp(-1, 1)
 
 

@@ -115,14 +115,21 @@ def unpack(
             target.rmdir()  # an empty one
         part.rename(target)
 
+# %% ../nbs/hood/downloads.ipynb #4bf7d794
+def check_name(
+    name: str,  # of a data set
+):
+    "Refuse an unknown one"
+    if name not in DATASETS:
+        raise OdebcError(f"unknown data set {name!r}, known are {', '.join(DATASETS)}")
+
 # %% ../nbs/hood/downloads.ipynb #133671a4
 def download(
     name: str,  # a key of DATASETS
     folder: str | Path | None = None,  # of all sets; ODEBC_DATA or a cache by default
 ) -> Path:  # folder of images, see `image_folder`
     "The HR images of a public set: from its folder if there are any, else downloaded"
-    if name not in DATASETS:
-        raise OdebcError(f"unknown data set {name!r}, known are {', '.join(DATASETS)}")
+    check_name(name)
     import pooch  # slow to import: only where it is used
 
     folder = Path(folder or os.environ.get('ODEBC_DATA') or pooch.os_cache('odebc'))

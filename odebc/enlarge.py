@@ -36,6 +36,15 @@ from .store import Content, DAMAGE, read_facts, Store, unpacked
 from .errors import CannotWrite, Damaged, OdebcError
 from .progress import Bar
 
+# %% ../nbs/hood/enlarge.ipynb #d7b3ddf9
+def check_overlap(
+    overlap: int,  # of neighbouring tiles, at least
+    side: int,  # of a tile
+):
+    "Refuse one that leaves nothing between"
+    if not 0 <= overlap < side:
+        raise OdebcError(f"the overlap must lie in 0 … {side - 1}, not {overlap}")
+
 # %% ../nbs/hood/enlarge.ipynb #e8733de4
 def tile_starts(
     length: int,  # of the image's side
@@ -43,8 +52,7 @@ def tile_starts(
     overlap: int,  # of neighbouring tiles, at least
 ) -> list[int]:  # where the tiles begin
     "Evenly spread, from edge to edge"
-    if not 0 <= overlap < side:
-        raise OdebcError(f"the overlap must lie in 0 … {side - 1}, not {overlap}")
+    check_overlap(overlap, side)
     n = max(math.ceil((length - overlap) / (side - overlap)), 1)
     return [round(i * (length - side) / max(n - 1, 1)) for i in range(n)]
 
@@ -325,14 +333,13 @@ def check_disk(
         )
 
 # %% ../nbs/hood/enlarge.ipynb #e8000031
-def laid_out(
-    image: Tensor,  # LR picture
-    x_T: Tensor,  # start of every tile
+def check_tiles(
+    image: Tensor,  # LR picture, (3, h, w)
+    x_T: Tensor,  # (3, size, size), the same for every tile
     scale: int,  # enlargement
-    overlap: int,  # of neighbouring tiles, LR pixels
     batch: int,  # tiles at a time
-) -> Tiling:
-    "The tiling, or a refusal of what cannot be tiled"
+):
+    "Refuse what cannot be tiled"
     if image.ndim != 3 or len(image) != 3 or not image.numel():
         raise OdebcError(f"need one RGB image (3, h, w), not {tuple(image.shape)}")
     if x_T.ndim != 3 or len(x_T) != 3 or x_T.shape[1] != x_T.shape[2] or x_T.shape[1] % scale:
@@ -342,8 +349,19 @@ def laid_out(
         )
     if batch < 1:
         raise OdebcError(f"a batch has at least one tile, not {batch}")
+
+
+def laid_out(
+    image: Tensor,  # LR picture
+    x_T: Tensor,  # start of every tile
+    scale: int,  # enlargement
+    overlap: int,  # of neighbouring tiles, LR pixels
+    batch: int,  # tiles at a time
+) -> Tiling:
+    "The tiling, or a refusal of what cannot be tiled"
+    check_tiles(image, x_T, scale, batch)
     tiling = Tiling(*image.shape[1:], x_T.shape[1], scale, overlap)
-    tile_starts(tiling.side, tiling.side, overlap)  # refuses an impossible overlap
+    check_overlap(overlap, tiling.side)
     return tiling
 
 # %% ../nbs/hood/enlarge.ipynb #b56e4940

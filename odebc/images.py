@@ -26,15 +26,36 @@ from PIL.Image import Transpose as T
 from torch import Tensor
 from .errors import OdebcError
 
+# %% ../nbs/hood/images.ipynb #a3f5064d
+def check_picture(
+    x: Tensor,  # (3, H, W)
+    alpha: Tensor | None,  # (1, H, W)
+):
+    "Refuse what is no picture, and transparency of another size"
+    if x.dim() != 3 or len(x) != 3:
+        raise OdebcError(f"a picture has the shape (3, H, W), not {tuple(x.shape)}")
+    if alpha is not None and alpha.shape != (1, *x.shape[1:]):
+        raise OdebcError(
+            f"the alpha of a picture of {tuple(x.shape)} has the shape "
+            f"{(1, *x.shape[1:])}, not {tuple(alpha.shape)}"
+        )
+
+# %% ../nbs/hood/images.ipynb #7bfb39b7
+def check_numbers(
+    x: Tensor,  # in [-1, 1]; values outside are clipped
+):
+    "Refuse bytes, and what has no brightness"
+    if not x.is_floating_point():
+        raise OdebcError(f"only numbers in [-1, 1] can be rounded, not {x.dtype}")
+    if not x.isfinite().all():
+        raise OdebcError("what holds NaN or infinite values is no picture")
+
 # %% ../nbs/hood/images.ipynb #22d1aa33
 def to_bytes(
     x: Tensor,  # in [-1, 1]; values outside are clipped
 ) -> Tensor:  # uint8, same shape, a quarter of the memory
     "Round to 8 bits"
-    if not x.is_floating_point():
-        raise OdebcError(f"only numbers in [-1, 1] can be rounded, not {x.dtype}")
-    if not x.isfinite().all():
-        raise OdebcError("what holds NaN or infinite values is no picture")
+    check_numbers(x)
     return ((x.clamp(-1, 1) + 1) * 127.5).round().byte()
 
 
@@ -50,15 +71,9 @@ def to_image(
     alpha: Tensor | None = None,  # (1, H, W) in [0, 1], 0 is transparent; or none
 ) -> Image.Image:  # mode RGB or RGBA
     "8-bit picture of a tensor, in sRGB, which is what a file without a profile means"
-    if x.dim() != 3 or len(x) != 3:
-        raise OdebcError(f"a picture has the shape (3, H, W), not {tuple(x.shape)}")
+    check_picture(x, alpha)
     levels = to_bytes(x.detach())
     if alpha is not None:
-        if alpha.shape != (1, *x.shape[1:]):
-            raise OdebcError(
-                f"the alpha of a picture of {tuple(x.shape)} has the shape "
-                f"{(1, *x.shape[1:])}, not {tuple(alpha.shape)}"
-            )
         levels = torch.cat([levels, to_bytes(alpha.detach().to(levels.device) * 2 - 1)])
     return Image.fromarray(levels.permute(1, 2, 0).contiguous().cpu().numpy())
 

@@ -172,6 +172,22 @@ def own_facts(
         known['weights'] = digest(*fn.state_dict().values())
     return known
 
+# %% ../nbs/hood/maps.ipynb #9d713869
+def check_function(
+    fn: Callable,  # (x_T, y) -> x_0
+):
+    "Refuse what cannot be called"
+    if not callable(fn):
+        raise OdebcError(f"a solution map is a function of (x_T, y), not {type(fn).__name__}")
+
+
+def check_price(
+    nfe: int,  # calls of the network for a solve
+):
+    "Refuse a solve for nothing"
+    if nfe < 1:
+        raise OdebcError(f"a solve costs at least one call of the network, not {nfe}")
+
 # %% ../nbs/hood/maps.ipynb #78f0bf37
 def solution_map(
     fn: Callable,  # fn(x_T, y) -> x_0, batches; a SolutionMap stays as it is
@@ -183,10 +199,8 @@ def solution_map(
     "Make a solution map of any function"
     if isinstance(fn, SolutionMap):
         return fn
-    if not callable(fn):
-        raise OdebcError(f"a solution map is a function of (x_T, y), not {type(fn).__name__}")
+    check_function(fn)
     nfe = int(getattr(fn, 'nfe', 1) if nfe is None else nfe)
-    if nfe < 1:
-        raise OdebcError(f"a solve costs at least one call of the network, not {nfe}")
+    check_price(nfe)
     label = name or getattr(fn, '__name__', type(fn).__name__)
     return FunctionMap(fn, label, nfe, shape, (name, facts))

@@ -21,12 +21,12 @@ from safetensors.torch import load_file
 from torch import nn, Tensor
 from .errors import OdebcError
 
-# %% ../nbs/hood/trunks.ipynb #16ae8b07
-def as_images(
+# %% ../nbs/hood/trunks.ipynb #1228d815
+def check_images(
     a: Tensor,  # (B, 3, H, W) in [-1, 1]
     *others: Tensor,  # same shape
-    least: int = 1,  # that a side must measure, pixels
-) -> tuple[Tensor, ...]:  # the same, in float32
+    least: int,  # that a side must measure, pixels
+):
     "Refuse what is no batch of images in [-1, 1], all of one shape, and large enough"
     for x in (a, *others):
         if not isinstance(x, Tensor) or not x.is_floating_point():
@@ -46,6 +46,15 @@ def as_images(
             raise OdebcError(
                 f"images must lie in [-1, 1], but one reaches {x.abs().max():.2f}"
             )
+
+# %% ../nbs/hood/trunks.ipynb #16ae8b07
+def as_images(
+    a: Tensor,  # (B, 3, H, W) in [-1, 1]
+    *others: Tensor,  # same shape
+    least: int = 1,  # that a side must measure, pixels
+) -> tuple[Tensor, ...]:  # the same, in float32
+    "Batches of images for a metric, checked"
+    check_images(a, *others, least=least)
     return tuple(x.float() for x in (a, *others))
 
 
@@ -79,6 +88,14 @@ def import_torchvision():
             import torchvision
     return torchvision
 
+# %% ../nbs/hood/trunks.ipynb #d13ef986
+def check_trunk(
+    net: str,  # alex, vgg or squeeze
+):
+    "Refuse an unknown one"
+    if net not in TRUNKS:
+        raise OdebcError(f"no network {net!r} for LPIPS: there are {', '.join(TRUNKS)}")
+
 # %% ../nbs/hood/trunks.ipynb #e5d3946d
 ALEX_VARIABLE = 'ODEBC_LPIPS_ALEX'
 TRUNKS = dict(
@@ -105,8 +122,7 @@ def trunk_weights(
     net: str = 'alex',  # alex, vgg or squeeze
 ) -> dict:  # "features.0.weight" … -> tensor
     "Convolutions trained on ImageNet, from a local file, torchvision's cache or its download"
-    if net not in TRUNKS:
-        raise OdebcError(f"no network {net!r} for LPIPS: there are {', '.join(TRUNKS)}")
+    check_trunk(net)
     name, file = TRUNKS[net]
     variable = f'ODEBC_LPIPS_{net.upper()}'
     path = os.environ.get(variable)
