@@ -112,6 +112,18 @@ Images = Annotated[
 Model = Annotated[str, typer.Option(help="a shipped model, or a folder with one")]
 
 # %% ../nbs/hood/cli.ipynb #d7fbd94a
+def check_meaning(
+    given: str,  # the older option
+    means: str,  # of --precision
+    precision: str,  # what --precision says
+):
+    "Refuse two options that contradict each other"
+    if precision not in ('auto', means):
+        raise OdebcError(
+            f"{given} means --precision {means}: do not ask for {precision} beside it"
+        )
+
+
 def in_older_words(
     precision: str,  # of --precision
     bf16: bool | None,  # of --bf16, which it has replaced; None: not given
@@ -121,10 +133,7 @@ def in_older_words(
         return precision
     means = 'bfloat16' if bf16 else 'float32'
     given = '--bf16' if bf16 else '--no-bf16'
-    if precision not in ('auto', means):
-        raise OdebcError(
-            f"{given} means --precision {means}: do not ask for {precision} beside it"
-        )
+    check_meaning(given, means, precision)
     print(f"{given} is now called --precision {means}", file=sys.stderr)
     return means
 
@@ -181,14 +190,21 @@ def tell_stand_in(
     print(f"      {distance.note}\n")
 
 
+def check_distance(
+    name: str,  # one of DISTANCES
+):
+    "Refuse an unknown one"
+    if name not in DISTANCES:
+        raise OdebcError(f"unknown distance {name!r}, known are {', '.join(DISTANCES)}")
+
+
 def distance_named(
     name: str,  # one of DISTANCES
 ):  # `odebc.metrics.Distance`
     "A distance for a command"
     from odebc import metrics
 
-    if name not in DISTANCES:
-        raise OdebcError(f"unknown distance {name!r}, known are {', '.join(DISTANCES)}")
+    check_distance(name)
     if name == 'best':
         distance = metrics.default_distance()
         if distance.note:
@@ -300,6 +316,15 @@ def demo(
     written = ', '.join(str(file) for file in [*contents, target])
     print(f"\n{text}\n\nwrote {written}")
 
+# %% ../nbs/hood/cli.ipynb #d7c566cd
+def check_finite(
+    numbers: dict,  # name of an option -> what it says
+):
+    "Refuse numbers that are none"
+    for name, value in numbers.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise OdebcError(f"{name} must be a finite number, not {value}")
+
 # %% ../nbs/hood/cli.ipynb #c7735d5a
 @app.command()
 def train(
@@ -376,9 +401,7 @@ def train(
         own_path=own_path,
         decay=decay,
     )
-    for name, value in changes.items():
-        if isinstance(value, float) and not math.isfinite(value):
-            raise OdebcError(f"{name} must be a finite number, not {value}")
+    check_finite(changes)
     photos = list(byte_folder(images, least).values())
     given = SR3.from_pretrained(start) if start else None
     asked = {name: value for name, value in changes.items() if value is not None}
@@ -545,6 +568,26 @@ def diagnose(
     write_together(contents)
     print(f"\n{table}\n\n{found.sentence}\n\nwrote {', '.join(map(str, contents))}")
 
+# %% ../nbs/hood/cli.ipynb #f82a64ef
+def check_found(
+    path: Path,  # of a found x_T
+    sampler: str,  # that it was found with
+    shape: tuple,  # of the x_T
+    model: str,  # to be used with it
+    needed: tuple,  # shape that the model takes
+):
+    "Refuse an x_T that this model cannot start from"
+    if not isinstance(sampler, str):
+        raise OdebcError(
+            f"{path} does not name the sampler that x_T was found with ({sampler!r}): "
+            f"say it by --sampler"
+        )
+    if shape != needed:
+        raise OdebcError(
+            f"x_T must have the shape {needed} of the model {model}, "
+            f"not {tuple(shape)} as in {path}"
+        )
+
 # %% ../nbs/hood/cli.ipynb #1bd01528
 def start_for(
     network,  # SR3
@@ -567,16 +610,7 @@ def start_for(
         if found.meta.get('weights') != network.fingerprint:
             warnings.warn(f"{x_t} was found with another model than {model}")
         label = sampler or found.meta.get('sampler', 'DDIM-20')
-        if not isinstance(label, str):
-            raise OdebcError(
-                f"{x_t} does not name the sampler that x_T was found with ({label!r}): "
-                f"say it by --sampler"
-            )
-        if found.x_T.shape != network.shape:
-            raise OdebcError(
-                f"x_T must have the shape {network.shape} of the model {model}, "
-                f"not {tuple(found.x_T.shape)} as in {x_t}"
-            )
+        check_found(x_t, label, found.x_T.shape, model, network.shape)
         return found.x_T, label
     found = shipped_start(network.fingerprint, sampler or 'DDIM-20')
     indifferent = found is None and shipped_worth(network.fingerprint)
@@ -649,6 +683,63 @@ def upscale(
     batch = 16 if sr3.device.type == 'cuda' else few
     enlarge_files(h, files, x_T, sr3.scale, batch=batch)
 
+# %% ../nbs/hood/cli.ipynb #2fdc23e5
+def check_places(
+    protocol: str,  # name
+    known: dict,  # protocols
+    tests: Path | None,  # folder of test sets
+):
+    "Refuse an unknown protocol, and a folder that is not there"
+    if protocol not in known:
+        raise OdebcError(f"unknown protocol {protocol!r}, known are {', '.join(known)}")
+    if tests and not os.path.isdir(tests):
+        raise OdebcError(f"there is no folder {tests}")
+
+
+def check_sets(
+    tests: Path | None,  # folder of test sets
+    sets: dict,  # those in it
+):
+    "Refuse a folder without any"
+    if tests and not sets:
+        raise OdebcError(
+            f"{tests} holds no folders: it needs one of photographs for each test set"
+        )
+
+
+def check_different(
+    names: list[str],  # of networks, the first is `this`
+):
+    "Refuse two of one name"
+    if len(set(names)) < len(names):
+        raise OdebcError(
+            f"the networks need different names, none of them this; "
+            f"their folders are called {', '.join(names[1:])}"
+        )
+
+
+def check_networks(
+    others: dict,  # name -> SR3
+    model: str,  # name of the network that they are compared with
+    shape: tuple,  # of its x_T
+):
+    "Refuse networks that cannot use each other's x_T"
+    for name, other in others.items():
+        if other.shape != shape:
+            raise OdebcError(
+                f"{name} starts from an x_T of shape {other.shape}, {model} from one "
+                f"of {shape}: neither can use the other's"
+            )
+
+
+def check_main_set(
+    name: str,  # of a test set
+    tests: dict,  # all of them
+):
+    "Refuse an unknown one"
+    if name not in tests:
+        raise OdebcError(f"there is no test set {name!r}, only {', '.join(tests)}")
+
 # %% ../nbs/hood/cli.ipynb #3e40e2f3
 @app.command()
 def results(
@@ -695,27 +786,17 @@ def results(
     from odebc.experiments.results import report
     from odebc.sr3 import SR3
 
-    if protocol not in PROTOCOLS:
-        raise OdebcError(f"unknown protocol {protocol!r}, known are {', '.join(PROTOCOLS)}")
-    if tests and not os.path.isdir(tests):
-        raise OdebcError(f"there is no folder {tests}")
+    check_places(protocol, PROTOCOLS, tests)
     ours, theirs = split(photographs())
     sets = {}
     for folder in sorted(tests.iterdir()) if tests else ():
         if folder.is_dir() and folder.name[0] != '.':
             sets[folder.name] = list(byte_folder(folder).values())
-    if tests and not sets:
-        raise OdebcError(
-            f"{tests} holds no folders: it needs one of photographs for each test set"
-        )
+    check_sets(tests, sets)
     sets.setdefault('photographs', list(theirs.values()))
     pairs = list((ours if references is None else byte_folder(references)).values())
     names = ['this', *(Path(other).name for other in others)]
-    if len(set(names)) < len(names):
-        raise OdebcError(
-            f"the networks need different names, none of them this; "
-            f"their folders are called {', '.join(names[1:])}"
-        )
+    check_different(names)
     precision = in_older_words(precision, bf16)
 
     earlier = [out / MEASURED, out / OLDER]
@@ -725,12 +806,7 @@ def results(
         return SR3.from_pretrained(name, network.precision).to(network.device)
 
     networks = {name: load(other) for name, other in zip(names[1:], others)}
-    for name, other in networks.items():
-        if other.shape != network.shape:
-            raise OdebcError(
-                f"{name} starts from an x_T of shape {other.shape}, {model} from one "
-                f"of {network.shape}: neither can use the other's"
-            )
+    check_networks(networks, model, network.shape)
     how = PROTOCOLS['quick' if quick else protocol]
 
     def make(network, folder):
@@ -742,8 +818,7 @@ def results(
     if lab.distance.note:
         tell_stand_in(lab.distance)
     main_set = main_set or max(lab.tests, key=lambda name: len(lab.tests[name]))
-    if main_set not in lab.tests:
-        raise OdebcError(f"there is no test set {main_set!r}, only {', '.join(lab.tests)}")
+    check_main_set(main_set, lab.tests)
     print(report(lab, main_set, others))
     print(f"wrote results.md, results.csv and the figures into {out}")
 

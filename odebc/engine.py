@@ -74,6 +74,15 @@ def facts_of_photographs(
 # facts of a training that may change on the way, and the stream, which stays as it was begun
 FREE = 'steps', 'lr', 'bf16', 'stream'
 
+# %% ../nbs/hood/engine.ipynb #45e51031
+def check_batch(
+    batch: int,  # patches
+    processes: int,  # that share them
+):
+    "Refuse to cut a batch into unequal parts"
+    if batch % processes:
+        raise OdebcError(f"a batch of {batch} cannot be shared between {processes} processes")
+
 # %% ../nbs/hood/engine.ipynb #8b577416
 @contextmanager
 def interrupts():
@@ -114,11 +123,7 @@ class Training:
             cpu=not torch.cuda.is_available(),
             dataloader_config=DataLoaderConfiguration(split_batches=True),
         )
-        processes = self.accelerator.num_processes
-        if r.batch % processes:
-            raise OdebcError(
-                f"a batch of {r.batch} cannot be shared between {processes} processes"
-            )
+        check_batch(r.batch, self.accelerator.num_processes)
         objective = Objective(net, r.relative, r.perceptual, r.own_path)
         optimizer = torch.optim.AdamW(net.parameters(), lr=r.lr, weight_decay=1e-4)
         self.objective, self.optimizer = self.accelerator.prepare(objective, optimizer)
@@ -334,6 +339,14 @@ class Training:
         lines = ['step,samples,minutes,loss', *before, row, '']
         write_atomically(path, '\n'.join(lines).encode())
 
+# %% ../nbs/hood/engine.ipynb #5fd18da3
+def check_name(
+    name: str,  # of a configuration
+):
+    "Refuse an unknown one"
+    if name not in CONFIGS:
+        raise OdebcError(f"unknown configuration {name!r}, known are {', '.join(CONFIGS)}")
+
 # %% ../nbs/hood/engine.ipynb #cf255c6c
 CONFIGS = {  # name -> network, made with the measured s and s_no_y, and recipe
     'small': (UNet.small, Recipe()),
@@ -366,8 +379,7 @@ def configured(
     **changes,  # of the recipe
 ) -> Training:
     "A training by the name of its configuration"
-    if name not in CONFIGS:
-        raise OdebcError(f"unknown configuration {name!r}, known are {', '.join(CONFIGS)}")
+    check_name(name)
     make, recipe = CONFIGS[name]
     recipe = replace(recipe, **changes)
     torch.manual_seed(recipe.seed)

@@ -53,6 +53,15 @@ def noise_of(
 
     return torch.stack([draw(seed) for seed in seeds.tolist()]).to(like)
 
+# %% ../nbs/hood/objective.ipynb #19c2910a
+def check_weights(
+    *weights: float,  # of LPIPS
+):
+    "Refuse negative ones, and NaN"
+    for weight in weights:
+        if not weight >= 0:
+            raise OdebcError(f"the weight of LPIPS must not be negative, as {weight} is")
+
 # %% ../nbs/hood/objective.ipynb #63fd6ad8
 class Objective(nn.Module):
     "What training makes small: Eq. B.1 in units of the unknown of the noise; LPIPS of x̂_0"
@@ -65,9 +74,7 @@ class Objective(nn.Module):
         own_path: float = 0.0,  # weight of LPIPS where sampling leads
     ):
         super().__init__()
-        for weight in (perceptual, own_path):
-            if not weight >= 0:
-                raise OdebcError(f"the weight of LPIPS must not be negative, as {weight} is")
+        check_weights(perceptual, own_path)
         self.net = net
         self.relative = relative
         self.perceptual = perceptual
@@ -126,6 +133,22 @@ class Objective(nn.Module):
             x = alpha_u * x_0 + kept / sigma * (x - alpha * x_0) + fresh * drawn
         return x
 
+# %% ../nbs/hood/objective.ipynb #286d1045
+def check_examples(
+    images: list[Tensor],  # uint8, (3, H, W) each
+    size: int,  # side of a patch, pixels
+    scale: int,  # of the LR images
+):
+    "Refuse images that no patch can be cut from"
+    bad = [x for x in images if x.dtype != torch.uint8 or min(x.shape[1:]) < size]
+    if bad or not images:
+        found = "and there are none"
+        if bad:
+            found = f"not {bad[0].dtype} of {bad[0].shape[2]}×{bad[0].shape[1]}"
+        raise OdebcError(f"need 8-bit images of at least {size}×{size} pixels, {found}")
+    if size % scale:
+        raise OdebcError(f"the size {size} must be divisible by the scale {scale}")
+
 # %% ../nbs/hood/objective.ipynb #79ac09fd
 class Examples(Dataset):
     "Training examples 0, 1, 2 … for `Objective`; number n depends on (seed, n) alone"
@@ -138,14 +161,7 @@ class Examples(Dataset):
         seed: int = 0,  # of all examples
         stream: int = 2,  # 1: without the chance of a way of its own, as older trainings
     ):
-        bad = [x for x in images if x.dtype != torch.uint8 or min(x.shape[1:]) < size]
-        if bad or not images:
-            found = "and there are none"
-            if bad:
-                found = f"not {bad[0].dtype} of {bad[0].shape[2]}×{bad[0].shape[1]}"
-            raise OdebcError(f"need 8-bit images of at least {size}×{size} pixels, {found}")
-        if size % scale:
-            raise OdebcError(f"the size {size} must be divisible by the scale {scale}")
+        check_examples(images, size, scale)
         self.images = images
         self.size = size
         self.scale = scale

@@ -35,6 +35,44 @@ CONFIG = 'config.json'
 # %% ../nbs/hood/sr3.ipynb #5e2527b0
 RECORD = 'record.json'
 
+# %% ../nbs/hood/sr3.ipynb #1ccba129
+def check_start(
+    x_T: Tensor,  # for every tile
+    shape: tuple,  # that the model takes
+):
+    "Refuse one of another shape"
+    if x_T.shape != shape:
+        raise OdebcError(
+            f"x_T must have the shape {shape} of this model, not {tuple(x_T.shape)}"
+        )
+
+
+def check_folder(
+    folder: Path,  # of a model
+    asked: str | Path,  # by the caller
+    shipped: dict,  # names of those of the package
+):
+    "Refuse a folder that is not there, or holds no model"
+    if not os.path.isdir(folder):
+        raise OdebcError(
+            f"no model {asked}: there is no such folder, "
+            f"and the package ships {', '.join(sorted(shipped))}"
+        )
+    missing = [f for f in (CONFIG, RECORD, WEIGHTS) if not (folder / f).is_file()]
+    if missing:
+        raise OdebcError(f"no model in {folder}: {', '.join(missing)} is missing")
+
+
+def check_solver(
+    sampler: str,  # label
+):
+    "Refuse one that is no solver of the ODE"
+    if not is_ode(sampler):
+        raise OdebcError(
+            f"{sampler} draws noise in every step, its result is no function of x_T; "
+            f"choose one of the ODE, such as DDIM-50"
+        )
+
 # %% ../nbs/hood/sr3.ipynb #e5130dd3
 CHECKPOINT = 'checkpoint.pt'
 
@@ -181,10 +219,7 @@ class SR3:
     ) -> Tensor:  # (3, h·scale, w·scale) in [-1, 1]
         "Enlarge an image in memory, tile by tile, blending overlaps; see also `odebc.enlarge`"
         h = self.solution_map(sampler)
-        if x_T.shape != self.shape:
-            raise OdebcError(
-                f"x_T must have the shape {self.shape} of this model, not {tuple(x_T.shape)}"
-            )
+        check_start(x_T, self.shape)
         return enlarge(h, image.to(self.device), x_T, self.scale, overlap, batch)
 
     def save_pretrained(
@@ -214,14 +249,7 @@ class SR3:
         models = [f for f in files('odebc.assets').iterdir() if (f / WEIGHTS).is_file()]
         shipped = {folder.name: Path(str(folder)) for folder in models}
         folder = shipped.get(name_or_path) or Path(name_or_path)
-        if not os.path.isdir(folder):
-            raise OdebcError(
-                f"no model {name_or_path}: there is no such folder, "
-                f"and the package ships {', '.join(sorted(shipped))}"
-            )
-        missing = [f for f in (CONFIG, RECORD, WEIGHTS) if not (folder / f).is_file()]
-        if missing:
-            raise OdebcError(f"no model in {folder}: {', '.join(missing)} is missing")
+        check_folder(folder, name_or_path, shipped)
 
         def read(name):
             return json.loads((folder / name).read_text(encoding='utf8'))
@@ -255,11 +283,7 @@ class SR3Map(SolutionMap):
         model: SR3,
         sampler: str,  # label of an ODE solver
     ):
-        if not is_ode(sampler):
-            raise OdebcError(
-                f"{sampler} draws noise in every step, its result is no function of x_T; "
-                f"choose one of the ODE, such as DDIM-50"
-            )
+        check_solver(sampler)
         # refuses an impossible one now, not at the first solve
         named_sampler(sampler, model.sched, clip=True)
         self.model = model
