@@ -13,6 +13,9 @@ import odebc
 from odebc.moved import MOVED, new_place
 
 PACKAGE = Path(__file__).parents[1] / 'odebc'
+sys.path.insert(0, str(PACKAGE.parent / 'tools'))
+from checks import checks_in_bodies, shares  # noqa: E402
+
 FILES = {
     file.relative_to(PACKAGE).with_suffix('').as_posix().replace('/', '.'): file
     for file in PACKAGE.rglob('*.py')
@@ -115,6 +118,45 @@ def test_what_is_exported_is_for_others():
         exported |= set(getattr(importlib.import_module(f'odebc.{name}'), '__all__', []))
     unused = exported - taken - set(odebc.__all__)
     assert not unused, ' '.join(sorted(unused))
+
+
+def test_arguments_are_checked_by_functions_that_do_nothing_else():
+    "A body that does work begins with the work"
+    found = {name: part / whole for name, (part, whole) in shares().items() if part}
+    most = {name: share for name, share in found.items() if share > 0.04}
+    assert found['total'] < 0.02 and not most, most
+
+
+CHECKS = """
+def check_side(n):
+    if n < 1:
+        raise OdebcError('none')
+def work(n, kind):
+    check_side(n)
+    low = n < 3
+    if low:
+        raise OdebcError(f'{n} is low')
+    if kind == 'a':
+        n += 1
+    else:
+        raise ValueError
+    try:
+        return 1 / n
+    except ZeroDivisionError:
+        if kind:
+            raise OdebcError('failed') from None
+    if n == 7:
+        raise Stopped
+    n += 1
+    if n > 9:
+        raise OdebcError(n)
+    return n
+"""
+
+
+def test_what_counts_as_a_check_in_a_body():
+    "Not what tells of a failure, and not a signal; with it what only prepares it"
+    assert checks_in_bodies(CHECKS) == [(7, 63), (13, 16), (22, 37)]
 
 
 USER = '''
