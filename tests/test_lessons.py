@@ -22,7 +22,7 @@ def page(path):
 
 
 def test_the_course_is_complete():
-    assert [p.stem[:2] for p in PAGES] == [f'{n:02}' for n in range(11)]
+    assert [p.stem[:2] for p in PAGES] == [f'{n:02}' for n in range(12)]
 
 
 @pytest.mark.parametrize('path', PAGES, ids=lambda p: p.stem)
@@ -70,6 +70,12 @@ def test_three_exercises_with_a_right_and_a_wrong_answer(path):
     for e in found:
         assert e.answer.strip() and e.wrong.strip() and 'check(' in e.checks
         assert e.answer.strip() != e.wrong.strip()
+
+
+def test_the_results_are_told_in_few_words():
+    (path,) = [p for p in PAGES if p.stem == '11_results']
+    texts = [c.source for c in page(path).cells if c.cell_type == 'markdown']
+    assert sum(len(text.split()) for text in texts) <= 1200
 
 
 def with_exercise(answer, wrong):

@@ -21,8 +21,8 @@ from odebc.identity import picture_digest
 from odebc.experiments.lab import COLUMNS, Lab, markdown, MEASURED, measure, methods, pm
 from odebc.experiments.lab import Protocol, stats
 from odebc.experiments.lab import table_1
-from odebc.experiments.results import agreement, choice_by, matrix, report, section, table
-from odebc.experiments.results import winners
+from odebc.experiments.results import agreement, choice_by, matrix, PHOTOGRAPHS, report
+from odebc.experiments.results import section, table, winners
 from odebc.runner import BoundaryCondition
 from odebc.sr3 import SR3
 from odebc.store import packed, read_facts, unpacked
@@ -347,6 +347,28 @@ def test_the_kept_scores_give_the_transfer_between_networks():
             gain = of(b, 'found' if a == b else starts[a]) - random
             assert f'| {a} → {b} | {pm(gain)} |' in text
     assert len(places) == 3
+
+
+def test_patches_of_every_photograph_are_taken_in_turn():
+    "So patch i is of photograph i modulo their number, which the intervals count on"
+    assert len(split(photographs())[1]) == PHOTOGRAPHS['photographs']
+    for number in PHOTOGRAPHS.values():
+        # plain images, each of its own grey
+        greys = [torch.full((3, 128, 192), i / number) for i in range(number)]
+        patches = tiles(greys, 2 * number, 64, torch.Generator().manual_seed(0))
+        assert (patches[:, 0, 0, 0] * number).round().tolist() == 2 * [*range(number)]
+
+
+@pytest.mark.skipif(
+    not SHARED.is_dir(), reason='the public test sets do not lie beside the project'
+)
+def test_the_test_sets_have_as_many_photographs_and_room_in_each():
+    for folder in (SHARED / 'test').iterdir():
+        images = list(image_folder(folder).values())
+        assert len(images) == PHOTOGRAPHS[folder.name]
+        room = min((z.shape[1] // 64) * (z.shape[2] // 64) for z in images)
+        most = 200 if len(images) >= 20 else 48
+        assert room * len(images) >= most  # none runs out before the others
 
 
 # --- leaks

@@ -174,8 +174,8 @@ def seconds(path):
 
 
 def lessons():
-    "Pages of the course whose number is 00 to 10"
-    return sorted(p for p in (ROOT / 'nbs').glob('[01]*.ipynb') if p.stem[:2] <= '10')
+    "Pages of the course whose number is 00 to 11"
+    return sorted(p for p in (ROOT / 'nbs').glob('[01]*.ipynb') if p.stem[:2] <= '11')
 
 
 def main():
