@@ -15,7 +15,7 @@ def words(key):
 
 
 readme = (Path(__file__).parent / 'README.md').read_text(encoding='utf8')
-KINDS = '.safetensors', '.json', '.csv', '.md', '.png', '.jpg'
+KINDS = '.safetensors', '.json', '.csv', '.md', '.png', '.jpg', '.webp'
 
 
 class BuildWithData(build_py):
@@ -71,7 +71,7 @@ setup(
     # clone's path, by which the package is found before a mere folder of the same name in the
     # working directory; setuptools' other way, an import hook, comes after that folder
     packages=['odebc', 'odebc.app', 'odebc.experiments', 'odebc.assets'],
-    package_data={'odebc': ['py.typed']},
+    package_data={'odebc': ['py.typed'], 'odebc.app': ['browser/*']},
     package_dir={'': '.'},
     cmdclass=dict(build_py=BuildWithData),
     install_requires=words('requirements'),
