@@ -38,11 +38,8 @@ MOVED = {  # older module -> newer module -> names; old=new where the name is an
         'store': 'write_atomically',
     },
     'explore': {
-        'app.explore': (
-            'App button choices control end_jobs Job jobs noise_app NoiseApp number '
-            'numbers Picture row search_app SearchApp stops text trajectory_app '
-            'TrajectoryApp upscale_app UpscaleApp Watched'
-        ),
+        'app.explore': 'noise_app search_app trajectory_app upscale_app',
+        'app.workshop': 'Job Watched',
         'errors': 'Stopped',
     },
     'lab': {
@@ -94,12 +91,9 @@ MOVED = {  # older module -> newer module -> names; old=new where the name is an
     },
     'views': {
         'app.views': (
-            'all_winners BLUE Cache caches calls_for captions Choice choose=pick '
-            'decoded details DISTANCES drawing expected_gain figure GREEN image_png '
-            'judge log_steps mixed noise_image NoiseFigure ORANGE order Outlook '
-            'outlook render seam_lines seams SearchFigure Step strip telling toy_way '
-            'trajectory TrajectoryFigure'
+            'all_winners caches Choice choose=pick expected_gain order outlook telling'
         ),
+        'app.walks': 'details mixed toy_way trajectory',
     },
 }
 

@@ -88,13 +88,13 @@ def test_shipped_records_are_of_the_shipped_networks():
     for path in sorted((ROOT / 'data/results').glob('*/x_T-*.safetensors')):
         assert BoundaryCondition.load(path).meta['weights'] == ids[path.parent.name]
     for cache in caches().values():
-        assert cache.weights == ids['small']
+        assert cache.weights == ids[cache.network]
 
 
-@pytest.mark.parametrize('label', ['DDIM-10', 'DPMS-10'])
-def test_pairs_of_the_explorer(label):
-    cache = caches()[label]
-    model = SR3.from_pretrained('small')
+@pytest.mark.parametrize('key', ['small-mid-DDIM-10', 'base-DDIM-10'])
+def test_pairs_of_the_explorer(key):
+    cache = caches()[key]
+    model = SR3.from_pretrained(cache.network)
     with Otherwise():
         pairs = cache.images(model)
         z, y = torch.cat(pairs[::2]), torch.cat(pairs[1::2])

@@ -17,7 +17,7 @@ FILES = {
     path.relative_to(ROOT).with_suffix('').as_posix().replace('/', '.'): path
     for path in (ROOT / 'odebc').rglob('*.py')
 }
-OF_THE_LAB = {'odebc.app.explore'}
+OF_THE_LAB = {'odebc.app.explore', 'odebc.app.still'}
 MODULES = [name for name in sorted(FILES) if name.split('.')[-1][0] != '_']
 
 
@@ -105,7 +105,7 @@ def test_requirements_are_what_the_modules_import():
             if package not in sys.stdlib_module_names | {'odebc'}:
                 (in_lab if lab else needed).update(SOURCES[package])
     assert needed == {plain(wanted.name) for wanted in listed('requirements')}
-    assert in_lab == {'matplotlib', 'ipython', 'ipywidgets', 'traitlets'}
+    assert in_lab == {'matplotlib', 'ipython', 'anywidget', 'traitlets'}
     assert in_lab <= installed_with(listed('lab_requirements')) - ALONE
 
 
@@ -171,9 +171,8 @@ def test_commands_work_without_the_extras(photo_folder, tmp_path):
 
 
 REFUSED = {
-    'import odebc.app.explore': 'the explorer needs ipywidgets',
-    'import odebc.explore; odebc.explore.search_app': 'the explorer needs ipywidgets',
-    'import odebc.app.views; odebc.app.views.figure((1, 1))': 'drawing needs matplotlib',
+    'import odebc.app.explore': 'the explorer needs anywidget',
+    'import odebc.explore; odebc.explore.search_app': 'the explorer needs anywidget',
     'import odebc.experiments.results as r; r.plot_agreement([])': 'drawing needs matplotlib',
     'import odebc.experiments.results as r; r.report(None, "")': 'drawing needs matplotlib',
     'import odebc.engine; odebc.engine.watch(0, 0)': 'watching a training needs matplotlib',

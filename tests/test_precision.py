@@ -290,7 +290,7 @@ def test_the_older_argument_works_and_says_so(small):
 
 def test_what_wraps_a_model_computes_in_its_precision():
     "The explorer's wrapper once forgot it"
-    from odebc.app.explore import Watched
+    from odebc.app.workshop import Watched
     from odebc.experiments.results import scaled
 
     model = SR3.from_pretrained('small', 'bfloat16')
@@ -554,16 +554,16 @@ def test_an_unknown_precision_is_refused(command, photo_folder, tmp_path, monkey
 
 
 def test_an_app_takes_what_is_faster_and_says_it(free, monkeypatch):
-    from odebc.app.explore import upscale_app
+    from odebc.app.scores import live
+    from odebc.app.workshop import Request, Workshop
 
     choice = Choice('bfloat16', 'as the test wants')
     monkeypatch.setattr(precision, 'found_out', lambda net, size: choice)
-    app = upscale_app()
-    # the cached scores are still those of this network
-    assert app.model.precision == 'bfloat16'
-    assert app.warning.value == ''
-    assert 'precision: bfloat16, as the test wants' in app.computes.value
-    assert app.computes in app.children
+    room, told = Workshop(), []
+    args = dict(key='small-DDIM-10', distance='MSE', K=1, R=1, columns=[0], shuffle=0)
+    live(room, Request(args, tell=told.append))
+    assert room.model('small').precision == 'bfloat16'
+    assert told[0]['precision'] == 'precision: bfloat16, as the test wants'
 
 
 @pytest.mark.skipif(not os.environ.get(ALEX_VARIABLE), reason=f'needs {ALEX_VARIABLE}')

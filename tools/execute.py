@@ -21,7 +21,10 @@ def at_rest(output):
     data = output.get('data', {})
     if WIDGET not in data:
         return output
-    if 'image/png' not in data:
+    if "text/html" in data:
+        output.data = {"text/html": data["text/html"]}
+        return output
+    if "image/png" not in data:
         return
     picture = Image.open(io.BytesIO(base64.b64decode(data['image/png'])))
     buffer = io.BytesIO()

@@ -1,0 +1,348 @@
+"The app that enlarges a picture, from Python's side: what it answers to the browser."
+
+import io
+import threading
+import time
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from waiting import LIMIT
+from odebc.app.pictures import ANSWERS
+from odebc.app.views import BESIDE, SCORED
+from odebc.app.workshop import Job, Request, Workshop
+from odebc.data import degrade, photographs, upsample
+from odebc.enlarge import enlarge_files, kept_facts, shipped_start
+from odebc.errors import OdebcError, Stopped
+from odebc.images import from_file, load_image, load_picture, picture_size, to_bytes, to_image
+from odebc.matrix import candidate
+from odebc.metrics import psnr
+from odebc.runner import BoundaryCondition
+from odebc.sr3 import SR3
+
+
+@pytest.fixture(scope='module')
+def room(tmp_path_factory):
+    "A workshop; its scores are drawn, and nothing here looks at them"
+    folder = tmp_path_factory.mktemp('shelf')
+    tensors = {name: torch.rand(3, 4) for name in SCORED}
+    tensors |= {f'{what} {name}': torch.rand(2) for what in BESIDE for name in SCORED}
+    facts = dict(model='small', sampler='DDIM-2', side='64', R='2', seed='0')
+    facts |= dict(weights='none', pairs='none', bf16='False')
+    shown = dict(shown=torch.tensor([0]))
+    save_file(tensors | shown, folder / 'small-DDIM-2.safetensors', facts)
+    room = Workshop(folder)
+    room.paces['small'] = 3, 0.01  # so that tiles come in several batches
+    return room
+
+
+def ask(room, name, args, file=None, **more):
+    return ANSWERS[name](room, Request(args, [] if file is None else [file], **more))
+
+
+def png(x, alpha=None, **how):
+    file = io.BytesIO()
+    to_image(x, alpha).save(file, 'PNG', **how)
+    return file.getvalue()
+
+
+def shade(height, width, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    return torch.rand(3, height, width, generator=g) * 2 - 1
+
+
+def handed(room, content, name='mine.png'):
+    return ask(room, 'picture', dict(name=name), content)
+
+
+def run(picture, crop=None, **changes):
+    "The arguments of a forecast and of an enlargement"
+    usual = dict(network='small', sampler='DDIM-2', start=dict(kind='shipped'), draws=0)
+    return dict(picture=picture, crop=crop) | usual | changes
+
+
+def test_a_result_is_that_of_upscale(room):
+    small = room.model('small')
+    y = degrade(photographs()['coffee'][None, :, 60:220, 200:328])[0]
+    mine = handed(room, png(y))
+    told = []
+    result = ask(room, 'enlarge', run(mine['picture'], draws=1), tell=told.append)
+    x_T = shipped_start(small.fingerprint, 'DDIM-2').x_T
+    y = load_picture(png(y)).colours
+    x = small.upscale(y, x_T, 'DDIM-2', batch=3)
+    assert torch.equal(to_bytes(load_picture(result['file']).colours), to_bytes(x))
+    other = small.upscale(y, candidate(1, small.shape, 10**6), 'DDIM-2', batch=3)
+    assert torch.equal(to_bytes(load_picture(result['random']).colours), to_bytes(other))
+    assert result['name'] == 'mine_x4.png' and 'plain' not in result
+    shares = [one['share'] for one in told if 'share' in one]
+    assert shares == sorted(shares) and shares[0] == 0 and shares[-1] == 1 > shares[-2]
+
+
+def test_the_file_is_that_of_the_command(room, tmp_path):
+    "The same pixels, alpha and facts as `odebc upscale` writes"
+    alpha = torch.linspace(0, 1, 20).expand(1, 18, 20)
+    content = png(shade(18, 20), alpha)
+    mine = handed(room, content)
+    result = ask(room, 'enlarge', run(mine['picture']))
+    (tmp_path / 'mine.png').write_bytes(content)
+    small = room.model('small')
+    h = small.solution_map('DDIM-2')
+    x_T = shipped_start(small.fingerprint, 'DDIM-2').x_T
+    target = tmp_path / 'out.png'
+    enlarge_files(h, {target: tmp_path / 'mine.png'}, x_T, batch=3, say=lambda line: None)
+    assert result['file'] == target.read_bytes()
+    (tmp_path / 'app.png').write_bytes(result['file'])
+    assert kept_facts(tmp_path / 'app.png')['sampler'] == 'DDIM-2'
+    got = load_picture(result['file'])
+    assert mine['alpha'] and got.alpha.shape == (1, 72, 80)
+    assert (got.alpha - upsample(alpha[None])[0].clamp(0, 1)).abs().max() < 0.01
+
+
+@pytest.mark.parametrize('draws', [0, 2])
+@pytest.mark.parametrize('crop', [[0, 0, 10, 8], [3, 5, 16, 16], [0, 2, 30, 20]])
+def test_a_forecast_counts_the_calls(room, monkeypatch, crop, draws):
+    args = run('coffee', crop, draws=draws)
+    said = ask(room, 'forecast', args)
+    counted = []
+    eps = SR3.eps
+
+    def counting(self, y):
+        fn = eps(self, y)
+        return lambda x, t: (counted.append(len(x)), fn(x, t))[1]
+
+    monkeypatch.setattr(SR3, 'eps', counting)
+    tiles = []
+    result = ask(room, 'enlarge', args, tell=tiles.append)
+    assert said['calls'] == sum(counted) == result['calls']
+    assert said['seconds'] == pytest.approx(said['calls'] * 0.01)
+    tiles = [one for one in tiles if 'tiles' in one]
+    assert sum(len(one['places']) for one in tiles) == said['tiles'] * (1 + draws)
+    for one in tiles:
+        side, count = one['side'], len(one['places'])
+        assert Image.open(io.BytesIO(one['tiles'])).size == (side, side * count)
+    size = Image.open(io.BytesIO(result['file'])).size
+    assert size == (said['width'], said['height']) == (4 * crop[2], 4 * crop[3])
+    assert len(result['draws']) == draws
+
+
+def test_a_pace_is_measured_once(room):
+    del room.paces['small']
+    args = run('china', [0, 0, 8, 8])
+    seconds = [ask(room, 'forecast', args)['seconds'] for _ in range(2)]
+    assert seconds[0] == seconds[1] > 0 and 1 <= room.paces['small'][0] <= 16
+    room.paces['small'] = 3, 0.01
+
+
+def test_scores_are_those_of_the_files(room):
+    crop = [4, 8, 20, 16]
+    result = ask(room, 'enlarge', run('coffee', crop, draws=2))
+    z = photographs()['coffee'][:, 60 + 32 : 60 + 96, 200 + 16 : 200 + 96]
+    before = ask(room, 'cropped', dict(picture='coffee', crop=crop))
+    assert torch.equal(to_bytes(load_picture(before['z']).colours), to_bytes(z))
+    names = dict(chosen=result['file'], plain=before['bicubic'])
+    distance = room.distance()
+    for name, file in names.items():
+        x = load_picture(file).colours[None]
+        mine = [distance(x, z[None]).item(), psnr(x, z[None]).item()]
+        assert result[name] == pytest.approx(mine, abs=1e-5)
+    x = load_picture(result['random']).colours[None]
+    assert result['draws'][0][1] == pytest.approx(psnr(x, z[None]).item(), abs=1e-4)
+    assert result['draws'][0] != result['draws'][1] and result['measure'] in distance.name
+
+
+def test_seams_are_those_between_tiles(room):
+    result = ask(room, 'enlarge', run('coffee', [0, 0, 28, 16]))
+    x = load_picture(result['file']).colours
+    steps = x.diff(dim=2).abs().mean((0, 1))  # two tiles, beside each other: 0–64 and 48–112
+    on = steps[[47, 63]]
+    rows = x.diff(dim=1).abs().mean((0, 2))
+    rest = torch.ones(len(steps), dtype=torch.bool)
+    rest[[47, 63]] = False
+    off = torch.cat([rows, steps[rest]])
+    assert result['seams'] == pytest.approx((on.mean() / off.mean()).item(), rel=1e-4)
+    assert ask(room, 'enlarge', run('coffee', [0, 0, 16, 16]))['seams'] is None
+
+
+def test_a_cancelled_run_ends_and_leaves_the_room_usable(room):
+    job, begun, dropped = Job(), threading.Event(), threading.Event()
+    args = run('china', sampler='DDIM-50')
+
+    def work(check):
+        ask(room, 'enlarge', args, check=check, tell=lambda told: begun.set())
+
+    job.start(work, dropped.set)
+    assert begun.wait(LIMIT)
+    time.sleep(0.5)
+    begin = time.monotonic()
+    job.cancel()
+    assert dropped.wait(LIMIT)
+    calls = time.monotonic() - begin
+    assert calls < 2, 'one call of the network for three tiles, on a busy machine'
+    again = ask(room, 'enlarge', run('china', [0, 0, 8, 8]))
+    assert load_picture(again['file']).colours.shape == (3, 32, 32)
+
+
+def test_nothing_is_solved_after_the_question_is_dropped(room):
+    "It ends before the next call, also where the wish comes in the middle of a solve"
+    calls = []
+
+    def check():
+        calls.append(1)
+        if len(calls) == 3:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        ask(room, 'enlarge', run('china', sampler='DDIM-10'), check=check)
+    assert len(calls) == 3
+
+
+BAD = {
+    'a text': b'this is no picture',
+    'nothing': b'',
+    'half a picture': png(shade(40, 40))[:900],
+    'a vector drawing': b'<svg xmlns="http://www.w3.org/2000/svg"/>',
+}
+
+
+@pytest.mark.parametrize('content', BAD.values(), ids=BAD.keys())
+def test_a_bad_file_is_refused_by_its_name(room, content):
+    before = dict(room.pictures)
+    with pytest.raises(OdebcError, match='^cannot read holiday.png as an image') as info:
+        handed(room, content, 'holiday.png')
+    assert 'object at' not in str(info.value)
+    assert room.pictures == before
+
+
+@pytest.mark.parametrize('content', BAD.values(), ids=BAD.keys())
+@pytest.mark.parametrize('read', [load_picture, from_file, load_image])
+def test_content_is_called_by_a_name(read, content):
+    "In every way to read it"
+    for given in (content, io.BytesIO(content)):
+        with pytest.raises(OdebcError, match='^cannot read this picture as an image') as info:
+            read(given)
+        assert '0x' not in str(info.value) and 'BytesIO' not in str(info.value)
+
+
+@pytest.mark.parametrize('depth', [8, 16])
+def test_content_is_read_as_the_file_is(tmp_path, depth):
+    path = tmp_path / 'a.png'
+    values = np.arange(24 * 30, dtype=np.uint16).reshape(24, 30) * 90
+    image = Image.fromarray(values if depth == 16 else (values >> 8).astype(np.uint8))
+    image.save(path)
+    for given in (path.read_bytes(), io.BytesIO(path.read_bytes())):
+        assert torch.equal(load_picture(given).colours, load_picture(path).colours)
+        assert picture_size(given) == (30, 24)
+
+
+def test_a_size_is_not_told_of_what_is_no_picture():
+    for content in (b'', b'a text'):
+        with pytest.raises(OdebcError, match='^cannot read this picture as an image: it is n'):
+            picture_size(content)
+
+
+def test_remarks_about_content_name_it(tmp_path):
+    frames = [Image.new('L', (9, 9), level) for level in (0, 255)]
+    file = io.BytesIO()
+    frames[0].save(file, 'GIF', save_all=True, append_images=frames[1:])
+    with pytest.warns(UserWarning, match='^moving.gif: it holds several pictures'):
+        load_picture(file.getvalue(), 'moving.gif')
+    with pytest.warns(UserWarning, match='^this picture: it holds several pictures'):
+        load_picture(file)
+    path = tmp_path / 'moving.gif'
+    path.write_bytes(file.getvalue())
+    with pytest.warns(UserWarning, match='moving.gif: it holds several pictures'):
+        assert (load_picture(path).colours == -1).all()
+
+
+def test_a_picture_too_large_is_refused(room, monkeypatch):
+    wide = io.BytesIO()
+    Image.new('1', (6000, 5000)).save(wide, 'PNG')
+    with pytest.raises(OdebcError, match='wide.png has 6000×5000 pixels'):
+        handed(room, wide.getvalue(), 'wide.png')
+
+
+CROPS = {
+    'outside': [10, 0, 20, 20],
+    'left of it': [-1, 0, 5, 5],
+    'above it': [0, -3, 5, 5],
+    'empty': [0, 0, 0, 5],
+}
+
+
+@pytest.mark.parametrize('crop', CROPS.values(), ids=CROPS.keys())
+def test_a_crop_lies_inside(room, crop):
+    number = handed(room, png(shade(24, 24)))['picture']
+    for name in ('cropped', 'forecast', 'enlarge'):
+        with pytest.raises(OdebcError, match='inside the picture'):
+            ask(room, name, run(number, crop))
+
+
+def test_a_crop_has_a_usual_size_and_a_largest(room):
+    mine = handed(room, png(shade(530, 600)), 'large.png')
+    assert (mine['width'], mine['height'], mine['known']) == (600, 530, False)
+    assert mine['crop'] == [236, 201, 128, 128]
+    preview = Image.open(io.BytesIO(mine['preview']))
+    assert preview.size == (480, 424)
+    with pytest.raises(OdebcError, match='513×10 pixels'):
+        ask(room, 'forecast', run(mine['picture'], [0, 0, 513, 10]))
+    whole = ask(room, 'forecast', run(mine['picture'], [0, 0, 512, 512]))
+    assert whole['width'] == 2048 and whole['tiles'] == 43**2
+    small = handed(room, png(shade(9, 200)))
+    assert small['crop'] == [36, 0, 128, 9]
+
+
+def test_the_last_two_files_are_kept(room):
+    numbers = [handed(room, png(shade(8, 8, i)))['picture'] for i in range(3)]
+    assert sorted(room.pictures) == numbers[1:]
+    with pytest.raises(OdebcError, match='hand it over again'):
+        ask(room, 'cropped', dict(picture=numbers[0], crop=None))
+
+
+def test_what_does_not_belong_together_is_told(room):
+    def warned(**changes):
+        said = ask(room, 'forecast', run('china', [0, 0, 8, 8], **changes))
+        return said['warning'], said['usable']
+
+    assert warned(sampler='DDIM-20') == ('', True)
+    assert 'with DDIM-20, not with DPMS-10' in warned(sampler='DPMS-10')[0]
+    assert warned(start=dict(kind='random')) == ('', True)
+    chosen = dict(kind='chosen', network='small-mid', sampler='DDIM-2', seed=0, index=1)
+    assert 'for another network' in warned(start=chosen)[0]
+    assert warned(start=chosen | dict(network='small')) == ('', True)
+    assert 'not with DDIM-2' in warned(start=chosen | dict(network='small', sampler='X'))[0]
+    room.paces['base'] = 1, 1.0
+    says, usable = warned(network='base', start=chosen)
+    assert says == 'This start has 64×64 pixels, and the network takes 256×256.' and not usable
+    with pytest.raises(OdebcError, match='256×256'):
+        ask(room, 'enlarge', run('china', network='base', start=chosen))
+    assert warned(network='base', start=dict(kind='fixed')) == ('', True)
+    with pytest.raises(OdebcError, match='no x_T is shipped for base'):
+        warned(network='base')
+
+
+def test_the_start_of_the_live_search(room):
+    with pytest.raises(OdebcError, match='no live search'):
+        ask(room, 'enlarge', run('china', [0, 0, 8, 8], start=dict(kind='found')))
+    small = room.model('small')
+    x_T = candidate(5, small.shape, 3)
+    meta = small.solution_map('DDIM-3').meta
+    D = torch.rand(6, 2)
+    room.found = BoundaryCondition(x_T, 3, 5, D, 12, 36, 0.0, meta, None)
+    try:
+        args = run('china', [0, 0, 12, 8], start=dict(kind='found'))
+        assert 'with DDIM-3, not with DDIM-2' in ask(room, 'forecast', args)['warning']
+        result = ask(room, 'enlarge', args | dict(sampler='DDIM-3'))
+    finally:
+        room.found = None
+    y = degrade(photographs()['china'][None, :, 60:316, 250:506])[0][:, :8, :12]
+    x = small.upscale(y, x_T, 'DDIM-3', batch=3)
+    assert torch.equal(to_bytes(load_picture(result['file']).colours), to_bytes(x))
+
+
+def test_the_start_that_a_network_comes_with(room):
+    for network in ('small', 'small-mid'):
+        said = ask(room, 'starts', dict(network=network))
+        assert said == dict(kind='shipped', sampler='DDIM-20', why='')
+    said = ask(room, 'starts', dict(network='base'))
+    assert said['kind'] == 'fixed' and said['why'].startswith('base does not care')
