@@ -1,82 +1,138 @@
-"""Milliseconds from a slider's event to the finished redraw, in the kernel: median and 95th
-percentile for everything that is served from the cached scores.
+"""The explorer in a browser: milliseconds from a slider's event to the painted picture, for
+each control, at places where it has not been; and the time from opening the page to the first
+slider that answers, as a ratio to a bare page that imports torch.
 """
 
 import argparse
-import random
+import sys
+import tempfile
 import time
-from odebc.app.explore import noise_app, search_app, trajectory_app
+from pathlib import Path
+import nbformat
 
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / 'tests'))
+from serving import app, chromium, in_voila, MINUTE, opened, server  # noqa: E402
 
-def settle(app):
-    "Until nothing runs in the background"
-    app.job.wait()
-    if app.problem.value:
-        raise SystemExit(app.problem.value)
-
-
-def moves(app, sliders, n, seed=0, clear=lambda: None):
-    "Milliseconds of n random moves; the callback runs where the value is set, to its end"
-    rng = random.Random(seed)
-    times = []
-    while len(times) < n:
-        slider = rng.choice(sliders)
-        value = rng.choice([v for v in positions(slider) if v != slider.value])
-        clear()
-        start = time.perf_counter()
-        slider.value = value
-        times.append(1e3 * (time.perf_counter() - start))
-    if app.problem.value:
-        raise SystemExit(app.problem.value)
-    return sorted(times)
-
-
-def positions(slider):
-    "All values of a control"
-    if not hasattr(slider, 'options'):
-        return [round(slider.min + i * (slider.max - slider.min) / 20, 2) for i in range(21)]
-    return [o[1] if isinstance(o, tuple) else o for o in slider.options]
+# two frames: after the second one the first has been painted
+MOVES = '''async ({ label, n }) => {
+  const inputs = [...document.querySelectorAll('.odebc input[type=range]')];
+  const input = inputs.find((i) => i.offsetParent && i.labels[0]?.textContent === label);
+  const frame = () => new Promise((done) => requestAnimationFrame(done));
+  const [first, last] = [Number(input.min), Number(input.max)];
+  const places = Array.from({ length: last - first + 1 }, (_, i) => first + i);
+  places.sort(() => Math.random() - 0.5);
+  const times = [];
+  for (let i = 0; i < n; i++) {
+    const start = performance.now();
+    input.value = places[i % places.length];
+    input.dispatchEvent(new Event('input', { bubbles: true }));
+    await frame();
+    await frame();
+    times.push(performance.now() - start);
+    await new Promise((done) => setTimeout(done, 30));
+  }
+  return times;
+}'''
+# until the result of the noise is there: ten calls of the network
+SOLVED = '''async (n) => {
+  const place = document.querySelector('.odebc-noise');
+  const inputs = [...place.querySelectorAll('input[type=range]')];
+  const input = inputs.find((i) => i.labels[0]?.textContent === 'length τ');
+  const times = [];
+  for (let i = 0; i < n; i++) {
+    const start = performance.now();
+    input.value = 20 + i;
+    input.dispatchEvent(new Event('input', { bubbles: true }));
+    do await new Promise((done) => requestAnimationFrame(done));
+    while (place.getAttribute('aria-busy') === 'true');
+    times.push(performance.now() - start);
+  }
+  return times;
+}'''
+BARE = '''import torch
+import ipywidgets
+ipywidgets.IntSlider(description='n')'''
 
 
 def line(what, times):
-    middle = times[len(times) // 2]
-    high = times[int(0.95 * len(times))]
-    return f'{what:60} median {middle:6.1f} ms, 95 % {high:6.1f} ms, of {len(times)}'
+    times = sorted(times)
+    middle, high = times[len(times) // 2], times[int(0.95 * len(times))]
+    return f'{what:50} median {middle:6.1f} ms, 95 % {high:6.1f} ms, of {len(times)}'
+
+
+def latencies(page, n):
+    "By app and control"
+    for title, labels in {
+        'Search': ['R, pairs', 'K, candidates'],
+        'Trajectory': ['t'],
+        'Noise': ['angle φ', 'length τ', 'grey part ×', 'roll'],
+    }.items():
+        app(page, title)
+        page.wait_for_timeout(8000)
+        for label in labels:
+            times = page.evaluate(MOVES, dict(label=label, n=n))
+            print(line(f'{title}, {label}', times), flush=True)
+    print(line('Noise, the result of it', page.evaluate(SOLVED, 20)), flush=True)
+    box = app(page, 'Search')
+    box.get_by_role('button', name='search live').click()
+    page.wait_for_timeout(10_000)
+    times = page.evaluate(MOVES, dict(label='K, candidates', n=n))
+    print(line('Search, K, candidates, during a live search', times), flush=True)
+    box.get_by_role('button', name='cancel').first.click()
+    start = time.monotonic()
+    box.get_by_role('button', name='search live', disabled=False).wait_for()
+    print(f'cancelled after {time.monotonic() - start:.2f} s', flush=True)
+
+
+def until_it_answers(browser, url, selector):
+    "Seconds from opening to a control that can be moved"
+    start = time.monotonic()
+    page, errors = opened(browser, url)
+    page.locator(selector).first.wait_for(timeout=5 * MINUTE)
+    seconds = time.monotonic() - start
+    page.close()
+    if errors:
+        raise SystemExit(errors)
+    return seconds
+
+
+def opening(browser, folder, repeats):
+    "The two pages by turns"
+    pages = {'explorer': ROOT / 'nbs/12_explore.ipynb', 'bare': folder / 'bare.ipynb'}
+    cells = [nbformat.v4.new_code_cell(source) for source in BARE.splitlines()]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), pages['bare'])
+    answers = {'explorer': '.odebc-candidate', 'bare': '.noUi-handle'}
+    times = {name: [] for name in pages}
+    for _ in range(repeats):
+        for name, path in pages.items():
+            place = folder / f'{name}{len(times[name])}'
+            place.mkdir()
+
+            def command(options, path=path):
+                return [sys.executable, '-m', 'voila', str(path), *options.split()]
+
+            with server(place, command, ROOT, '/voila/static/voila.js') as url:
+                times[name].append(until_it_answers(browser, url, answers[name]))
+    middle = {name: sorted(all_)[repeats // 2] for name, all_ in times.items()}
+    explorer, bare = middle['explorer'], middle['bare']
+    print(f'opened: {explorer:.1f} s, bare page {bare:.1f} s, ratio {explorer / bare:.2f}')
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--n', type=int, default=100, help='moves')
+    parser.add_argument('--n', type=int, default=40, help='moves of each slider')
+    parser.add_argument('--repeats', type=int, default=3, help='of opening the page')
     args = parser.parse_args()
-    app = search_app()
-    settle(app)
-    app.ahead.wait()
-    choices = [app.sampler, app.distance]
-    print(line('search_app, sampler and distance, drawn ahead', moves(app, choices, 20)))
-    times = moves(app, [app.R, app.K], args.n, clear=app.draw.cache_clear)
-    print(line('search_app, R and K, nothing kept', times), flush=True)
-    times = moves(app, [app.R, app.K], args.n)
-    print(line('search_app, R and K, pictures kept', times), flush=True)
-    settle(app)
-    app.go.click()
-    while app.found is None:
-        if app.problem.value:
-            raise SystemExit(app.problem.value)
-        time.sleep(0.1)
-    times = moves(app, [app.R, app.K], args.n, clear=app.draw.cache_clear)
-    print(line('search_app, R and K, nothing kept, during a live search', times), flush=True)
-    app.cancel.click()
-    app.live.wait()
-    settle(app)
-    app = trajectory_app()
-    settle(app)
-    print(line('trajectory_app, t', moves(app, [app.t], args.n)), flush=True)
-    app = noise_app()
-    settle(app)
-    times = moves(app, [app.share, app.tau], args.n)
-    print(line('noise_app, the noise itself', times), flush=True)
-    app.job.cancel()
-    app.job.wait()
+    with chromium() as browser, tempfile.TemporaryDirectory() as folder:
+        folder = Path(folder)
+        (folder / 'voila').mkdir()
+        with in_voila(browser, folder / 'voila', 'light') as (page, errors):
+            page.set_viewport_size(dict(width=1280, height=800))
+            latencies(page, args.n)
+            if errors:
+                raise SystemExit(errors)
+        opening(browser, folder, args.repeats)
 
 
 if __name__ == '__main__':
