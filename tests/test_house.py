@@ -159,6 +159,15 @@ def test_what_counts_as_a_check_in_a_body():
     assert checks_in_bodies(CHECKS) == [(7, 63), (13, 16), (22, 37)]
 
 
+def test_what_runs_in_the_browser_has_short_lines():
+    "Formatted by prettier, with 100 letters a line"
+    files = sorted((PACKAGE / 'app/browser').iterdir())
+    assert len(files) > 8
+    for file in files:
+        lines = file.read_text(encoding='utf8').splitlines()
+        assert max(map(len, lines)) <= 100, file.name
+
+
 USER = '''
 import torch
 from odebc import Schedule, sampler, SR3, SolutionMap, solution_map, candidates, score_matrix

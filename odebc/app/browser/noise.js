@@ -527,7 +527,8 @@ function grainPraised(now, before, measure) {
 /** Detail that is right against detail that is made up, for all results so far. */
 function detailPlane() {
   const [wide, high, left, low] = [300, 210, 38, 34];
-  const x = (right) => left + ((wide - left - 10) * (Math.min(Math.max(right, -0.1), 1.2) + 0.1)) / 1.3;
+  const x = (right) =>
+    left + ((wide - left - 10) * (Math.min(Math.max(right, -0.1), 1.2) + 0.1)) / 1.3;
   const dots = drawn("g", { class: "before" });
   const here = drawn("path", { class: "now" });
   const marks = drawn("g");
@@ -543,7 +544,9 @@ function detailPlane() {
       ["star", "now"],
       ["square", "bicubic"],
       ["green", "HR"],
-    ].map(([kind, text]) => tag("span", {}, tag("i", { class: kind, "aria-hidden": "true" }), text)),
+    ].map(([kind, text]) =>
+      tag("span", {}, tag("i", { class: kind, "aria-hidden": "true" }), text),
+    ),
   );
   const beyond = tag("span", { hidden: true }, "at the upper edge: more than 3");
   legend.append(beyond);
@@ -561,8 +564,9 @@ function detailPlane() {
         ...[0, 0.5, 1].map((v) =>
           word(`${v}`, { x: x(v), y: high - low + 14, "text-anchor": "middle" }),
         ),
-        ...evenSteps(0, Math.floor(most), most > 2 ? 1 : 0.5)
-          .map((v) => word(`${v}`, { x: left - 5, y: y(v) + 4, "text-anchor": "end" })),
+        ...evenSteps(0, Math.floor(most), most > 2 ? 1 : 0.5).map((v) =>
+          word(`${v}`, { x: left - 5, y: y(v) + 4, "text-anchor": "end" }),
+        ),
         word("detail that is right", { x: wide / 2 + 12, y: high - 4, "text-anchor": "middle" }),
         word("made up", {
           transform: `translate(11 ${high / 2 - 10}) rotate(-90)`,
@@ -579,7 +583,9 @@ function detailPlane() {
         drawn("path", { class: "hr", d: `M${hx} ${hy - 6}l6 6l-6 6l-6 -6Z` }),
       );
       here.setAttribute("d", now ? star(x(now.right), y(now.made), 8) : "");
-      const where = now ? `; now right ${now.right.toFixed(2)}, made up ${now.made.toFixed(2)}` : "";
+      const where = now
+        ? `; now right ${now.right.toFixed(2)}, made up ${now.made.toFixed(2)}`
+        : "";
       svg.setAttribute("aria-label", `${title}: ${counted(all.length, "result")}${where}`);
     },
   };
@@ -603,7 +609,11 @@ function circlePlot() {
   const hand = drawn("path", { class: "hand" });
   const here = drawn("path", { class: "now" });
   const ends = drawn("g");
-  const svg = drawn("svg", { viewBox: `0 0 ${side} ${side}`, role: "img", "aria-label": "the circle" });
+  const svg = drawn("svg", {
+    viewBox: `0 0 ${side} ${side}`,
+    role: "img",
+    "aria-label": "the circle",
+  });
   svg.append(rings, compare, line, dots, hand, here, ends);
   const caption = tag("figcaption", {});
   const node = tag("figure", { class: "odebc-circle" }, svg, caption);

@@ -262,9 +262,7 @@ function curvePanel(symbol, what) {
         const at = { x: x(tick), y: height - bottom + 13, "text-anchor": "middle" };
         return text(String(tick), at);
       }),
-      ...heights.map((v) =>
-        text(v.toFixed(3), { x: left - 3, y: y(v) + 4, "text-anchor": "end" }),
-      ),
+      ...heights.map((v) => text(v.toFixed(3), { x: left - 3, y: y(v) + 4, "text-anchor": "end" })),
       text(`${symbol}, ${what} (${fixed})`, {
         x: (left + width) / 2,
         y: height - 3,
@@ -419,11 +417,17 @@ function searchApp(place, { ask, shared, facts, guarded, still }) {
     state.key = key;
     chosen = null;
     ({ D, pictures } = known.get(key));
-    distance.offer(D.distances.map((name) => [name, name]), state.distance);
+    distance.offer(
+      D.distances.map((name) => [name, name]),
+      state.distance,
+    );
     R.over(logSteps(D.R), places.R ?? D.R);
     K.over(logSteps(D.K), places.K ?? D.K);
     candidate.max = D.K;
-    picture.offer(D.shown.map((u, i) => [`unseen picture ${u + 1}`, i]), 0);
+    picture.offer(
+      D.shown.map((u, i) => [`unseen picture ${u + 1}`, i]),
+      0,
+    );
     if (places.index != null) chosen = places.index;
     redrawMap();
     tellVerdict(key);

@@ -99,7 +99,11 @@ function trajectoryApp(place, { ask, shared, facts, guarded, still }) {
   function tile(name, title) {
     const canvas = tag("canvas", { role: "img", "aria-label": title });
     const caption = tag("figcaption", {}, title);
-    return { node: tag("figure", { class: `odebc-tile ${name}` }, canvas, caption), canvas, caption };
+    return {
+      node: tag("figure", { class: `odebc-tile ${name}` }, canvas, caption),
+      canvas,
+      caption,
+    };
   }
 
   function pane(name, title) {
@@ -248,7 +252,10 @@ function trajectoryApp(place, { ask, shared, facts, guarded, still }) {
       (best, t, i) => (Math.abs(t - wanted) < Math.abs(stops[best] - wanted) ? i : best),
       0,
     );
-    time.over(Array.from({ length: n }, (_, i) => i), at);
+    time.over(
+      Array.from({ length: n }, (_, i) => i),
+      at,
+    );
     for (const name of Object.keys(PROCESSES)) {
       const { head, toy } = panes[name];
       const what = name === "ode" ? "no noise but x_T" : "new noise in every step";
@@ -436,15 +443,16 @@ function lambdaCurve() {
       const y = (lam) => high - low - ((high - low - 8) * (lam - least)) / (most - least);
       const at = (t) => {
         const time = Math.max(t, 1);
-        const i = Math.max(1, curve.findIndex(([there]) => there >= time));
+        const i = Math.max(
+          1,
+          curve.findIndex(([there]) => there >= time),
+        );
         const [[t0, l0], [t1, l1]] = [curve[i - 1], curve[i]];
         return l0 + ((time - t0) / (t1 - t0)) * (l1 - l0);
       };
       places = stops.map((t) => [x(t), y(at(t))]);
       line.setAttribute("d", `M${curve.map(([t, lam]) => `${x(t)} ${y(lam)}`).join("L")}`);
-      ticks.replaceChildren(
-        ...places.map(([cx, cy]) => drawn("circle", { cx, cy, r: 2 })),
-      );
+      ticks.replaceChildren(...places.map(([cx, cy]) => drawn("circle", { cx, cy, r: 2 })));
       const word = (text, where) => drawn("text", where, text);
       const times = [last, last / 2, 0];
       axis.replaceChildren(
@@ -452,7 +460,9 @@ function lambdaCurve() {
         ...times.map((t) => word(`${t}`, { x: x(t), y: high - 12, "text-anchor": "middle" })),
         ...[-4, 0, 4]
           .filter((lam) => lam > least && lam < most)
-          .map((lam) => word(minus(`${lam}`), { x: left - 5, y: y(lam) + 4, "text-anchor": "end" })),
+          .map((lam) =>
+            word(minus(`${lam}`), { x: left - 5, y: y(lam) + 4, "text-anchor": "end" }),
+          ),
         word("t", { x: (x(last) + x(last / 2)) / 2, y: high - 8, "text-anchor": "middle" }),
         word("λ", { x: 4, y: 14 }),
       );
