@@ -23,9 +23,11 @@ lab: .venv/lab
 	mkdir -p lab/hood && { cp -n nbs/*.ipynb nbs/*.json lab/ && cp -n nbs/hood/*.ipynb lab/hood/ || test -f lab/index.ipynb; }
 	$(BIN)/jupyter lab lab/index.ipynb $(OPTIONS)
 
-# the explorer's sliders as a page of their own, without code
+# the explorer's sliders as a page of their own, without code; kernels end a minute after
+# their page was left
+UNSEEN := --MappingKernelManager.cull_idle_timeout=60 --MappingKernelManager.cull_interval=20
 app: .venv/lab
-	$(BIN)/voila nbs/12_explore.ipynb $(OPTIONS)
+	$(BIN)/voila nbs/12_explore.ipynb $(UNSEEN) $(OPTIONS)
 
 dev: .venv/test
 	$(BIN)/jupyter lab nbs/index.ipynb

@@ -179,7 +179,7 @@ def test_presets_set_the_sliders(place):
     box.get_by_role('button', name='one pair, many candidates').click()
     assert said(box.get_by_role('slider', name='R, pairs')) == '1'
     box.get_by_role('button', name='the network that does not care').click()
-    expect(box.locator('.odebc-verdict')).to_contain_text('All scores together say')
+    expect(box.locator('.odebc-verdict')).to_contain_text('odebc diagnose')
     expect(box.get_by_label('network', exact=True)).to_have_value('base, DDIM-10')
     no_errors(place.page)
 

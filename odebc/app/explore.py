@@ -46,7 +46,7 @@ def browser_style() -> str:
     return '\n'.join((folder / f'{name}.css').read_text('utf8') for name in STYLES)
 
 # %% ../../nbs/hood/app.ipynb #7e294f29
-STILL = dict(search=760, trajectory=640, noise=640)  # app -> height of its page, pixels
+STILL = dict(search=800, trajectory=640, noise=640)  # app -> height of its page, pixels
 FRAME = (
     '<iframe src="explore/{app}.html" title="{app}" loading="lazy" '
     'style="width:100%;height:{height}px;border:0"></iframe>'

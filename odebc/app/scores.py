@@ -53,7 +53,18 @@ def verdict(
     D = kept.split('LPIPS')[0]
     size = room.model(kept.network).size
     found = worth(parts(D, kept.photographs(size)), *D.shape)
-    return dict(sentence=found.sentence('LPIPS'))
+    value, low, high = (f'{x:.0%}' for x in found.share)
+    brings = f'the best of {found.K} should bring {value} ({low} … {high})'
+    say = dict(
+        yes=f'worth a search, {brings}',
+        unclear=f'not clear whether it is worth a search, {brings}',
+        no=f'not worth a search, it would bring {high} at most',
+    )[found.verdict]
+    sentence = (
+        f'odebc diagnose, from the LPIPS of all {found.R} reference pairs: {say} on pictures '
+        f'like these; ρ, how well pictures agree about starts, is {found.rho.value:.2f}.'
+    )
+    return dict(sentence=sentence)
 
 # %% ../../nbs/hood/scores.ipynb #8a967898
 DISTANCES = dict(

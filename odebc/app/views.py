@@ -12,6 +12,7 @@ from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
 from typing import NamedTuple
+import math
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
@@ -263,10 +264,11 @@ def outlook(
 def expected_gain(
     D_new: Tensor,  # (K, U) scores on unseen pairs
     winners: Tensor,  # (B,) of resampled searches
-) -> tuple[float, float]:  # and its standard error over the unseen pairs
+) -> tuple[float, float]:  # and its standard error, over unseen pairs and over searches
     "How much lower the winner scores on unseen pairs than a random candidate does"
     gain = D_new.mean(0) - D_new[winners].mean(0)
-    return gain.mean().item(), standard_error(gain)
+    error = math.hypot(standard_error(gain), standard_error(D_new[winners].mean(1)))
+    return gain.mean().item(), error
 
 # %% ../../nbs/hood/views.ipynb #17cda6fd
 def telling(

@@ -354,7 +354,11 @@ function enlargeApp(place, { ask, shared, facts, guarded, still }) {
     guarded(() => renew("chosen"));
   }
 
-  shared.on("start", follow);
+  shared.on("start", () => {
+    // a start of another kind that the user has chosen here stays
+    if (start.value?.kind === "chosen") follow();
+    else offer(start.value?.kind);
+  });
   shared.on("found", () => offer(start.value?.kind));
   if (shared.get("start")) follow();
   else guarded(() => renew(wish.start));

@@ -18,7 +18,12 @@ function kernel(model) {
     new Promise((resolve, reject) => {
       const id = ++last;
       waiting.set(id, { resolve, reject, update });
-      model.send({ id, name, args }, undefined, files);
+      try {
+        model.send({ id, name, args }, undefined, files);
+      } catch {
+        waiting.delete(id);
+        reject(new Error("the kernel does not answer any more: load the page anew"));
+      }
     });
 }
 

@@ -348,7 +348,7 @@ function noiseApp(place, { ask, shared, facts, guarded, still }) {
       tag("b", { class: "number length" }, length.toFixed(3)),
       " √n long, its grey part has the standard deviation ",
       tag("b", { class: "number deviation" }, deviation.toFixed(3)),
-      " (Gaussian noise: 0.577); × 1 leaves it as it is.",
+      " (Gaussian noise: 0.577).",
     );
   }
 

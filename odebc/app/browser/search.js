@@ -110,9 +110,14 @@ function expectedGain(D, distance, winners) {
     for (let k = 0; k < D.K; k++) all += D.unseen(distance, k, u);
     return all / D.K - mean(winners.map((k) => D.unseen(distance, k, u)));
   });
-  const middle = mean(gains);
-  const squares = gains.reduce((sum, gain) => sum + (gain - middle) ** 2, 0);
-  return { gain: middle, error: Math.sqrt(squares / (D.U - 1) / D.U) };
+  const searches = winners.map((k) => D.unseenMean(distance, k));
+  return { gain: mean(gains), error: Math.hypot(standardError(gains), standardError(searches)) };
+}
+
+function standardError(values) {
+  const middle = mean(values);
+  const squares = values.reduce((sum, value) => sum + (value - middle) ** 2, 0);
+  return Math.sqrt(squares / (values.length - 1) / values.length);
 }
 
 /** How often a start beats another candidate on an unseen pair. */
@@ -335,6 +340,8 @@ function searchApp(place, { ask, shared, facts, guarded, still }) {
     const wanted = Math.round(Number(candidate.value)) - 1;
     if (wanted >= 0 && wanted < D.K) show(wanted);
   });
+  // what is no candidate does not stay in the field
+  candidate.addEventListener("change", () => (candidate.value = shared.get("start").index + 1));
   const presets = PRESETS.map(({ text, why, set }) =>
     button(text, () => settle(set(facts.shelf[state.key]), why), { title: why }),
   );
@@ -365,12 +372,20 @@ function searchApp(place, { ask, shared, facts, guarded, still }) {
   const seen = comparison({ left: 1, right: 2, height: Math.max(300, 0.4 * innerHeight) });
   const gallery = tag("div", { class: "odebc-gallery" });
   const live = still ? null : liveSearch({ ask, guarded, shared, now });
+  const told = tag("span", { class: "note", "aria-live": "polite" });
   const takeAway = row(
     button("save this x_T", () => guarded(save), { disabled: still }),
     button(still ? "link to this" : "save these settings", () => guarded(keepPlaces)),
+    told,
   );
 
+  const tastes = "LPIPS likes detail, right or made up; PSNR (dB) likes what is smooth.";
+  const idea =
+    "Draw K noises x_T, let each enlarge R small pictures whose originals are known, and keep " +
+    "the one that comes nearest to them on average (a lower distance is better): it is then " +
+    "used for all other pictures.";
   place.append(
+    tag("p", { class: "odebc-idea" }, idea),
     row(network.node, distance.node, ...presets),
     row(R.node, K.node, shuffle),
     comment,
@@ -388,7 +403,13 @@ function searchApp(place, { ask, shared, facts, guarded, still }) {
         sentence,
         gallery,
       ),
-      tag("div", { class: "odebc-right" }, picture.node, seen.node),
+      tag(
+        "div",
+        { class: "odebc-right" },
+        picture.node,
+        seen.node,
+        tag("p", { class: "note" }, tastes),
+      ),
     ),
     live ? live.node : tag("p", { class: "note" }, "A live search needs a running kernel."),
     takeAway,
@@ -437,7 +458,7 @@ function searchApp(place, { ask, shared, facts, guarded, still }) {
     sentence.textContent = "";
     try {
       const { sentence: said } = await ask("verdict", { key });
-      if (key === state.key) sentence.textContent = `All scores together say: ${said}`;
+      if (key === state.key) sentence.textContent = said;
     } catch (error) {
       if (error.kind !== "dropped") sentence.textContent = error.message;
     }
@@ -548,13 +569,15 @@ function searchApp(place, { ask, shared, facts, guarded, still }) {
       ),
     );
     gains.replaceChildren(
-      "It beats a random start on ",
+      "Picture by picture it beats another candidate in ",
       number("wins", percent(winRate(D, name, index))),
-      " of draws. A search of this size gains ",
+      " of cases. A search of this size costs ",
+      number("cost", K.value * R.value),
+      " solves (halving a quarter) and gains ",
       number("gain", percent(gain / randomUnseen)),
       " ± ",
       number("gain-error", percent(error / randomUnseen)),
-      " on unseen pictures, on average.",
+      " on unseen pictures, on average (± one standard error).",
     );
   }
 
@@ -577,20 +600,15 @@ function searchApp(place, { ask, shared, facts, guarded, still }) {
   }
 
   function showGallery(winner, inRows) {
-    const ranked = inRows
-      .map((k, i) => [winner.means[i], k])
-      .sort(([a], [b]) => a - b)
-      .map(([, k]) => k);
-    const three = [
-      ["best", ranked[0]],
-      ["middle", ranked[Math.floor(ranked.length / 2)]],
-      ["worst", ranked.at(-1)],
-    ];
-    gallery.replaceChildren(...three.map(([what, k]) => card(what, k)));
+    const ranked = inRows.map((k, i) => [winner.means[i], k]).sort(([a], [b]) => a - b);
+    const three = [ranked[0], ranked[Math.floor(ranked.length / 2)], ranked.at(-1)];
+    const names = ["best on these pairs", "middle", "worst"];
+    gallery.replaceChildren(...three.map(([score, k], i) => card(names[i], k, score)));
   }
 
-  function card(what, k) {
-    const text = `${what}: no. ${k + 1}, unseen ${D.unseenMean(state.distance, k).toFixed(3)}`;
+  function card(what, k, here) {
+    const [score, unseen] = [here, D.unseenMean(state.distance, k)].map((x) => x.toFixed(3));
+    const text = `${what}: no. ${k + 1}, ${score}; unseen ${unseen}`;
     const tiles = D.shown.map((_, i) => {
       const canvas = tag("canvas", { "aria-hidden": "true" });
       paint(canvas, tile(i, BEFORE + k));
@@ -617,12 +635,12 @@ function searchApp(place, { ask, shared, facts, guarded, still }) {
     const { columns: _, ...search } = now();
     if (still) {
       location.hash = encodeURIComponent(JSON.stringify({ search }));
-      comment.textContent = "The address of this page now leads to these settings.";
+      told.textContent = "The address of this page now leads to these settings.";
       return;
     }
     const text = new TextEncoder().encode(JSON.stringify({ search }));
     download(text, "explorer.json", "application/json");
-    comment.textContent = "explorer(**json.load(open('explorer.json'))) opens them again.";
+    told.textContent = "explorer(**json.load(open('explorer.json'))) opens them again.";
   }
 
   return { shown: () => update() };
@@ -634,6 +652,9 @@ function liveSearch({ ask, guarded, shared, now }) {
   const status = tag("p", { class: "odebc-status", "aria-live": "polite" });
   const cells = tag("canvas", { class: "odebc-cells", role: "img", hidden: true });
   const precision = tag("p", { class: "note" });
+  const how =
+    "The real search with the K and R of the sliders, by halving: all K on one pair, the better " +
+    "half on two, and so on. Its candidates are those of the map; a shuffle draws others.";
   const go = button("search live", () => guarded(begin));
   const cancel = button("cancel", () => ask("cancel", { name: "live" }).catch(() => {}));
   const keep = button("save what it found", () => guarded(save), { disabled: true });
@@ -642,6 +663,7 @@ function liveSearch({ ask, guarded, shared, now }) {
     "div",
     { class: "odebc-live" },
     tag("h3", {}, "Search live"),
+    tag("p", { class: "note" }, how),
     row(go, cancel, progress, keep),
     status,
     cells,
@@ -676,6 +698,7 @@ function liveSearch({ ask, guarded, shared, now }) {
       throw error;
     } finally {
       [go.disabled, cancel.disabled] = [false, true];
+      progress.value = 0;
     }
   }
 
