@@ -34,15 +34,22 @@ def browser():
         yield found
 
 
-PLACES = {'lab, light': (in_lab, 'light'), 'Voilà, dark': (in_voila, 'dark')}
+WIDE, NARROW = dict(width=1280, height=800), dict(width=800, height=900)
+PLACES = {
+    'lab, light': (in_lab, 'light', WIDE),
+    'lab, dark': (in_lab, 'dark', NARROW),
+    'Voilà, light': (in_voila, 'light', WIDE),
+    'Voilà, dark': (in_voila, 'dark', NARROW),
+}
 
 
 @pytest.fixture(scope='module', params=PLACES)
 def place(request, browser, tmp_path_factory):
     "The explorer as a visitor finds it; no script may fail as long as it is open"
-    begun, theme = PLACES[request.param]
+    begun, theme, size = PLACES[request.param]
     name = request.param.split(',')[0]
     with begun(browser, tmp_path_factory.mktemp('place'), theme) as (page, errors):
+        page.set_viewport_size(size)
         yield SimpleNamespace(page=page, name=name, theme=theme, lab=begun is in_lab)
         assert not errors, errors
         page.close()
@@ -214,6 +221,8 @@ def test_live_search_is_cancelled_and_keeps_its_best(place, tmp_path):
     if place.lab:
         told = run_cell(page, 'print(explore.found.index)').strip()
         assert int(told) == found.index
+    starts = app(page, 'Enlarge').get_by_label('start', exact=True)
+    expect(starts).to_contain_text("the live search's x_T")
     no_errors(page)
 
 
@@ -242,6 +251,11 @@ def test_the_trajectory_stops_where_the_solver_does(place):
     wait_for(place.page, lambda: walked(box)['ends']['sde'] not in ([], before['sde']))
     assert walked(box)['ends']['ode'] == before['ode']
     shot(box, place, 'trajectory')
+    ends.evaluate('e => e.dataset.before = e.textContent')
+    picture = box.get_by_label('picture', exact=True)
+    picture.select_option(index=picture.evaluate('s => (s.selectedIndex + 1) % s.length'))
+    other = 'e => e.textContent.includes("At the end") && e.textContent !== e.dataset.before'
+    wait_for(place.page, lambda: ends.evaluate(other))
     no_errors(place.page)
 
 
@@ -292,6 +306,15 @@ def test_noise_is_mixed_as_python_mixes_it(place):
     told = number(box.locator('.odebc-numbers .psnr').inner_text())
     assert told == pytest.approx(psnr(x_0, z).item(), abs=0.1)
     shot(box, place, 'noise')
+    box.get_by_label('take out').select_option(index=2)
+    wait_for(page, lambda: box.evaluate('e => e.odebc.state().grid') == 8)
+    how['grid'] = 8
+    x_T = mixed(a, b, **how)
+    wait_for(page, lambda: np.allclose(noise_of(box), x_T.flatten(), atol=1e-5))
+    box.get_by_role('button', name='go round the circle').click()
+    circle = box.locator('.odebc-circle')
+    expect(circle).to_contain_text('Best', timeout=4 * MINUTE)  # three points are there
+    box.locator('.odebc-controls button').last.click()  # and that is enough
     box.get_by_role('button', name='back to plain').click()
     assert said(box.get_by_role('slider', name='length τ')).startswith('1.00')
     no_errors(page)
@@ -314,6 +337,9 @@ def test_upload_enlarge_download(place, tmp_path):
     file = box.locator('.odebc-enlarge-file input')
     file.set_input_files(tmp_path / 'cat.png')
     expect(box).to_contain_text('48×40')
+    crop = box.locator('.odebc-enlarge-crop')
+    crop.get_by_label('width').fill('24')
+    crop.get_by_label('width').blur()
     drag(box, 'steps', 0.1)
     expect(box.locator('.odebc-enlarge-cost')).to_contain_text('about', timeout=4 * MINUTE)
     box.get_by_role('button', name='enlarge', exact=True).click()
@@ -324,9 +350,9 @@ def test_upload_enlarge_download(place, tmp_path):
     shot(box, place, 'enlarge')
     large = Image.open(tmp_path / 'large.png')
     assert download.value.suggested_filename == 'cat_x4.png'
-    assert large.size == (192, 160) and large.mode == 'RGBA'
+    assert large.size == (96, 160) and large.mode == 'RGBA'
     assert np.ptp(np.asarray(large)[..., 3]) > 200
-    y = to_tensor(image.convert('RGB'))[None]
+    y = to_tensor(image.convert('RGB'))[None, ..., :24]
     x = to_tensor(large.convert('RGB'))[None]
     assert 15 < psnr(x, upsample(y, 4)) < 45  # the same picture, and not bicubic's
     (tmp_path / 'no.png').write_text('not an image')
