@@ -15,6 +15,7 @@ function enlargeApp(place, { ask, shared, facts, guarded, still }) {
   let base = []; // pictures that are there before a run: bicubic, and HR where it is known
   let running = false;
   let result = null; // of the last run: name and bytes of its file
+  let leave = () => {}; // what a cancelled run says of its pictures
   let own = null; // what Python said of the start that belongs to the network
   const starts = {}; // the same for every network that was chosen
   let mine = 0; // counts pictures, so that a late answer about an older one is dropped
@@ -263,6 +264,10 @@ function enlargeApp(place, { ask, shared, facts, guarded, still }) {
       compared.show([base[0], ...random, made[0], ...base.slice(1)]);
     }
 
+    leave = () => {
+      notes.fill("unfinished");
+      show();
+    };
     compared.put("left", 0);
     compared.put("right", asked.draws ? 2 : 1);
     show();
@@ -327,6 +332,7 @@ function enlargeApp(place, { ask, shared, facts, guarded, still }) {
     running = false;
     bar.hidden = true;
     said.textContent = "Cancelled.";
+    leave();
     mine += 1; // what still comes belongs to nobody
     ready();
   }
