@@ -141,7 +141,7 @@ def test_what_is_cached_is_shipped_and_belongs_to_the_shipped_networks():
         kept = {name: c.split(name)[0][1, :2].tolist() for name in c.scores}
         x_0 = model.h(candidate(1, model.shape, c.seed)[None], y[:2], c.sampler)
         # in bfloat16 machines round otherwise, and a plain network makes much of it
-        near = 0.1 if c.network == 'small-mid' else 0.02
+        near = 0.05 if c.network == 'small-mid' else 0.01
         assert dssim(x_0, z[:2]).tolist() == pytest.approx(kept['DSSIM'], abs=near)
         if os.environ.get(ALEX_VARIABLE):
             assert lpips(x_0, z[:2]).tolist() == pytest.approx(kept['LPIPS'], abs=near)
