@@ -145,6 +145,7 @@ def app(page, title):
 def drag(box, name, share):
     "Pull a slider to a share of its length, in small steps as a hand does; what it then says"
     one = box.get_by_role('slider', name=name, exact=True)
+    expect(one).to_be_enabled(timeout=MINUTE)  # else it has no places yet
     one.scroll_into_view_if_needed()
     place = one.bounding_box()
     now = one.evaluate('s => (s.value - s.min) / (s.max - s.min)')

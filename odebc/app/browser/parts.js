@@ -37,7 +37,7 @@ const fresh = (what) => `odebc-${what}-${++numbered}`;
 function slider({ label, values, value, unit = "", show = String, oninput, onchange }) {
   const id = fresh("slider");
   const readout = tag("output", { for: id, class: "odebc-readout" });
-  const input = tag("input", { type: "range", id, min: 0, max: values.length - 1, step: 1 });
+  const input = tag("input", { type: "range", id, min: 0, step: 1 });
   const control = {
     node: tag("div", { class: "odebc-slider" }, tag("label", { for: id }, label), input, readout),
     input,
@@ -51,6 +51,7 @@ function slider({ label, values, value, unit = "", show = String, oninput, oncha
     over(others, wanted) {
       values = others;
       input.max = values.length - 1;
+      input.disabled = values.length < 2; // its places are not known yet
       control.set(wanted);
     },
   };
@@ -61,7 +62,7 @@ function slider({ label, values, value, unit = "", show = String, oninput, oncha
   }
   input.addEventListener("input", () => (tell(), oninput?.(control.value)));
   input.addEventListener("change", () => onchange?.(control.value));
-  control.set(value ?? values[0]);
+  control.over(values, value ?? values[0]);
   return control;
 }
 
