@@ -7,6 +7,7 @@ __all__ = ['app', 'demo', 'train', 'search', 'start_for', 'upscale', 'results', 
 
 # %% ../nbs/hood/cli.ipynb #7cd76033
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 import errno
@@ -110,6 +111,20 @@ Images = Annotated[
 
 # %% ../nbs/hood/cli.ipynb #8bc933cc
 Model = Annotated[str, typer.Option(help="a shipped model, or a folder with one")]
+Own = Annotated[
+    str | None,
+    typer.Option(
+        '--map',
+        help="a solution map of your own, in place of a model: FILE.py:NAME, with "
+        "NAME(x_T, y) -> x_0 for batches in [-1, 1]",
+    ),
+]
+Side = Annotated[
+    int | None, typer.Option('--size', min=8, help="with --map: side of a patch; 64")
+]
+Scale = Annotated[
+    int | None, typer.Option(min=1, help="with --map: times that y is smaller than x_0; 4")
+]
 
 # %% ../nbs/hood/cli.ipynb #d7fbd94a
 def check_meaning(
@@ -180,6 +195,88 @@ def loaded(
 
 # for --distance; best: LPIPS, or LPIPS-lite where it cannot be had
 DISTANCES = 'best', 'lpips', 'lpips-lite', 'dists', 'dssim'
+
+# %% ../nbs/hood/cli.ipynb #cfaa9a3d
+@dataclass
+class Subject:
+    "What a command works on"
+
+    h: Callable  # `odebc.maps.SolutionMap`
+    coarse: Callable | None  # a cheaper one
+    size: int  # side of a patch, pixels
+    scale: int  # times that y is smaller
+    device: object  # `torch.device`, of the patches
+    sr3: object = None  # `odebc.sr3.SR3`; None: a map of the user's own
+
+
+def of_model(
+    name: str,  # of a model
+    sampler: str,  # label
+    coarse: str | None,  # label of a cheaper one
+    precision: str,  # of --precision
+    kept: Path,  # x_T file to go on with, if it is there
+) -> Subject:
+    "A network of odebc, loaded in the precision that the file was begun in"
+    from odebc.runner import BoundaryCondition
+
+    def read(path):
+        return BoundaryCondition.load(path).meta.get('bf16')
+
+    sr3 = loaded(name, precision, lambda sr3: begun(precision, [kept], read))
+    cheap = sr3.solution_map(coarse) if coarse else None
+    return Subject(sr3.solution_map(sampler), cheap, sr3.size, sr3.scale, sr3.device, sr3)
+
+
+def of_file(
+    place: str,  # FILE.py:NAME
+    coarse: str | None,  # the same of a cheaper one
+    size: int | None,  # side of a patch, pixels
+    scale: int | None,  # times that y is smaller
+) -> Subject:
+    "A map of the user's own"
+    from odebc.mapfile import read_map
+    from odebc.matrix import processes
+
+    h = read_map(place)
+    cheap = read_map(coarse) if coarse else None
+    size, scale = size or 64, scale or 4
+    if size % scale:
+        raise OdebcError(f"patches of {size} pixels have no y that is {scale} times smaller")
+    say(f"{h.name}: patches of {size}×{size}, y of {size // scale}×{size // scale}")
+    return Subject(h, cheap, size, scale, h.device or processes().device)
+
+
+WITH_A_MODEL = (
+    'model',
+    'sampler',
+    'precision',
+    'quick',
+    'protocol',
+    'references',
+    'main_set',
+    'others',
+)
+
+
+def check_options(
+    ctx: typer.Context,
+    own: str | None,  # of --map
+    with_a_map: tuple = ('size', 'scale'),  # options that a model has no use for
+):
+    "Refuse what belongs to a model beside a map, and the other way round"
+
+    def first_given(names):
+        sources = {name: ctx.get_parameter_source(name) for name in names}
+        given = (name for name, by in sources.items() if by and by.name == 'COMMANDLINE')
+        return next((name.replace('_', '-') for name in given), None)
+
+    name = first_given(WITH_A_MODEL if own else with_a_map)
+    if own:
+        ctx.obj['map'] = own
+        if name:
+            raise OdebcError(f"--{name} is for --model: a map of your own has no use for it")
+    elif name:
+        raise OdebcError(f"--{name} is for --map: a model has no use for it")
 
 # %% ../nbs/hood/cli.ipynb #44f6aaaa
 def tell_stand_in(
@@ -421,6 +518,7 @@ def train(
 # %% ../nbs/hood/cli.ipynb #1d55f5cb
 @app.command()
 def search(
+    ctx: typer.Context,
     out: Annotated[
         Path,
         typer.Option(help="file for x_T; resumed if it is there"),
@@ -449,10 +547,16 @@ def search(
     ] = None,
     coarse: Annotated[
         str | None,
-        typer.Option(help="cheaper sampler for multifidelity and gradient, such as DDIM-5"),
+        typer.Option(
+            help="cheaper sampler for multifidelity and gradient, such as DDIM-5; "
+            "with --map a cheaper map"
+        ),
     ] = None,
     distance: Annotated[str, typer.Option(help=', '.join(DISTANCES))] = 'best',
     model: Model = 'small',
+    own: Own = None,
+    size: Side = None,
+    scale: Scale = None,
     seed: Annotated[int, typer.Option(min=0, max=SEED, help="of patches and candidates")] = 0,
     precision: Precision = 'auto',
     accept: Accept = [],
@@ -463,21 +567,20 @@ def search(
     from odebc.images import byte_folder
     from odebc.experiments.lab import reference_and_test
     from odebc.matrix import processes
-    from odebc.runner import BoundaryCondition
     from odebc.search import search as find
 
-    def read(path):
-        return BoundaryCondition.load(path).meta.get('bf16')
-
-    sr3 = loaded(model, precision, lambda sr3: begun(precision, [out], read))
+    check_options(ctx, own)
+    if own:
+        subject = of_file(own, coarse, size, scale)
+    else:
+        subject = of_model(model, sampler, coarse, precision, out)
     distance = distance_named(distance)
-    photos = photographs() if images is None else byte_folder(images, sr3.size)
-    pairs = reference_and_test(photos, r, unseen, sr3.size, sr3.scale, seed)
-    z_ref, y_ref, z, y = (x.to(sr3.device) for x in pairs)
-    cheap = sr3.solution_map(coarse) if coarse else None
+    photos = photographs() if images is None else byte_folder(images, subject.size)
+    pairs = reference_and_test(photos, r, unseen, subject.size, subject.scale, seed)
+    z_ref, y_ref, z, y = (x.to(subject.device) for x in pairs)
     ready(out.parent, out.name)
     found = find(
-        sr3.solution_map(sampler),
+        subject.h,
         z_ref,
         y_ref,
         k,
@@ -487,7 +590,7 @@ def search(
         seed,
         path=out,
         unseen=(z, y),
-        coarse=cheap,
+        coarse=subject.coarse,
         accept=accept,
     )
     if not processes().is_main_process:
@@ -505,6 +608,7 @@ def search(
 # %% ../nbs/hood/cli.ipynb #0e91964c
 @app.command()
 def diagnose(
+    ctx: typer.Context,
     images: Images = None,
     k: Annotated[int, typer.Option(min=8, help="starts x_T")] = 24,
     r: Annotated[int, typer.Option(min=2, help="pairs that they are tried on")] = 12,
@@ -514,6 +618,9 @@ def diagnose(
     tricks: Annotated[bool, typer.Option(help="try what costs nothing, too")] = True,
     distance: Annotated[str, typer.Option(help=', '.join(DISTANCES))] = 'best',
     model: Model = 'small',
+    own: Own = None,
+    size: Side = None,
+    scale: Scale = None,
     seed: Annotated[int, typer.Option(min=0, max=SEED, help="of patches and starts")] = 0,
     out: Annotated[
         Path,
@@ -523,34 +630,39 @@ def diagnose(
 ):
     "Is a search worth it? From a few starts on a few pairs; run again to resume."
     from odebc.data import photographs, upsample
-    from odebc.diagnosis import diagnose as examined, draw, pairs_of, tricks_of_sr3
+    from odebc.diagnosis import diagnose as examined, draw, free_tricks, pairs_of
+    from odebc.diagnosis import tricks_of_sr3
     from odebc.experiments.lab import tabulated
     from odebc.experiments.results import drawn_png
     from odebc.images import byte_folder
     from odebc.matrix import processes
-    from odebc.runner import BoundaryCondition
     from odebc.store import write_together
 
-    def read(path):
-        return BoundaryCondition.load(path).meta.get('bf16')
-
-    begin = out / 'random starts.safetensors'
-    sr3 = loaded(model, precision, lambda sr3: begun(precision, [begin], read))
+    check_options(ctx, own)
+    if own:
+        subject = of_file(own, None, size, scale)
+    else:
+        begin = out / 'random starts.safetensors'
+        subject = of_model(model, sampler, None, precision, begin)
     distance = distance_named(distance)
     ready(out)
     draws = can_draw()
-    photos = photographs() if images is None else byte_folder(images, sr3.size)
-    z, y, names = pairs_of(photos, r, sr3.size, sr3.scale, seed)
-    residual = (z - upsample(y, sr3.scale)).std().item()
-    free = tricks_of_sr3(sr3, sampler, residual) if tricks else {}
+    photos = photographs() if images is None else byte_folder(images, subject.size)
+    z, y, names = pairs_of(photos, r, subject.size, subject.scale, seed)
+    free = {}
+    if tricks and own:
+        free = free_tricks(subject.h)
+    elif tricks:
+        residual = (z - upsample(y, subject.scale)).std().item()
+        free = tricks_of_sr3(subject.sr3, sampler, residual)
     print(
-        f"{k} starts on {r} patches of {len(set(names))} photographs, {sampler}, "
+        f"{k} starts on {r} patches of {len(set(names))} photographs, {own or sampler}, "
         f"distance {distance.name}; then {len(free)} tricks"
     )
     found = examined(
-        sr3.solution_map(sampler),
-        z.to(sr3.device),
-        y.to(sr3.device),
+        subject.h,
+        z.to(subject.device),
+        y.to(subject.device),
         names,
         distance,
         k,
@@ -740,9 +852,41 @@ def check_main_set(
     if name not in tests:
         raise OdebcError(f"there is no test set {name!r}, only {', '.join(tests)}")
 
+# %% ../nbs/hood/cli.ipynb #37d5d00d
+def found_on_tests(
+    subject: Subject,  # with a map of the user's own
+    x_t: Path | None,  # file with a found x_T
+    sets: dict[str, dict],  # test set -> name -> photograph
+    patches: int,  # of each set
+    out: Path,  # folder
+) -> str:  # table
+    "What a found start brings on test sets; measured once, and kept in the folder"
+    from odebc.diagnosis import pairs_of
+    from odebc.experiments.on_tests import on_tests, table_of
+    from odebc.runner import BoundaryCondition
+    from odebc.store import write_atomically
+
+    if x_t is None:
+        raise OdebcError("say by --x-t which x_T: the file that `odebc search --map …` wrote")
+    found = BoundaryCondition.load(x_t)
+    ours = subject.h.facts
+    if ours != {name: found.meta.get(name) for name in ours}:
+        warnings.warn(f"{x_t} was found with another map than {subject.h.name}")
+    tests = {}
+    for name, images in sets.items():
+        z, y, names = pairs_of(images, patches, subject.size, subject.scale)
+        tests[name] = z.to(subject.device), y.to(subject.device), names
+    distance = distance_named('best')
+    table = table_of(
+        on_tests(subject.h, found.x_T, tests, distance, folder=out), distance.name
+    )
+    write_atomically(out / 'results.md', f'{table}\n'.encode())
+    return f"{table}\n\nwrote {out / 'results.md'}"
+
 # %% ../nbs/hood/cli.ipynb #3e40e2f3
 @app.command()
 def results(
+    ctx: typer.Context,
     quick: Annotated[
         bool, typer.Option('--quick', help="a look in minutes; the same as --protocol quick")
     ] = False,
@@ -774,26 +918,42 @@ def results(
     ] = [],
     precision: Precision = 'auto',
     bf16: Annotated[bool | None, typer.Option('--bf16', hidden=True)] = None,
+    own: Own = None,
+    x_t: Annotated[
+        Path | None, typer.Option(help="with --map: the x_T that odebc search found")
+    ] = None,
+    patches: Annotated[
+        int | None, typer.Option(min=2, help="with --map: of each test set; 96")
+    ] = None,
+    size: Side = None,
+    scale: Scale = None,
     out: Annotated[
         Path, typer.Option(help="folder for results.md, results.csv and the figures")
     ] = Path('results'),
     accept: Accept = [],
 ):
-    "Measure the paper's tables and figures; run again to resume."
+    """Measure the paper's tables and figures; run again to resume. With --map: what a found
+    x_T brings on test sets"""
     from odebc.data import photographs, split
     from odebc.images import byte_folder
     from odebc.experiments.lab import kept_precision, Lab, MEASURED, OLDER, PROTOCOLS
     from odebc.experiments.results import report
     from odebc.sr3 import SR3
 
+    check_options(ctx, own, ('size', 'scale', 'x_t', 'patches'))
     check_places(protocol, PROTOCOLS, tests)
     ours, theirs = split(photographs())
     sets = {}
     for folder in sorted(tests.iterdir()) if tests else ():
         if folder.is_dir() and folder.name[0] != '.':
-            sets[folder.name] = list(byte_folder(folder).values())
+            sets[folder.name] = byte_folder(folder)
     check_sets(tests, sets)
-    sets.setdefault('photographs', list(theirs.values()))
+    sets.setdefault('photographs', theirs)
+    if own:
+        subject = of_file(own, None, size, scale)
+        print(found_on_tests(subject, x_t, sets, patches or 96, ready(out)))
+        return
+    sets = {name: list(images.values()) for name, images in sets.items()}
     pairs = list((ours if references is None else byte_folder(references)).values())
     names = ['this', *(Path(other).name for other in others)]
     check_different(names)
@@ -835,10 +995,14 @@ PEER_GONE = 'closed by peer', 'reset by peer'  # as gloo says it
 # %% ../nbs/hood/cli.ipynb #5868b706
 def sentence(
     error: Exception,  # that ended a command
+    own: str | None = None,  # a map of the user's own, of --map
 ) -> str | None:  # what the user can do about it; None: it is a bug
     "Tell what a user can mend from a bug"
     if isinstance(error, MapFailed) and error.__cause__:
-        return sentence(error.__cause__)  # here the maps are our own
+        text = sentence(error.__cause__)
+        if text or not own:
+            return text
+        return f"{error}. odebc --debug … shows where"
     if isinstance(error, OdebcError):
         return str(error)
     if isinstance(error, typer.TyperException):
@@ -862,10 +1026,11 @@ def sentence(
 
 def told(
     error: Exception,  # that ended a command
-    debug: bool,  # with its traceback in any case
+    wishes: dict,  # what the command was asked for: debug, and a map of the user's own
 ) -> int:  # exit status
     "Print a sentence for what a user can mend, and for a bug all that its report needs"
-    text = sentence(error)
+    debug = wishes['debug']
+    text = sentence(error, wishes.get('map'))
     if debug or text is None:
         traceback.print_exception(error)
     if text is None:
@@ -922,11 +1087,11 @@ def main():
         give_up_printing()
         status = 1
     except OSError as e:
-        status = told(e, wishes['debug'])
+        status = told(e, wishes)
         if e.errno in (errno.ENOSPC, errno.EDQUOT):
             give_up_printing()
     except Exception as e:
-        status = told(e, wishes['debug'])
+        status = told(e, wishes)
     if status == 130:
         print('odebc: stopped', file=sys.stderr)
     sys.exit(status)

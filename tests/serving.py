@@ -12,7 +12,7 @@ from pathlib import Path
 from subprocess import TimeoutExpired
 from urllib.error import URLError
 from urllib.request import urlopen
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import expect, sync_playwright
 from waiting import begin, end, wait_until
 
 ROOT = Path(__file__).parent.parent

@@ -444,6 +444,28 @@ def test_the_still_search_says_what_python_says(browser, tmp_path):
     assert not errors, errors
 
 
+SLOW = '''
+const atOnce = createImageBitmap;
+window.createImageBitmap = async (...given) => {
+  await new Promise((go) => (window.arrive = go));
+  return atOnce(...given);
+};
+'''
+
+
+def test_a_slider_cannot_be_moved_before_its_scores_are_there(browser):
+    page = browser.new_page()
+    page.add_init_script(SLOW)
+    page.goto((ROOT / 'nbs/explore/search.html').as_uri())
+    one = page.get_by_role('slider', name='K, candidates', exact=True)
+    expect(one).to_be_disabled()
+    page.wait_for_function('Boolean(window.arrive)')
+    expect(one).to_be_disabled()
+    page.evaluate('arrive()')
+    expect(one).to_be_enabled()
+    page.close()
+
+
 @pytest.mark.parametrize('name', ['trajectory', 'noise'])
 def test_other_still_pages_move(browser, name):
     "Nothing is asked that was not stored, and what is drawn follows the slider"

@@ -1,0 +1,192 @@
+"Solution maps of the user's own on the command line: `--map FILE.py:NAME`."
+
+import subprocess
+import sys
+from pathlib import Path
+import pytest
+import torch
+from waiting import begin, end, finished, FRESH, TWO, written
+from odebc.runner import BoundaryCondition
+
+ODEBC = Path(sys.executable).with_name('odebc')
+SEARCH = '--k 12 --r 4 --unseen 2 --distance lpips-lite'.split()
+SMALL = '''
+from odebc.sr3 import SR3
+
+model = SR3.from_pretrained('small', 'float32')
+
+
+def h(x_T, y):
+    return model.h(x_T, y, 'DDIM-3')
+'''
+
+
+def odebc(*args, **env):
+    return finished([ODEBC, *args], env=FRESH | env)
+
+
+def refused(*args, says):
+    done = odebc(*args)
+    assert done.returncode == 2, done
+    assert 'Traceback' not in done.stderr and 'this is a bug' not in done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith('odebc: ') and says in last, done.stderr
+
+
+@pytest.fixture
+def my_py(tmp_path):
+    file = tmp_path / 'my.py'
+    file.write_text(SMALL)
+    return file
+
+
+def test_a_map_in_a_file_finds_what_the_model_finds(my_py, tmp_path):
+    ways = dict(own=['--map', f'{my_py}:h'], model=['--sampler', 'DDIM-3'])
+    for name, way in ways.items():
+        done = odebc('search', *SEARCH, *way, '--out', tmp_path / name)
+        assert done.returncode == 0, done.stderr
+    own, model = (BoundaryCondition.load(tmp_path / name) for name in ways)
+    assert own.index == model.index
+    both = ~own.scores.isnan()
+    assert both.equal(~model.scores.isnan())
+    assert (own.scores - model.scores)[both].abs().max() < 1e-6
+    again = odebc('search', *SEARCH, *ways['own'], '--out', tmp_path / 'own')
+    assert again.returncode == 0, again.stderr
+    my_py.write_text(SMALL.replace('DDIM-3', 'DDIM-2'))
+    refused('search', *SEARCH, *ways['own'], '--out', tmp_path / 'own', says='another source')
+
+
+def test_two_processes_killed_and_gone_on_with(my_py, tmp_path):
+    my_py.write_text(
+        SMALL + '\nimport time\n\n\ndef slow(x_T, y):\n'
+        '    time.sleep(0.2)\n    return h(x_T, y)\n'
+    )
+    args = ['search', *SEARCH, '--k', 40, '--map', f'{my_py}:slow']
+    args += ['--strategy', 'exhaustive', '--out']
+    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0)
+    process = begin([*TWO, '-m', '--', 'odebc', *args, tmp_path / 'killed'], FRESH, **pipes)
+    written(process, b'best=')
+    end(process)
+    before = BoundaryCondition.load(tmp_path / 'killed')
+    assert 0 < before.solves < 160
+    for name in ('killed', 'whole'):
+        done = finished([*TWO, '-m', '--', 'odebc', *args, tmp_path / name], env=FRESH)
+        assert done.returncode == 0, done.stderr
+    killed, whole = (BoundaryCondition.load(tmp_path / name) for name in ('killed', 'whole'))
+    assert killed.solves == whole.solves == 160 and killed.index == whole.index
+    assert (killed.scores - whole.scores).abs().max() < 1e-6
+
+
+def test_diagnose_says_of_a_map_what_python_says(my_py, tmp_path):
+    from odebc.data import photographs
+    from odebc.diagnosis import diagnose, pairs_of
+    from odebc.mapfile import read_map
+    from odebc.metrics import Distance, lite_model
+
+    where = ['--map', f'{my_py}:h', '--k', 8, '--r', 4, '--out', tmp_path / 'corner']
+    command = ['diagnose', *where, '--distance', 'lpips-lite', '--no-tricks']
+    for _ in range(2):  # the second time everything is there
+        done = odebc(*command)
+        assert done.returncode == 0, done.stderr
+    z, y, names = pairs_of(photographs(), 4)
+    h = read_map(f'{my_py}:h')
+    distance = Distance(lite_model(), 'lpips-lite')
+    found = diagnose(h, z, y, names, distance, K=8, tricks={})
+    kept = BoundaryCondition.load(tmp_path / 'corner' / 'random starts.safetensors')
+    assert torch.allclose(kept.scores.double(), found.scores, atol=1e-6)
+    assert found.sentence.partition('.')[0] in done.stdout
+
+
+def test_with_tricks_of_any_map(my_py, tmp_path):
+    done = odebc(
+        'diagnose',
+        '--map',
+        f'{my_py}:h',
+        '--k',
+        8,
+        '--r',
+        2,
+        '--distance',
+        'lpips-lite',
+        '--out',
+        tmp_path / 'corner',
+    )
+    assert done.returncode == 0, done.stderr
+    assert 'mean of x_T removed' in done.stdout and 'cosine' not in done.stdout
+
+
+@pytest.mark.parametrize('command', ['search', 'diagnose'])
+@pytest.mark.parametrize(
+    'options, says',
+    [
+        (['--sampler', 'DDIM-5'], '--sampler is for --model'),
+        (['--model', 'small'], '--model is for --model'),
+        (['--precision', 'bfloat16'], '--precision is for --model'),
+        (['--size', '30'], 'no y that is 4 times smaller'),
+    ],
+)
+def test_what_does_not_go_together(command, options, says, my_py, tmp_path):
+    refused(command, '--map', f'{my_py}:h', *options, '--out', tmp_path / 'out', says=says)
+
+
+@pytest.mark.parametrize('option', ['size', 'scale'])
+def test_a_model_knows_its_sizes(option, tmp_path):
+    out = tmp_path / 'out'
+    refused('search', f'--{option}', 32, '--out', out, says=f'--{option} is for --map')
+
+
+@pytest.mark.parametrize(
+    'text, says',
+    [
+        ('import nothing_of_this_name', "No module named 'nothing_of_this_name'"),
+        ('def g(x_T, y): return x_T', 'has no h; it has g'),
+        ('def h(x_T, y): return y.nothing', "no attribute 'nothing'"),
+        ('def h(x_T, y): return y', 'must return images of shape'),
+        ('def h(x_T, y): return x_T * float("nan")', 'NaN or infinite'),
+    ],
+)
+def test_faults_of_the_file_are_told_as_such(text, says, tmp_path):
+    file = tmp_path / 'my.py'
+    file.write_text(text)
+    out = tmp_path / 'out'
+    refused('search', *SEARCH, '--map', f'{file}:h', '--out', out, says=says)
+
+
+def test_debug_shows_the_line(tmp_path):
+    file = tmp_path / 'my.py'
+    file.write_text('def h(x_T, y):\n    return y.nothing\n')
+    done = odebc('--debug', 'search', *SEARCH, '--map', file, '--out', tmp_path / 'out')
+    assert done.returncode == 2 and 'return y.nothing' in done.stderr
+
+
+def test_results_on_test_sets(my_py, photo_folder, tmp_path):
+    from odebc.diagnosis import pairs_of
+    from odebc.experiments.on_tests import on_tests, table_of
+    from odebc.images import byte_folder
+    from odebc.mapfile import read_map
+
+    (tmp_path / 'tests').mkdir()
+    (tmp_path / 'tests' / 'mine').symlink_to(photo_folder)
+    x_t = tmp_path / 'x_T'
+    own = ['--map', f'{my_py}:h']
+    assert odebc('search', *SEARCH, *own, '--out', x_t).returncode == 0
+    where = ['--tests', tmp_path / 'tests', '--x-t', x_t, '--patches', 4]
+    command = ['results', *own, *where, '--out', tmp_path / 'out']
+    done = odebc(*command)
+    assert done.returncode == 0, done.stderr
+    table = (tmp_path / 'out' / 'results.md').read_text()
+    assert table in done.stdout
+    before = {file: file.stat().st_mtime_ns for file in (tmp_path / 'out').glob('*.safe*')}
+    assert odebc(*command).returncode == 0  # all is known
+    assert before == {file: file.stat().st_mtime_ns for file in before} and len(before) == 4
+    z, y, names = pairs_of(byte_folder(photo_folder), 4)
+    found = BoundaryCondition.load(x_t)
+    (mine,) = on_tests(read_map(f'{my_py}:h'), found.x_T, dict(mine=(z, y, names))).values()
+    assert table_of(dict(mine=mine)).splitlines()[2] in table
+    my_py.write_text(SMALL.replace('DDIM-3', 'DDIM-2'))
+    done = odebc(*command[:-1], tmp_path / 'other')
+    assert 'was found with another map' in done.stderr
+    refused(*command, says='another source')
+    refused('results', *own, says='say by --x-t which x_T')
+    refused('results', *own, '--quick', says='--quick is for --model')
+    refused('results', '--x-t', x_t, says='--x-t is for --map')
