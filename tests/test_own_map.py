@@ -3,10 +3,16 @@
 import subprocess
 import sys
 from pathlib import Path
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from waiting import begin, end, finished, FRESH, TWO, written
+from odebc.images import to_tensor
+from odebc.mapfile import read_map
+from odebc.matrix import candidate
 from odebc.runner import BoundaryCondition
+from odebc.sr3 import SR3
 
 ODEBC = Path(sys.executable).with_name('odebc')
 SEARCH = '--k 12 --r 4 --unseen 2 --distance lpips-lite'.split()
@@ -80,7 +86,6 @@ def test_two_processes_killed_and_gone_on_with(my_py, tmp_path):
 def test_diagnose_says_of_a_map_what_python_says(my_py, tmp_path):
     from odebc.data import photographs
     from odebc.diagnosis import diagnose, pairs_of
-    from odebc.mapfile import read_map
     from odebc.metrics import Distance, lite_model
 
     where = ['--map', f'{my_py}:h', '--k', 8, '--r', 4, '--out', tmp_path / 'corner']
@@ -163,7 +168,6 @@ def test_results_on_test_sets(my_py, photo_folder, tmp_path):
     from odebc.diagnosis import pairs_of
     from odebc.experiments.on_tests import on_tests, table_of
     from odebc.images import byte_folder
-    from odebc.mapfile import read_map
 
     (tmp_path / 'tests').mkdir()
     (tmp_path / 'tests' / 'mine').symlink_to(photo_folder)
@@ -190,3 +194,25 @@ def test_results_on_test_sets(my_py, photo_folder, tmp_path):
     refused('results', *own, says='say by --x-t which x_T')
     refused('results', *own, '--quick', says='--quick is for --model')
     refused('results', '--x-t', x_t, says='--x-t is for --map')
+
+
+def test_upscale_from_a_start_of_its_own(my_py, tmp_path):
+    x_t, own = tmp_path / 'x_T', ['--map', f'{my_py}:h']
+    start = candidate(3, (3, 64, 64), 5)
+    facts = read_map(f'{my_py}:h').facts
+    BoundaryCondition(start, 5, 3, torch.zeros(1, 1), 1, 3, 0.0, facts).save(x_t)
+    levels = np.random.default_rng(0).integers(0, 255, (16, 16, 3), dtype=np.uint8)
+    Image.fromarray(levels).save(tmp_path / 'y.png')
+    command = ['upscale', tmp_path / 'y.png', '--out', tmp_path / 'out']
+    done = odebc(*command, *own, '--x-t', x_t)
+    assert done.returncode == 0 and 'another map' not in done.stderr, done.stderr
+    large = to_tensor(Image.open(tmp_path / 'out' / 'y_x4.png'))
+    y = to_tensor(Image.fromarray(levels))
+    x_0 = SR3.from_pretrained('small', 'float32').h(start[None], y[None], 'DDIM-3')[0]
+    assert (large - x_0.clamp(-1, 1)).abs().max() < 1 / 127
+    refused(*command, *own, says='needs either --x-t')
+    refused(*command, *own, '--seed', 1, '--model', 'base', says='--model is for --model')
+    facts['source'] = 'else'
+    BoundaryCondition(start, 5, 3, torch.zeros(1, 1), 1, 3, 0.0, facts).save(x_t)
+    command[-1] = tmp_path / 'again'
+    assert 'found with another map' in odebc(*command, *own, '--x-t', x_t).stderr
