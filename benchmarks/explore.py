@@ -34,19 +34,25 @@ MOVES = '''async ({ label, n }) => {
   }
   return times;
 }'''
-# until the result of the noise is there: ten calls of the network
+# the result of a changed noise, ten calls of the network: its picture, then its numbers
 SOLVED = '''async (n) => {
   const place = document.querySelector('.odebc-noise');
   const inputs = [...place.querySelectorAll('input[type=range]')];
   const input = inputs.find((i) => i.labels[0]?.textContent === 'length τ');
+  const frame = () => new Promise((done) => requestAnimationFrame(done));
   const times = [];
   for (let i = 0; i < n; i++) {
     const start = performance.now();
     input.value = 20 + i;
     input.dispatchEvent(new Event('input', { bubbles: true }));
-    do await new Promise((done) => requestAnimationFrame(done));
-    while (place.getAttribute('aria-busy') === 'true');
-    times.push(performance.now() - start);
+    const { tau } = place.odebc.state();
+    do await frame();
+    while (place.odebc.seen()?.tau !== tau);
+    await frame();
+    const picture = performance.now() - start;
+    while (place.getAttribute('aria-busy') === 'true') await frame();
+    await frame();
+    times.push([picture, performance.now() - start]);
   }
   return times;
 }'''
@@ -73,7 +79,9 @@ def latencies(page, n):
         for label in labels:
             times = page.evaluate(MOVES, dict(label=label, n=n))
             print(line(f'{title}, {label}', times), flush=True)
-    print(line('Noise, the result of it', page.evaluate(SOLVED, 20)), flush=True)
+    pictures, numbers = zip(*page.evaluate(SOLVED, n))
+    print(line('Noise, the picture that comes of it', pictures), flush=True)
+    print(line('Noise, the numbers of that picture', numbers), flush=True)
     box = app(page, 'Search')
     box.get_by_role('button', name='search live').click()
     page.wait_for_timeout(10_000)

@@ -10,7 +10,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from odebc.app import walks
 from odebc.app.walks import ANSWERS, mixed, still_noise, still_trajectory, trajectory
-from odebc.app.workshop import Job, Request, Workshop
+from odebc.app.workshop import Job, Request, rounded, Workshop
 from odebc.data import photographs, upsample
 from odebc.errors import OdebcError, Stopped
 from odebc.experiments.lab import reference_and_test
@@ -216,7 +216,8 @@ CHANGED = dict(phi=35, tau=0.9, grid=8, grey=1.2, roll=7)
 
 
 class TestResult:
-    def test_is_that_of_the_mixture(self, room, model, unseen):
+    def test_is_that_of_the_mixture(self, room, model, unseen, monkeypatch):
+        monkeypatch.setattr(walks, 'SLOW', 0)  # a guess even where it is quick
         told = []
         answer = asked(room, 'result', told, **AMONG, **CHANGED)
         noises = [candidate(index, model.shape, 0) for index in (1, 4)]
@@ -231,8 +232,16 @@ class TestResult:
             (right.item(), made.item()), abs=1e-5
         )
         assert (picture(answer['picture']) - x_0[0]).abs().max() < 1 / 127
-        assert [(one['done'], one['calls']) for one in told] == [(1, 4)]
-        assert picture(told[0]['guess']).shape == model.shape
+        guess, early = told
+        assert (guess['done'], guess['calls']) == (1, 4)
+        assert picture(guess['guess']).shape == model.shape
+        assert early['picture'] == answer['picture']  # before it is measured
+
+    def test_no_guess_where_the_result_comes_at_once(self, room, monkeypatch):
+        monkeypatch.setattr(walks, 'SLOW', 60)
+        told = []
+        asked(room, 'result', told, **AMONG, **CHANGED)
+        assert [list(one) for one in told] == [['picture']]
 
     def test_circle_is_made_of_results(self, room):
         told = []
@@ -265,6 +274,18 @@ class TestResult:
             assert answer['bicubic'][i]['lpips'] == pytest.approx(
                 room.distance()(bicubic, z).item(), abs=1e-5
             )
+
+
+def test_rounded_weights_change_nothing():
+    "What autocast would round in each call, rounded once"
+    model = SR3.from_pretrained('small', 'bfloat16')
+    other = rounded(model)
+    x_T = candidate(0, model.shape)[None]
+    y = torch.rand(1, 3, 16, 16) * 2 - 1
+    assert torch.equal(other.h(x_T, y, 'DDIM-2'), model.h(x_T, y, 'DDIM-2'))
+    assert next(model.net.parameters()).dtype == torch.float32
+    exact = SR3.from_pretrained('small')
+    assert rounded(exact) is exact
 
 
 class TestRefusals:

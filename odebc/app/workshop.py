@@ -8,11 +8,13 @@ __all__ = ['Job', 'Watched', 'Request', 'Workshop', 'last_found']
 # %% ../../nbs/hood/workshop.ipynb #33631afc
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from copy import deepcopy
 from functools import cache
 from pathlib import Path
 import atexit
 import threading
 import weakref
+from torch import nn
 from .views import caches
 from ..errors import OdebcError, Stopped
 from ..metrics import default_distance
@@ -108,6 +110,19 @@ class Watched(SR3):
 
         return reported
 
+# %% ../../nbs/hood/workshop.ipynb #64ff1bcd
+def rounded(
+    model: SR3,
+) -> SR3:  # the model itself where it computes in float32
+    "The same with weights that need not be rounded in each call"
+    if not model.bf16:
+        return model
+    net = deepcopy(model.net)
+    for layer in net.modules():
+        if isinstance(layer, (nn.Conv2d, nn.Linear)):
+            layer.bfloat16()
+    return SR3(net, model.scale, model.size, model.record, model.precision)
+
 # %% ../../nbs/hood/workshop.ipynb #6045e7ba
 @dataclass
 class Request:
@@ -141,6 +156,7 @@ class Workshop:
         self.pictures = {}  # handed over by the user: number -> picture
         self.paces = {}  # network -> tiles at a time, seconds a call for each of them
         self.model = cache(lambda name: SR3.from_pretrained(name, 'auto'))
+        self.rounded = cache(lambda name: rounded(self.model(name)))
         self.distance = cache(default_distance)  # without LPIPS it takes a while to know
 
     def watched(
@@ -149,7 +165,7 @@ class Workshop:
         request: Request,  # that it works for
     ) -> SR3:
         "A network that stops when the request is no longer wanted"
-        return Watched(self.model(name), lambda n: request.check())
+        return Watched(self.rounded(name), lambda n: request.check())
 
     def scores(
         self,

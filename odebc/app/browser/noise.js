@@ -3,6 +3,7 @@
 const PLAIN = { tau: 1, grid: 0, grey: 1, roll: 0 };
 const ROUND_STEP = 15; // degrees between the points of the circle
 const MOST_RESULTS = 200; // that are kept
+const AT_REST = 400; // milliseconds without a change, after which there is time for more
 
 function noiseApp(place, { ask, shared, facts, guarded, still }) {
   const offered = still ? questionsKept(facts, "circle") : null;
@@ -17,10 +18,11 @@ function noiseApp(place, { ask, shared, facts, guarded, still }) {
   let x = null; // the mixed one
   let blurred = null; // bicubic and HR, as parts of a picture
   let truth = null;
-  let now = null; // the result that is shown
+  let now = null; // the result that is shown, with its numbers
+  let seen = null; // the question whose picture is shown: it comes before its numbers
   let stale = true;
   let wanted = 0; // counts what was wanted: only the newest is shown
-  let asking = 0;
+  const asking = { result: 0, plain: 0 }; // questions that are not answered yet
   let going = null; // the circle that is under way
 
   const key = choice({
@@ -247,42 +249,47 @@ function noiseApp(place, { ask, shared, facts, guarded, still }) {
     };
   }
 
-  /** The noise at once, its result when it is there. */
+  /** The noise at once, its picture when it is there, and then the numbers of it. */
   async function redraw() {
     if (!pair) return;
     Object.assign(state, { phi: phi.value, tau: tau.value, grey: grey.value });
     Object.assign(state, { roll: roll.value, grid: grid.value });
     const mine = ++wanted;
+    const asked = question();
+    const known = results.get(JSON.stringify(asked));
+    for (const name of known ? ["result", "plain"] : ["plain"]) {
+      if (asking[name]) ask("cancel", { name });
+    }
+    // asked before anything is drawn: the kernel works meanwhile
+    const update = (told) => guarded(() => developing(told, mine, asked));
+    const coming = known ?? solved("result", asked, update);
     x = mixedNoise(pair.a, pair.b, pair.shape, state);
     drawNoise(canvas, x, pair.shape);
-    const asked = question();
-    const name = JSON.stringify(asked);
-    const known = results.get(name);
     tellNoise();
-    if (known && asking) ask("cancel", { name: "result" });
-    if (!known) show(now, true);
-    const update = (told) => guarded(() => developing(told, mine));
-    const result = await busy(mine, async () => known ?? (await solved("result", asked, update)));
+    if (!known) showWaiting(now?.part, "solving …");
+    const result = await busy(mine, () => coming);
     if (mine !== wanted) return;
     now = result;
-    show(now, false);
+    seen = asked;
+    show();
     await plainBeside(mine);
   }
 
-  /** What the network believes on the way to x_0. */
-  async function developing({ guess, done, calls }, mine) {
-    const part = whole(await decoded(guess));
+  /** What the network believes on the way to x_0, and x_0 itself before it is measured. */
+  async function developing({ guess, picture: made, done, calls }, mine, asked) {
+    const part = whole(await decoded(guess ?? made));
     if (mine !== wanted || place.getAttribute("aria-busy") === "false") return;
-    show(now, true, { part, note: `a guess after ${done} of ${calls} calls` });
+    showWaiting(part, made ? "measuring …" : `a guess after ${done} of ${calls} calls`);
+    if (made) seen = asked;
   }
 
   async function solved(kind, asked, update) {
-    asking += 1;
+    asking[kind] += 1;
     try {
       const answer = await ask(kind, asked, { update });
       return remember(asked, answer, whole(await decoded(answer.picture)));
     } finally {
-      asking -= 1;
+      asking[kind] -= 1;
     }
   }
 
@@ -303,26 +310,44 @@ function noiseApp(place, { ask, shared, facts, guarded, still }) {
   async function plainBeside(mine) {
     const asked = question(PLAIN);
     if (still || isPlain(state) || results.has(JSON.stringify(asked))) return;
+    await new Promise((done) => setTimeout(done, AT_REST));
+    if (mine !== wanted) return; // a slider that is dragged has more urgent questions
     await solved("plain", asked);
-    if (mine === wanted) show(now, false);
+    if (mine === wanted) show();
   }
 
-  function show(result, waiting, guess = null) {
-    const part = x && { image: canvas, x: 0, y: 0, width: canvas.width, height: canvas.height };
-    const { lpips, psnr } = about.bicubic[about.shown.indexOf(state.picture)];
-    const scored = (l, p) => `${about.measure} ${four(l)}, ${p.toFixed(1)} dB`;
-    const score = result ? scored(result.lpips, result.psnr) : "";
-    const note = guess?.note ?? (waiting ? "solving …" : score);
+  /** The result that the controls stand for, with all that is known of it. */
+  function show() {
+    showPictures(now.part, scored(now));
+    tellResult("x_0");
+    const trail = trailNow();
+    plane.draw([...trail.values()], now, bicubic());
+    polar.draw(pointsRound(trail), state, bicubic(), about.measure);
+  }
+
+  /** Only what changes before the result is there. */
+  function showWaiting(part, note) {
+    showPictures(part ?? null, note);
+    tellResult("the x_0 before");
+    plane.wait();
+    polar.turn(state.phi);
+  }
+
+  function showPictures(part, note) {
     compared.show([
-      { label: "x_T", note: "from −3 to 3", part },
-      { label: "x_0", note, part: (guess ?? result)?.part ?? null },
-      { label: "bicubic", note: scored(lpips, psnr), part: blurred },
+      { label: "x_T", note: "from −3 to 3", part: x && whole(canvas) },
+      { label: "x_0", note, part },
+      { label: "bicubic", note: scored(bicubic()), part: blurred },
       { label: "HR", note: "the photograph", part: truth },
     ]);
-    tellResult(waiting);
-    const trail = trails.get(`${state.key} ${state.picture}`) ?? new Map();
-    plane.draw([...trail.values()], waiting ? null : result, bicubic());
-    polar.draw(pointsRound(trail), state, bicubic(), about.measure);
+  }
+
+  function scored({ lpips, psnr }) {
+    return `${about.measure} ${four(lpips)}, ${psnr.toFixed(1)} dB`;
+  }
+
+  function trailNow() {
+    return trails.get(`${state.key} ${state.picture}`) ?? new Map();
   }
 
   function bicubic() {
@@ -352,11 +377,11 @@ function noiseApp(place, { ask, shared, facts, guarded, still }) {
     );
   }
 
-  function tellResult(waiting) {
+  function tellResult(name) {
     if (!now) return;
-    const number = (name, text) => tag("b", { class: `number ${name}` }, text);
+    const number = (kind, text) => tag("b", { class: `number ${kind}` }, text);
     numbers.replaceChildren(
-      `${waiting ? "the x_0 before" : "x_0"}: ${about.measure} `,
+      `${name}: ${about.measure} `,
       number("lpips", four(now.lpips)),
       ", PSNR ",
       number("psnr", `${now.psnr.toFixed(2)} dB`),
@@ -392,7 +417,9 @@ function noiseApp(place, { ask, shared, facts, guarded, still }) {
       if (going !== mine) return;
       mine.n += 1;
       round.textContent = `stop (${mine.n} of ${360 / ROUND_STEP})`;
-      if (sameAs(asked, question())) show(now, place.getAttribute("aria-busy") === "true");
+      const trail = trailNow();
+      plane.draw([...trail.values()], now, bicubic());
+      polar.draw(pointsRound(trail), state, bicubic(), about.measure);
     };
     try {
       await ask("circle", asked, { update });
@@ -434,7 +461,12 @@ function noiseApp(place, { ask, shared, facts, guarded, still }) {
     stale = true;
     if (!place.hidden) guarded(() => begin(own.seed, own.index));
   });
-  place.odebc = { noise: () => x, state: () => ({ ...state }), result: () => now };
+  place.odebc = {
+    noise: () => x,
+    state: () => ({ ...state }),
+    result: () => now,
+    seen: () => seen,
+  };
   return {
     shown() {
       if (!stale) return;
@@ -588,6 +620,7 @@ function detailPlane() {
         : "";
       svg.setAttribute("aria-label", `${title}: ${counted(all.length, "result")}${where}`);
     },
+    wait: () => here.setAttribute("d", ""),
   };
 }
 
@@ -624,8 +657,16 @@ function circlePlot() {
   const word = ([x, y], text) =>
     drawn("text", { x, y: y + 4, "text-anchor": "middle", class: "halo" }, text);
   ["a", "b", "−a", "−b"].forEach((name, i) => ends.append(word(at(90 * i, far + 18), name)));
+
+  function turn(phi) {
+    const [x, y] = at(phi, far + 6);
+    hand.setAttribute("d", `M${side / 2} ${side / 2}L${x} ${y}`);
+    here.setAttribute("d", "");
+  }
+
   return {
     node,
+    turn,
     draw(points, state, bicubic, measure) {
       const { phi } = state;
       const most = Math.max(bicubic.lpips, ...points.map(({ lpips }) => lpips));
@@ -650,8 +691,7 @@ function circlePlot() {
         parts.push(`L${places[0].map((v) => v.toFixed(2)).join(" ")}`);
       }
       line.setAttribute("d", parts.join(""));
-      const [hx, hy] = at(phi, far + 6);
-      hand.setAttribute("d", `M${side / 2} ${side / 2}L${hx} ${hy}`);
+      turn(phi);
       const known = isPlain(state) && points.find((point) => point.phi === phi % 360);
       here.setAttribute("d", known ? star(...at(phi, r(known.lpips)), 8) : "");
       caption.textContent = toldRound(points, measure);
