@@ -12,7 +12,7 @@ from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 from playwright.sync_api import expect
 from serving import app, chromium, drag, in_lab, in_voila, MINUTE, opened, ROOT, said
-from odebc.app.explore import browser_code
+from odebc.app.explore import browser_code, browser_style
 from odebc.app.views import caches, expected_gain, order, outlook, pick
 from odebc.app.walks import mixed
 from odebc.data import photographs, upsample
@@ -491,5 +491,5 @@ def test_still_pages_are_of_this_code():
     "Else: python tools/still.py"
     for name in ('search', 'trajectory', 'noise'):
         page = (ROOT / f'nbs/explore/{name}.html').read_text(encoding='utf8')
-        code = browser_code(name).replace('export default { render };', '')
-        assert code.strip() in page, name
+        assert browser_code(name, still=True) in page, name
+        assert browser_style(name) in page, name

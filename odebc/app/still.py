@@ -66,19 +66,7 @@ body {{ margin: 0; }}
 <body>
 <script type="application/json" id="facts">{facts}</script>
 <script type="module">
-{code}
-const facts = JSON.parse(document.getElementById("facts").textContent);
-for (const answer of Object.values(facts.answers)) {{
-  for (const [name, value] of Object.entries(answer)) {{
-    if (!value?.base64) continue;
-    const bytes = Uint8Array.from(atob(value.base64), (letter) => letter.charCodeAt(0));
-    answer[name] = new DataView(bytes.buffer);
-  }}
-}}
-const place = location.hash.slice(1);
-if (place) facts.state = JSON.parse(decodeURIComponent(place));
-app.render({{ model: {{ get: (name) => ({{ facts }})[name] }}, el: document.body }});
-</script>
+{code}</script>
 </body>
 </html>
 '''
@@ -98,8 +86,8 @@ def still_page(
         answers={asked: kept_answer(answer) for asked, answer in answers.items()},
     )
     text = json.dumps(facts, separators=(',', ':')).replace('</', '<\\/')
-    code = browser_code(app).replace('export default { render };', 'const app = { render };')
-    return PAGE.format(title=app, style=browser_style(), facts=text, code=code)
+    code = browser_code(app, still=True)
+    return PAGE.format(title=app, style=browser_style(app), facts=text, code=code)
 
 # %% ../../nbs/hood/still.ipynb #afadfbff
 def write_pages(

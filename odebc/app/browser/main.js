@@ -1,40 +1,4 @@
-// The frame: asks Python, or what was kept of its answers, and puts the apps under tabs.
-
-/** Questions to the kernel. `ask(name, args, {update, files})` gives a promise of the answer. */
-function kernel(model) {
-  const waiting = new Map();
-  let last = 0;
-  model.on("msg:custom", (message, buffers) => {
-    const asked = waiting.get(message.id);
-    if (!asked) return;
-    const value = { ...message.value };
-    (message.names ?? []).forEach((name, i) => (value[name] = buffers[i]));
-    if (message.kind === "update") return asked.update?.(value);
-    waiting.delete(message.id);
-    if (message.kind === "answer") asked.resolve(value);
-    else asked.reject(Object.assign(new Error(message.why ?? ""), { kind: message.kind }));
-  });
-  return (name, args = {}, { update, files = [] } = {}) =>
-    new Promise((resolve, reject) => {
-      const id = ++last;
-      waiting.set(id, { resolve, reject, update });
-      try {
-        model.send({ id, name, args }, undefined, files);
-      } catch {
-        waiting.delete(id);
-        reject(new Error("the kernel does not answer any more: load the page anew"));
-      }
-    });
-}
-
-/** The same from answers that were kept: a page without a kernel. */
-function memory(answers) {
-  return async (name, args = {}) => {
-    const value = answers[JSON.stringify([name, args])];
-    if (value) return value;
-    throw Object.assign(new Error("this needs a running kernel"), { kind: "absent" });
-  };
-}
+// The frame: what the apps have in common, and the place where each of them stands.
 
 /** What the apps have in common, and a way to hear of changes. */
 function sharedState() {
@@ -50,9 +14,8 @@ function sharedState() {
   };
 }
 
-function render({ model, el }) {
-  const facts = model.get("facts");
-  const ask = facts.answers ? memory(facts.answers) : kernel(model);
+/** The apps in an element. `ask(name, args, { update, files })` promises an answer. */
+function present(el, facts, ask) {
   const shared = sharedState();
   const root = tag("div", { class: "odebc" });
   const problem = tag("p", { class: "odebc-problem", role: "alert" });
@@ -77,49 +40,19 @@ function render({ model, el }) {
   root.append(...panels.map((panel) => panel.place), problem);
   el.append(root);
   open(panels[0]);
+  return root;
 }
 
-/** Errors are told below the apps; a question that a newer one replaced is no error. */
+/** Errors are told below the apps; what a newer question replaced is none, and that the kernel
+ *  is gone stands above them. */
 function guard(problem) {
   return async (work) => {
     try {
       problem.textContent = "";
       return await work();
     } catch (error) {
-      if (error.kind !== "dropped") problem.textContent = error.message || String(error);
+      if (["dropped", "gone"].includes(error.kind)) return;
+      problem.textContent = error.message || String(error);
     }
   };
 }
-
-/** A row of tabs, as the ARIA practices describe it: arrows move, one tab is in the order. */
-function tabs(panels, open) {
-  const list = tag("div", { role: "tablist", "aria-label": "apps", class: "odebc-tabs" });
-  panels.forEach((panel, i) => {
-    const [id, place] = [fresh("tab"), fresh("panel")];
-    const attributes = { role: "tab", id, "aria-controls": place, type: "button" };
-    panel.tab = tag("button", { ...attributes, onclick: () => go(i) }, panel.title);
-    give(panel.place, { role: "tabpanel", id: place, "aria-labelledby": id });
-  });
-
-  function go(i) {
-    panels.forEach((panel, j) => {
-      panel.tab.setAttribute("aria-selected", i === j);
-      panel.tab.tabIndex = i === j ? 0 : -1;
-    });
-    open(panels[i]);
-  }
-
-  list.addEventListener("keydown", (event) => {
-    const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
-    if (!step) return;
-    const now = panels.findIndex((panel) => panel.tab === event.target);
-    const next = (now + step + panels.length) % panels.length;
-    panels[next].tab.focus();
-    go(next);
-  });
-  list.append(...panels.map((panel) => panel.tab));
-  go(0);
-  return list;
-}
-
-export default { render };

@@ -23,7 +23,6 @@ function noiseApp(place, { ask, shared, facts, guarded, still }) {
   let stale = true;
   let wanted = 0; // counts what was wanted: only the newest is shown
   const asking = { result: 0, plain: 0 }; // questions that are not answered yet
-  let going = null; // the circle that is under way
 
   const key = choice({
     label: "network and sampler",
@@ -75,7 +74,7 @@ function noiseApp(place, { ask, shared, facts, guarded, still }) {
     onchange: change,
   });
   const back = button("back to plain", plain);
-  const round = button("go round the circle", () => guarded(goRound));
+  const trip = still ? null : roundTrip({ ask, guarded, circleAsked, passed });
   const warning = tag("p", { class: "odebc-warning", role: "status" });
   const what = tag("p", { class: "note odebc-start" });
   const numbers = tag("p", { class: "odebc-numbers", "aria-live": "polite" });
@@ -115,7 +114,7 @@ function noiseApp(place, { ask, shared, facts, guarded, still }) {
         grey.node,
         roll.node,
         grid.node,
-        row(back, round),
+        row(back, trip?.button),
         what,
       ),
       tag("div", { class: "odebc-pictures" }, compared.node, numbers, comment),
@@ -124,14 +123,13 @@ function noiseApp(place, { ask, shared, facts, guarded, still }) {
   );
   if (still) {
     needs.forEach((node) => (node.hidden = true));
-    round.hidden = true;
     const why = "Other candidates, length, grey part, rolling and taking out need a kernel.";
     place.append(tag("p", { class: "note" }, why));
   }
 
   /** Another network, or another seed: what is there to choose from? */
   async function begin(seed, index) {
-    stopRound();
+    trip?.stop();
     const mine = ++wanted;
     const asked = key.value;
     about = null;
@@ -189,7 +187,7 @@ function noiseApp(place, { ask, shared, facts, guarded, still }) {
   }
 
   async function otherPicture() {
-    stopRound();
+    trip?.stop();
     const i = about.shown.indexOf(picture.value);
     state.picture = picture.value;
     const both = await sheet(about[`pictures ${i}`], about.size, 2);
@@ -203,7 +201,7 @@ function noiseApp(place, { ask, shared, facts, guarded, still }) {
     if (!about) return;
     const asked = { key: state.key, seed: state.seed, a: a.value - 1, b: b.value - 1 };
     const mine = ++wanted;
-    if (going && !sameAs(going, asked)) stopRound();
+    if (!sameAs(trip?.under(), asked)) trip?.stop();
     if (!sameAs(pair?.asked, asked)) {
       const answer = await ask("noises", asked);
       if (mine !== wanted) return;
@@ -392,7 +390,7 @@ function noiseApp(place, { ask, shared, facts, guarded, still }) {
       ".",
     );
     const before = isPlain(state) ? null : results.get(JSON.stringify(question(PLAIN)));
-    comment.textContent = grainPraised(now, before, about.measure);
+    comment.textContent = before ? grainPraised(now, before, about.measure) : "";
   }
 
   function plain() {
@@ -403,47 +401,25 @@ function noiseApp(place, { ask, shared, facts, guarded, still }) {
     change();
   }
 
-  /** Point by point in the background; a second click stops it. */
-  async function goRound() {
-    if (going) return stopRound();
-    if (!pair) return;
+  /** The circle of these two, on this picture; null as long as there are none. */
+  function circleAsked() {
     const { key: of, picture: i, seed, a: one, b: other } = question();
-    const asked = { key: of, picture: i, seed, a: one, b: other };
-    const mine = (going = { ...asked, n: 0 });
-    round.textContent = "stop";
-    const update = async ({ point, picture: bytes }) => {
-      const part = whole(await decoded(bytes));
-      remember({ ...question(PLAIN), ...asked, phi: point.phi }, point, part);
-      if (going !== mine) return;
-      mine.n += 1;
-      round.textContent = `stop (${mine.n} of ${360 / ROUND_STEP})`;
-      const trail = trailNow();
-      plane.draw([...trail.values()], now, bicubic());
-      polar.draw(pointsRound(trail), state, bicubic(), about.measure);
-    };
-    try {
-      await ask("circle", asked, { update });
-    } finally {
-      if (going === mine) endRound();
-    }
+    return pair && { key: of, picture: i, seed, a: one, b: other };
   }
 
-  function stopRound() {
-    if (!going) return;
-    ask("cancel", { name: "circle" });
-    endRound();
-  }
-
-  function endRound() {
-    going = null;
-    round.textContent = "go round the circle";
+  /** A point of the circle, and its picture. */
+  async function passed(asked, point, bytes) {
+    const part = whole(await decoded(bytes));
+    remember({ ...question(PLAIN), ...asked, phi: point.phi }, point, part);
+    if (!now || !sameAs(asked, question())) return;
+    const trail = trailNow();
+    plane.draw([...trail.values()], now, bicubic());
+    polar.draw(pointsRound(trail), state, bicubic(), about.measure);
   }
 
   /** The circle that a static page has kept. */
   async function readCircle() {
-    const { key: of, picture: i, seed, a: one, b: other } = question();
-    const asked = { key: of, picture: i, seed, a: one, b: other };
-    const { points, sheet: view, side, across } = await ask("circle", asked);
+    const { points, sheet: view, side, across } = await ask("circle", circleAsked());
     const pictures = await sheet(view, side, across, "image/jpeg");
     points.forEach((point, n) => {
       remember({ ...question(PLAIN), phi: point.phi }, point, pictures.at(n));
@@ -500,18 +476,6 @@ function mixedNoise(a, b, [channels, high, wide], { phi, tau, grid, grey, roll }
   return made;
 }
 
-/** Of `grid` blocks on each side; the sides of all networks are multiples of 8. */
-function takeOutMeans(x, [channels, high, wide], grid) {
-  const [tall, broad] = [high / grid, wide / grid];
-  const sums = new Float64Array(channels * grid * grid);
-  const block = (k) => {
-    const [c, i, j] = [Math.floor(k / (high * wide)), Math.floor(k / wide) % high, k % wide];
-    return (c * grid + Math.floor(i / tall)) * grid + Math.floor(j / broad);
-  };
-  x.forEach((value, k) => (sums[block(k)] += value));
-  for (let k = 0; k < x.length; k++) x[k] -= sums[block(k)] / (tall * broad);
-}
-
 /** Length in units of √n, and the standard deviation of the mean over channels. */
 function noiseFacts(x, [channels, high, wide]) {
   const area = high * wide;
@@ -541,19 +505,6 @@ function drawNoise(canvas, x, [, high, wide]) {
     image.data[4 * i + 3] = 255;
   }
   canvas.getContext("2d").putImageData(image, 0, 0);
-}
-
-/** A sentence where LPIPS falls although PSNR falls and more is made up; else nothing. */
-function grainPraised(now, before, measure) {
-  if (!before) return "";
-  const falls = Number(four(now.lpips)) < Number(four(before.lpips));
-  const worse = Number(now.psnr.toFixed(2)) < Number(before.psnr.toFixed(2));
-  if (!falls || !worse || now.made <= before.made) return "";
-  return (
-    `${measure} likes this grain; PSNR does not: against the plain noise, ${measure} falls from ` +
-    `${four(before.lpips)} to ${four(now.lpips)}, PSNR from ${before.psnr.toFixed(2)} ` +
-    `to ${now.psnr.toFixed(2)} dB.`
-  );
 }
 
 /** Detail that is right against detail that is made up, for all results so far. */
