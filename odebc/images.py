@@ -216,7 +216,7 @@ def check_tiff(
         raise OdebcError(f"numbers of {max(bits)} bits {NO_WHITE}")
     if max(bits) == 16 and tags.get(ExifTags.Base.PlanarConfiguration) == 2:
         raise OdebcError(
-            "it keeps 16 bits in one plane for each colour, which Pillow reads "
+            "it keeps 16 bits in one plane for each colour, which would be read "
             "wrongly: save it with the colours of a pixel side by side"
         )
 
@@ -587,7 +587,7 @@ def in_srgb(
         return to_colours(stored, by_numbers(tags))
     if stored.white > 255 and stored.mode != 'L':
         raise OdebcError(
-            "it has 16 bits, and a profile that is a table, for which Pillow takes 8: "
+            "it has 16 bits, and a profile that is a table, which is read with 8 only: "
             "save it with 8 bits"
         )
     return to_colours(stored, lambda levels: managed(levels, transform))
@@ -637,7 +637,7 @@ def told_in_a_sentence(
     except (OSError, SyntaxError, ValueError, struct.error) as e:
         why = str(e).replace(repr(source), 'it')  # what lies in memory has no name
         if in_memory and isinstance(e, UnidentifiedImageError):
-            why = "it is none, or of a kind that Pillow does not know"
+            why = "it is none, or of a kind that cannot be read here"
         raise OdebcError(f"cannot read {name} as an image: {why}") from None
 
 

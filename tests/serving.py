@@ -94,6 +94,7 @@ def in_lab(browser, folder, theme):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(values))
     open_to_all = ['--ServerApp.ip=127.0.0.1', '--IdentityProvider.token=', '--allow-root']
+    open_to_all += ['--LabApp.expose_app_in_browser=True']  # for `themed`
 
     def command(options):
         return [sys.executable, '-m', 'jupyter', 'lab', *options.split(), *open_to_all]
@@ -107,6 +108,41 @@ def in_lab(browser, folder, theme):
         page.locator('.odebc').first.wait_for(timeout=4 * MINUTE)
         free.wait_for()
         yield page, errors
+
+
+# what Voilà's template writes for another theme: the style sheet, and a word for the page
+VOILA_THEME = """theme => {
+  const links = [...document.querySelectorAll('link[href*="static/theme-"]')];
+  if (links.length !== 1) throw Error(`${links.length} style sheets of themes`);
+  const other = links[0].cloneNode();
+  other.href = other.href.replace(/theme-\\w+\\.css/, `theme-${theme}.css`);
+  const body = document.body;
+  body.dataset.jpThemeLight = String(theme === 'light');
+  body.dataset.jpThemeName = `JupyterLab ${theme[0].toUpperCase()}${theme.slice(1)}`;
+  body.classList.remove('theme-light', 'theme-dark');
+  body.classList.add(`theme-${theme}`);
+  return new Promise((done, fail) => {
+    other.onload = () => (links[0].remove(), done());
+    other.onerror = fail;
+    links[0].after(other);
+  });
+}"""
+LAB_THEME = (
+    "name => window.jupyterapp.commands.execute('apputils:change-theme', { theme: name })"
+)
+
+
+def themed(page, lab, theme):
+    "Change the theme of an open page"
+    page.emulate_media(color_scheme=theme)
+    light = str(theme == 'light').lower()
+    if page.locator(f'body[data-jp-theme-light="{light}"]').count():
+        return
+    if lab:
+        page.evaluate(LAB_THEME, f'JupyterLab {theme.title()}')
+    else:
+        page.evaluate(VOILA_THEME, theme)
+    page.locator(f'body[data-jp-theme-light="{light}"]').wait_for(state='attached')
 
 
 def run_all(page):

@@ -39,7 +39,7 @@ function enlargeApp(place, { ask, shared, facts, guarded, still }) {
   const file = tag("input", {
     type: "file",
     accept: "image/*",
-    onchange: () => file.files.length && receive(file.files[0]),
+    onchange: () => file.files.length && receive([...file.files]),
   });
   const network = choice({
     label: "network",
@@ -125,20 +125,28 @@ function enlargeApp(place, { ask, shared, facts, guarded, still }) {
 
   /** Nothing of an earlier picture stays. */
   function clear() {
-    stop();
+    said.textContent = "";
+    stop("another picture was chosen");
     mine += 1;
     subject = null;
     base = [];
     result = null;
     go.usable = false;
-    for (const text of [problem, remarks, warning, cost, said, scoresAt]) text.textContent = "";
+    for (const text of [problem, remarks, warning, cost, scoresAt]) text.textContent = "";
     cut.hide();
     compared.show([]);
     ready();
   }
 
   /** A file of the user's own; what goes wrong is said beside the button. */
-  async function receive(chosen) {
+  async function receive([chosen, ...others]) {
+    if (running) {
+      problem.textContent =
+        `${chosen.name} was not taken: an enlargement is running. ` +
+        "Cancel it or wait for its end, then choose the file again.";
+      file.value = "";
+      return;
+    }
     picture.set(null);
     if (chosen.size > MOST_SENT) {
       clear();
@@ -149,6 +157,9 @@ function enlargeApp(place, { ask, shared, facts, guarded, still }) {
     }
     await take({ name: chosen.name }, [await chosen.arrayBuffer()]);
     file.value = ""; // so that the same file can be chosen again
+    if (!others.length) return;
+    const left = others.map(({ name }) => name).join(", ");
+    remarks.textContent += `; one picture at a time: without ${left}`;
   }
 
   async function take(args, files = []) {
@@ -173,10 +184,11 @@ function enlargeApp(place, { ask, shared, facts, guarded, still }) {
 
   /** Another part of the picture: bicubic at once, and what it will cost. */
   async function recrop() {
-    stop();
+    if (running) stop("the crop has changed");
+    else if (result) said.textContent = "";
     const number = (mine += 1);
     result = null;
-    said.textContent = scoresAt.textContent = "";
+    scoresAt.textContent = "";
     ready();
     const answer = await ask("cropped", { picture: subject.picture, crop: cut.value });
     const smooth = await wholePart(answer.bicubic);
@@ -295,6 +307,7 @@ function enlargeApp(place, { ask, shared, facts, guarded, still }) {
     } catch (error) {
       if (number !== mine) return;
       said.textContent = "";
+      leave();
       if (error.kind !== "dropped") throw error;
       said.textContent = "Cancelled.";
     } finally {
@@ -325,13 +338,13 @@ function enlargeApp(place, { ask, shared, facts, guarded, still }) {
       `${Math.min(...all).toFixed(3)} to ${Math.max(...all).toFixed(3)}.`;
   }
 
-  /** Ends between two calls of the network. */
-  function stop() {
+  /** Ends between two calls of the network; what is said tells why. */
+  function stop(why = "") {
     if (!running) return;
     ask("cancel", { name: "enlarge" });
     running = false;
     bar.hidden = true;
-    said.textContent = "Cancelled.";
+    said.textContent = why ? `Cancelled, as ${why}.` : "Cancelled.";
     leave();
     mine += 1; // what still comes belongs to nobody
     ready();
@@ -347,7 +360,7 @@ function enlargeApp(place, { ask, shared, facts, guarded, still }) {
     event.stopPropagation();
     place.classList.remove("dropping");
     const dropped = event.dataTransfer.files;
-    if (dropped.length) guarded(() => receive(dropped[0]));
+    if (dropped.length) guarded(() => receive([...dropped]));
   });
 
   /** A candidate that was clicked in Search comes with its network and its sampler. */

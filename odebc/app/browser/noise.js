@@ -371,7 +371,9 @@ function noiseApp(place, { ask, shared, facts, guarded, still }) {
       tag("b", { class: "number length" }, length.toFixed(3)),
       " √n long, its grey part has the standard deviation ",
       tag("b", { class: "number deviation" }, deviation.toFixed(3)),
-      " (Gaussian noise: 0.577).",
+      " (Gaussian noise: 0.577). ",
+      "Results are solved anew, one at a time: a score may lie some hundredths beside that in " +
+        "Search, which was rounded otherwise.",
     );
   }
 

@@ -20,7 +20,7 @@ function order(n, shuffle) {
 function scoreMatrix(answer, { K, R, U }) {
   const width = R + U;
   const all = Object.fromEntries(answer.distances.map((d) => [d, numbersIn(answer[d])]));
-  const beside = { bicubic: numbersIn(answer.bicubic), random: numbersIn(answer.random) };
+  const bicubic = numbersIn(answer.bicubic);
   const draws = numbersIn(answer.draws, Int16Array);
   const unseenMeans = Object.fromEntries(
     answer.distances.map((d) => {
@@ -38,7 +38,7 @@ function scoreMatrix(answer, { K, R, U }) {
     at: (d, k, i) => all[d][k * width + i],
     unseen: (d, k, u) => all[d][k * width + R + u],
     unseenMean: (d, k) => unseenMeans[d][k],
-    beside: (what, d, u) => beside[what][answer.distances.indexOf(d) * U + u],
+    bicubic: (d, u) => bicubic[answer.distances.indexOf(d) * U + u],
     drawnRows: (b) => draws.subarray(b * (K + R), b * (K + R) + K),
     drawnColumns: (b) => draws.subarray(b * (K + R) + K, (b + 1) * (K + R)),
   };
@@ -118,6 +118,13 @@ function standardError(values) {
   const middle = mean(values);
   const squares = values.reduce((sum, value) => sum + (value - middle) ** 2, 0);
   return Math.sqrt(squares / (values.length - 1) / values.length);
+}
+
+/** The start in the middle of all on one unseen pair: half are better there, half are worse. */
+function typical(D, u) {
+  const all = Array.from({ length: D.K }, (_, k) => k);
+  all.sort((one, other) => D.unseen("LPIPS", one, u) - D.unseen("LPIPS", other, u));
+  return all[Math.floor(D.K / 2)];
 }
 
 /** How often a start beats another candidate on an unseen pair. */
@@ -329,11 +336,13 @@ function searchApp(place, { ask, shared, facts, guarded, still }) {
   const R = slider({ label: "R, pairs", values: [1], oninput: free });
   const K = slider({ label: "K, candidates", values: [1], oninput: free });
   const picture = choice({ label: "picture", options: [], onchange: () => update() });
-  const shuffle = button("shuffle", () => {
+  const reshuffle = () => {
     state.shuffle += 1;
     chosen = null;
     redrawMap();
-  });
+  };
+  const another = "another order: other candidates and pairs come first";
+  const shuffle = button("shuffle", reshuffle, { title: another });
   const back = button("back to the winner", free, { class: "odebc-back" });
   const candidate = tag("input", { type: "number", min: 1, class: "odebc-pick" });
   candidate.addEventListener("input", () => {
@@ -359,6 +368,7 @@ function searchApp(place, { ask, shared, facts, guarded, still }) {
   const legend = tag(
     "p",
     { class: "note odebc-legend" },
+    "Upwards, the score on unseen pictures (low is good): ",
     tag("i", { class: "line" }),
     " winners of 100 resampled searches, 80 % in the band   ",
     tag("i", { class: "dot" }),
@@ -383,7 +393,8 @@ function searchApp(place, { ask, shared, facts, guarded, still }) {
   const idea =
     "Draw K noises x_T, let each enlarge R small pictures whose originals are known, and keep " +
     "the one that comes nearest to them on average (a lower distance is better): it is then " +
-    "used for all other pictures.";
+    "used for all other pictures. A larger K gives more to choose from; a larger R makes the " +
+    "choice hold for other pictures, too.";
   place.append(
     tag("p", { class: "odebc-idea" }, idea),
     row(network.node, distance.node, ...presets),
@@ -583,18 +594,23 @@ function searchApp(place, { ask, shared, facts, guarded, still }) {
 
   const tile = (i, n) => pictures.at(i * (BEFORE + D.K) + n);
 
-  function note(i, what, k) {
-    const u = D.shown[i];
-    const of = (d) => (k == null ? D.beside(what, d, u) : D.unseen(d, k, u));
+  function note(of) {
     return `LPIPS ${of("LPIPS").toFixed(3)}, ${DECIBELS(of("MSE"))}`;
   }
 
   function showPictures(index) {
     const i = picture.value;
+    const u = D.shown[i];
+    const usual = typical(D, u);
+    const ofStart = (k) => note((d) => D.unseen(d, k, u));
     seen.show([
-      { label: "bicubic", note: note(i, "bicubic"), part: tile(i, 0) },
-      { label: "random x_T", note: note(i, "random"), part: tile(i, 1) },
-      { label: `candidate ${index + 1}`, note: note(i, "", index), part: tile(i, 3 + index) },
+      { label: "bicubic", note: note((d) => D.bicubic(d, u)), part: tile(i, 0) },
+      {
+        label: "typical random x_T",
+        note: `no. ${usual + 1}, ${ofStart(usual)}`,
+        part: tile(i, BEFORE + usual),
+      },
+      { label: `candidate ${index + 1}`, note: ofStart(index), part: tile(i, BEFORE + index) },
       { label: "original", note: "", part: tile(i, 2) },
     ]);
   }

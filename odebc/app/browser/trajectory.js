@@ -22,7 +22,7 @@ function trajectoryApp(place, { ask, shared, facts, guarded, still }) {
   }
 
   const key = choice({
-    label: "network and sampler",
+    label: "network, and sampler of its scores",
     options: keysOf(facts, offered),
     value: state.key,
     onchange: () => guarded(begin),
@@ -51,6 +51,7 @@ function trajectoryApp(place, { ask, shared, facts, guarded, still }) {
     },
   });
   const warning = tag("p", { class: "odebc-warning", role: "status" });
+  const scored = tag("p", { class: "note" });
   const result = tag("p", { class: "odebc-result", "aria-live": "polite" });
   const stopped = tag("p", { class: "note odebc-at" });
   const panes = Object.fromEntries(
@@ -69,6 +70,7 @@ function trajectoryApp(place, { ask, shared, facts, guarded, still }) {
         "the SDE draws new noise in every step and ends elsewhere.",
     ),
     row(key.node, picture.node, solver.node, start.node),
+    scored,
     warning,
     row(play, time.node, anew),
     tag("div", { class: "odebc-walks" }, panes.ode.node, panes.sde.node),
@@ -145,6 +147,9 @@ function trajectoryApp(place, { ask, shared, facts, guarded, still }) {
     if (mine !== loading) return;
     about = answer;
     warning.textContent = about.warning;
+    scored.textContent =
+      `The scores in Search are of ${facts.shelf[wanted.key].sampler}; here the ODE and the SDE ` +
+      "are solved anew in twenty steps, so their numbers are others.";
     const pictures = among("picture", about.shown);
     const options = pictures.map((i) => [`unseen picture ${i + 1}`, i]);
     picture.offer(options, pictures.includes(state.picture) ? state.picture : about.first);
