@@ -13,6 +13,7 @@ from subprocess import TimeoutExpired
 from urllib.error import URLError
 from urllib.request import urlopen
 from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import TimeoutError as PlaywrightTimeout
 from waiting import begin, end, wait_until
 
 ROOT = Path(__file__).parent.parent
@@ -146,11 +147,16 @@ def themed(page, lab, theme):
 
 
 def run_all(page):
-    "By the menu; while the page is still being set up it may close again"
+    "By the menu; while the page is still being set up it may close again, or ask something"
     for _ in range(10):
-        page.keyboard.press('Escape')
-        page.locator('.lm-MenuBar-itemLabel', has_text=re.compile('^Run$')).click()
-        page.locator('.lm-Menu-itemLabel', has_text=re.compile('^Run All Cells$')).click()
+        question = page.locator('.jp-Dialog .jp-mod-accept')
+        with suppress(PlaywrightTimeout):
+            if question.count():
+                question.last.click(timeout=5000)
+            page.keyboard.press('Escape')
+            for menu, name in (('MenuBar', 'Run'), ('Menu', 'Run All Cells')):
+                item = page.locator(f'.lm-{menu}-itemLabel', has_text=re.compile(f'^{name}$'))
+                item.click(timeout=5000)
         page.wait_for_timeout(2000)
         if page.locator('.jp-InputPrompt', has_text=re.compile(r'\[[*\d]')).count():
             return
