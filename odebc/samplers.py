@@ -204,6 +204,18 @@ def check_label(
         raise OdebcError(f"{label}: at least 1 call is needed")
 
 
+def check_signal(
+    label: str,  # of a sampler
+    sched: Schedule,  # with its T
+):
+    "Refuse to start where no ε tells what x_0 is"
+    if sched.alpha(sched.T) == 0:
+        raise OdebcError(
+            f"{label}: this schedule ends in noise alone (ᾱ_T = 0), where ε does not "
+            f"determine x_0; odebc.adapters.ode_sampler can start there"
+        )
+
+
 def check_calls(
     label: str,  # of a sampler
     n: int,  # its calls of the network
@@ -260,6 +272,7 @@ def sampler(
     "The sampler of a label; a stochastic one without a generator raises ValueError"
     family, n, eta = parse(label)
     check_calls(label, n, sched)
+    check_signal(label, sched)
     solver = ddim(n, sched, eta) if family == 'DDIM' else FAMILIES[family](n, sched)
 
     def sample(eps_fn, x_T, generator=None, callback=None):

@@ -30,11 +30,13 @@ from diffusers import (
 from diffusers.schedulers.scheduling_ddim_cogvideox import CogVideoXDDIMScheduler
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from waiting import finished
-from odebc.adapters import eps_of, LatentMap, schedule_of, TO_EPS, UNetMap, UpscalerMap
+from odebc.adapters import eps_of, LatentMap, ode_sampler, schedule_of, TO_EPS, UNetMap
+from odebc.adapters import UpscalerMap, ZeroTerminal
 from odebc.data import upsample
 from odebc.metrics import Distance
 from odebc.matrix import candidates
 from odebc.search import search
+from odebc.samplers import sampler
 from odebc.schedule import Schedule
 
 pytestmark = pytest.mark.filterwarnings(
@@ -208,11 +210,26 @@ def test_schedules_that_are_refused():
     ):
         with pytest.raises(ValueError, match=f'{type(scheduler).__name__} does not describe'):
             schedule_of(scheduler)
-    for kind in (DDIMScheduler, DDPMScheduler, EulerDiscreteScheduler):
-        with pytest.raises(ValueError, match='zero terminal SNR'):
-            schedule_of(kind(rescale_betas_zero_snr=True))
     with pytest.raises(ValueError, match='contradict'):
         schedule_of(CogVideoXDDIMScheduler())  # it shifts ᾱ, but not the betas
+
+
+@pytest.mark.parametrize('kind', [DDIMScheduler, DDPMScheduler, EulerDiscreteScheduler])
+def test_a_schedule_that_ends_in_noise_alone(kind):
+    scheduler = kind(rescale_betas_zero_snr=True, beta_schedule='scaled_linear')
+    sched = schedule_of(scheduler)
+    assert isinstance(sched, ZeroTerminal) and sched.T == 1000
+    exact = (1 - scheduler.betas.double()).cumprod(0)
+    t = torch.arange(1, 1001)
+    assert gap(sched.alpha(t) ** 2, exact) < 1e-12 and exact[-1] == 0
+    assert (sched.alpha(1000), sched.sigma(1000), sched.lam(1000)) == (0, 1, -torch.inf)
+    assert 2 * sched.alpha(999.5) == sched.alpha(999) > 0  # straight to 0 in the last step
+    assert torch.equal(sched.until(700).alpha(t[:700]), sched.alpha(t[:700]))
+    assert sched.numbers != schedule_of(kind(beta_schedule='scaled_linear')).numbers
+    with pytest.raises(ValueError, match='ends in noise alone'):
+        sampler('DDIM-50', sched)
+    with pytest.raises(ValueError, match='must predict v or x_0'):
+        ode_sampler('DDIM-50', sched, 'epsilon')
 
 
 @pytest.mark.parametrize('kind', TO_EPS)
@@ -298,6 +315,68 @@ def test_pixels_are_those_of_diffusers(unet, unconditional, kind, clip):
         net.float()
         assert x0.std() > 0.05 and (x0.abs() == 1).float().mean() < 0.9
         assert gap(x0, same) < 1e-9 and min(gap(x0, other) for other in others) > 1e-4
+
+
+@pytest.mark.parametrize('clip', [True, False])
+@pytest.mark.parametrize('kind', ['v_prediction', 'sample'])
+@pytest.mark.parametrize('n', [1, 2, 20])
+def test_from_noise_alone_it_is_diffusers(unet, kind, clip, n):
+    "DDIM from ᾱ_T = 0 on; with a v of the wrong sign, or a step late, another picture"
+    how = dict(prediction_type=kind, clip_sample=clip, rescale_betas_zero_snr=True)
+    scheduler = DDIMScheduler(**how, timestep_spacing='trailing')
+    y = lr(2, 4)
+    y_up = upsample(y.double(), 4)
+    h = UNetMap(unet.double(), scheduler, f'DDIM-{n}', clip=clip)
+    x_T = 0.3 * candidates(2, h.shape(y))
+
+    def call(x, i):
+        return unet(torch.cat([x, y_up], 1), i).sample
+
+    consistent = dict(use_clipped_model_output=clip)
+    with torch.no_grad():
+        x0 = h(x_T, y)
+        same = loop(call, scheduler, x_T.double(), n, **consistent).clamp(-1, 1)
+        late = loop(lambda x, i: call(x, i - 1), scheduler, x_T.double(), n, **consistent)
+        backwards = loop(lambda x, i: -call(x, i), scheduler, x_T.double(), n, **consistent)
+    unet.float()
+    assert x0.std() > 0.05 and h.nfe == n
+    assert gap(x0, same) < 1e-9
+    assert gap(x0, late.clamp(-1, 1)) > 1e-6 and gap(x0, backwards.clamp(-1, 1)) > 1e-2
+
+
+def test_calls_from_noise_alone(unet):
+    sched = DDIMScheduler(prediction_type='v_prediction', rescale_betas_zero_snr=True)
+    for label in ('DDIM-1', 'DDIM-7', 'DDIM-1000', 'DPMS-8', 'DPM++-2M-6', 'DPM++-2M-1'):
+        h = UNetMap(unet, sched, label)
+        calls = []
+
+        def count(x, i):
+            calls.append(i.item())
+            return 0.1 * x
+
+        h.sample(count, candidates(1, (3, 16, 16)))
+        assert len(calls) == h.nfe and calls[0] == 999 and max(calls[1:], default=0) < 999
+    for label in ('DDIM-1001', 'DPM++-2M-1002'):
+        with pytest.raises(ValueError, match='no more than'):
+            UNetMap(unet, sched, label)
+
+
+def test_dpm_solver_from_noise_alone():
+    "A Gaussian, whose flow is known: higher orders are better"
+    sched = schedule_of(DDIMScheduler(rescale_betas_zero_snr=True))
+    x_T = normal(50).double()
+
+    def v(x, i):
+        alpha, sigma = sched.alpha(i.item() + 1), sched.sigma(i.item() + 1)
+        x0 = 0.3 + alpha * 0.04 * (x - alpha * 0.3) / (alpha**2 * 0.04 + sigma**2)
+        return alpha * (x - alpha * x0) / sigma - sigma * x0
+
+    def error(label):
+        return gap(ode_sampler(label, sched, 'v_prediction')(v, x_T), 0.3 + 0.2 * x_T)
+
+    assert 1.8 < error('DDIM-50') / error('DDIM-100') < 2.2
+    assert error('DPM++-2M-50') < error('DDIM-50') / 10
+    assert error('DPMS-50') < error('DDIM-50') / 100
 
 
 def test_a_latent_map_is_the_pipeline(ldm):
@@ -446,6 +525,123 @@ def test_a_half_precision_decoder_is_upcast(upscaler):
         assert UpscalerMap(upscaler).vae.dtype == torch.float32
     finally:
         upscaler.vae.float()
+
+
+LAYOUTS = [
+    (6, 3),
+    (6, 6),
+    (3, 3),
+    (3, 6),
+    (2, 1),
+    (2, 2),
+    (1, 1),
+    (1, 2),
+]  # channels in, channels out
+
+
+@pytest.mark.parametrize('y_first', [False, True])
+@pytest.mark.parametrize('layout', LAYOUTS)
+def test_channels_say_what_a_network_is_for(layout, y_first):
+    "Against diffusers' loop with the network called by hand"
+    torch.manual_seed(0)
+    plain = dict(sample_size=16, in_channels=layout[0], out_channels=layout[1], **PLAIN)
+    net = UNet2DModel(**plain).double()
+    side = 1 if min(layout) <= 1 or layout == (2, 2) else 3
+    y = lr(2, 4) if layout[0] == 2 * side else None
+    scheduler = DDIMScheduler(beta_end=0.002, timestep_spacing='trailing')
+    h = UNetMap(net, scheduler, 'DDIM-10', y_first=y_first)
+    x_T = 0.3 * candidates(2, h.shape(y))
+    assert h.shape(y) == (side, 16, 16)
+
+    def theirs(y_first, swapped=False):
+        def call(x, i):
+            parts = [x]
+            if y is not None:
+                c = upsample(y.double(), 4)
+                if side == 1:
+                    r, green, b = c.split(1, 1)
+                    c = 0.299 * r + 0.587 * green + 0.114 * b
+                parts = [c, x] if y_first else [x, c]
+            out = net(torch.cat(parts, 1), i).sample
+            return out[:, -side:] if swapped else out[:, :side]
+
+        how = dict(use_clipped_model_output=True)
+        return loop(call, scheduler, x_T.double(), 10, **how).clamp(-1, 1)
+
+    with torch.no_grad():
+        x0 = h(x_T, y)
+        assert x0.shape == (2, 3, 16, 16) and gap(x0, theirs(y_first)) < 1e-9
+        if y is not None:
+            assert gap(x0, theirs(not y_first)) > 1e-3
+        if layout[1] == 2 * side:  # the second half is the variance
+            assert gap(x0, theirs(y_first, swapped=True)) > 1e-3
+    if y is not None:
+        assert (h.facts == UNetMap(net, scheduler, 'DDIM-10').facts) == (not y_first)
+
+
+def test_networks_that_are_told_more():
+    "A class and a text, the same for all images; without them refused, with what to pass"
+    torch.manual_seed(0)
+    sched = DDIMScheduler(beta_end=0.002, timestep_spacing='trailing')
+    sizes = dict(sample_size=16, in_channels=6, out_channels=3)
+    of_a_class = UNet2DModel(**sizes, **PLAIN, num_class_embeds=5).double()
+    with pytest.raises(ValueError, match=r'pass told=dict\(class_labels='):
+        UNetMap(of_a_class, sched)
+    attending = UNet2DConditionModel(
+        **sizes,
+        cross_attention_dim=8,
+        attention_head_dim=4,
+        **BLOCKS,
+        down_block_types=('DownBlock2D', 'CrossAttnDownBlock2D'),
+        up_block_types=('CrossAttnUpBlock2D', 'UpBlock2D'),
+    ).double()
+    with pytest.raises(ValueError, match=r'shape \(1, tokens, 8\)'):
+        UNetMap(attending, sched)
+    with pytest.raises(ValueError, match='one row for all images'):
+        UNetMap(of_a_class, sched, told=dict(class_labels=torch.tensor([1, 2])))
+    y = lr(2, 4)
+    text = normal(1, 7, 8)
+    ways = [
+        (of_a_class, 'class_labels', torch.tensor([3]), torch.tensor([4])),
+        (attending, 'encoder_hidden_states', text, -text),
+    ]
+    for net, name, one, other in ways:
+        h = UNetMap(net, sched, 'DDIM-10', told={name: one})
+        x_T = 0.3 * candidates(2, h.shape(y))
+
+        def theirs(value):
+            def call(x, i):
+                told = value.expand(2, *value.shape[1:])
+                told = told.double() if told.is_floating_point() else told
+                both = torch.cat([x, upsample(y.double(), 4)], 1)
+                return net(both, i, **{name: told}).sample
+
+            how = dict(use_clipped_model_output=True)
+            return loop(call, sched, x_T.double(), 10, **how).clamp(-1, 1)
+
+        with torch.no_grad():
+            x0 = h(x_T, y)
+            assert gap(x0, theirs(one)) < 1e-9 and gap(x0, theirs(other)) > 1e-6
+        assert h.facts != UNetMap(net, sched, 'DDIM-10', told={name: other}).facts
+        json.dumps(h.facts)
+
+
+def test_no_dropout_and_no_gradients_of_weights(ldm):
+    torch.manual_seed(0)
+    sizes = dict(sample_size=16, in_channels=6, out_channels=3)
+    net = UNet2DModel(**sizes, **PLAIN, dropout=0.5).train()
+    h = UNetMap(net, DDIMScheduler(beta_end=0.004), 'DDIM-2')
+    assert not any(p.requires_grad for p in net.parameters())
+    net.train()  # between two solves
+    x_T = (0.3 * candidates(1, (3, 16, 16))).requires_grad_()
+    y = lr(1, 4)
+    x0 = h(x_T, y)
+    assert torch.equal(x0, h(x_T, y)) and x0.requires_grad and not net.training
+    net.requires_grad_(True)
+    UNetMap(net, DDIMScheduler())
+    LatentMap(ldm)
+    for module in (net, ldm.unet, ldm.vqvae):
+        assert not module.training and not any(p.requires_grad for p in module.parameters())
 
 
 def test_bad_input(make):
