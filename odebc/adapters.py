@@ -4,15 +4,18 @@
 
 # %% auto #0
 __all__ = ['TO_EPS', 'X0_FROM_NOISE', 'ZeroTerminal', 'schedule_of', 'eps_of', 'ode_sampler', 'UNetMap', 'LatentMap',
-           'UpscalerMap']
+           'UpscalerMap', 'FluxMap']
 
 # %% ../nbs/hood/diffusers.ipynb #306eb3b5
 from collections.abc import Callable
 from functools import cached_property
+import math
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from .data import upsample
 from .errors import OdebcError
+from .flow import flow_nfe, flow_sigmas, solve_flow
 from .identity import declared, digest
 from .maps import SolutionMap
 from .samplers import is_ode, level, nfe, sampler as named_sampler
@@ -555,3 +558,175 @@ class UpscalerMap(LatentMap):
 
         outs = [told(text) for text in self.texts]
         return torch.lerp(outs[0], outs[-1], self.guidance)
+
+# %% ../nbs/hood/diffusers.ipynb #041e8ae3
+NOT_OURS = (  # ways to choose or to take the steps
+    'use_karras_sigmas use_exponential_sigmas use_beta_sigmas '
+    'invert_sigmas stochastic_sampling shift_terminal'
+).split()
+
+
+def check_flux(
+    pipeline,  # FluxControlNetPipeline
+):
+    "Refuse one that takes other steps, or another condition"
+    other = [name for name in NOT_OURS if pipeline.scheduler.config.get(name)]
+    if other:
+        raise OdebcError(f"the scheduler asks for {', '.join(other)}, which FluxMap has not")
+    if pipeline.scheduler.config.get('time_shift_type', 'exponential') != 'exponential':
+        raise OdebcError("FluxMap knows the exponential shift of steps alone")
+    if getattr(pipeline.controlnet, 'input_hint_block', None) is not None or not hasattr(
+        pipeline.controlnet, 'controlnet_x_embedder'
+    ):
+        raise OdebcError("FluxMap needs one ControlNet that sees the latent of y")
+
+# %% ../nbs/hood/diffusers.ipynb #d7630d2c
+def pack(
+    x: Tensor,  # latents (B, C, h, w)
+) -> Tensor:  # tokens (B, h/2 · w/2, 4C)
+    "2×2 places become one token"
+    return F.pixel_unshuffle(x, 2).flatten(2).mT
+
+
+def unpack(
+    tokens: Tensor,  # (B, h/2 · w/2, 4C)
+    h: int,  # of the latents
+    w: int,  # of the latents
+) -> Tensor:  # (B, C, h, w)
+    "The inverse of `pack`"
+    return F.pixel_shuffle(tokens.mT.unflatten(2, (h // 2, w // 2)), 2)
+
+
+def places(
+    h: int,  # of the latents
+    w: int,  # of the latents
+    like: Tensor,  # kind of number and device
+) -> Tensor:  # (h/2 · w/2, 3): 0, row, column
+    "Where each token stands"
+    kind = dict(dtype=like.dtype, device=like.device)
+    row, column = torch.arange(h // 2, **kind), torch.arange(w // 2, **kind)
+    return torch.cartesian_prod(row.new_zeros(1), row, column)
+
+
+def shift_of(
+    config,  # of a flow-matching scheduler
+    tokens: int,  # of an image
+) -> float:  # as in `flow_sigmas`
+    "More tokens, more steps where there is much noise"
+    if not config.use_dynamic_shifting:
+        return config.shift
+    few, many = config.base_image_seq_len, config.max_image_seq_len
+    slope = (config.max_shift - config.base_shift) / (many - few)
+    return math.exp(config.base_shift + slope * (tokens - few))
+
+# %% ../nbs/hood/diffusers.ipynb #944afb42
+class FluxMap(SolutionMap):
+    "h of diffusers' FluxControlNetPipeline with an upscaler: x_T is a latent, not packed"
+
+    def __init__(
+        self,
+        pipeline,  # with transformer, controlnet, vae, scheduler and encode_prompt
+        n: int = 28,  # steps
+        method: str = 'Euler',  # or "Heun"
+        prompt: str = '',  # what the images show
+        guidance: float = 3.5,  # a number that the transformer is told
+        strength: float = 0.6,  # of the ControlNet
+        scale: int = 4,  # side of x_0 over that of y
+        seed: int = 0,  # of the noise on the latent of y
+    ):
+        check_flux(pipeline)
+        self.transformer = still(pipeline.transformer)
+        self.controlnet = still(pipeline.controlnet)
+        self.vae = still(pipeline.vae)
+        self.config = pipeline.scheduler.config
+        self.n, self.method, self.name = n, method, f'{method}-{n}'
+        self.nfe = flow_nfe(n, method)
+        self.guidance, self.strength = guidance, strength
+        self.scale, self.seed = scale, seed
+        self.factor = pipeline.vae_scale_factor
+        with torch.no_grad():
+            told = pipeline.encode_prompt(prompt, None, num_images_per_prompt=1)
+        self.text, self.pooled, self.text_ids = told
+        encoders = [getattr(pipeline, f'text_encoder{i}', None) for i in ('', '_2')]
+        stored = [w for e in encoders if e is not None for w in e.state_dict().values()]
+        self.said = digest(declared(dict(prompt=prompt)), *stored)
+
+    @property
+    def device(self) -> torch.device:
+        "Of the transformer"
+        return next(self.transformer.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        "What the ODE is solved in; the networks have their own"
+        return torch.promote_types(next(self.transformer.parameters()).dtype, torch.float32)
+
+    @property
+    def facts(self) -> dict:
+        parts = dict(weights=self.transformer, control=self.controlnet, decoder=self.vae)
+        own = 'method', 'n', 'guidance', 'strength', 'scale', 'seed'
+        steps = 'shift', 'use_dynamic_shifting', 'base_shift', 'max_shift'
+        steps += 'base_image_seq_len', 'max_image_seq_len'
+        return dict(
+            map=type(self).__name__,
+            text=self.said,
+            **{name: getattr(self, name) for name in own},
+            **{name: self.config.get(name) for name in steps},
+            **{name: digest(*part.state_dict().values()) for name, part in parts.items()},
+        )
+
+    def shape(
+        self,
+        y: Tensor,  # LR images (B, 3, h, w)
+    ) -> tuple:  # (C, H, W)
+        "The shape of one x_T"
+        check_images(y)
+        H, W = (self.scale * side for side in y.shape[2:])
+        check_sides(H, W, 2 * self.factor)
+        return self.transformer.config.in_channels // 4, H // self.factor, W // self.factor
+
+    def condition(
+        self,
+        y: Tensor,  # LR images (B, 3, h, w)
+    ) -> Tensor:  # tokens of the enlarged y
+        "What the ControlNet sees, with the same noise for every image"
+        weight = next(self.vae.parameters())
+        seen = self.vae.encode(upsample(y, self.scale).to(weight.dtype)).latent_dist
+        chance = torch.Generator().manual_seed(self.seed)
+        noise = torch.randn(1, *seen.mean.shape[1:], generator=chance).to(seen.mean)
+        z = seen.mean + seen.std * noise
+        return pack((z - self.vae.config.shift_factor) * self.vae.config.scaling_factor)
+
+    def velocity(self, x, sigma, c):
+        "Of the latents, by ControlNet and transformer"
+        B, _, h, w = x.shape
+        weight = next(self.transformer.parameters())
+        told = dict(
+            hidden_states=pack(x).to(weight.dtype),
+            timestep=weight.new_full((B,), 1000 * sigma) / 1000,
+            encoder_hidden_states=rows(self.text, B, weight),
+            pooled_projections=rows(self.pooled, B, weight),
+            txt_ids=self.text_ids.to(weight),
+            img_ids=places(h, w, weight),
+            return_dict=False,
+        )
+
+        def ask(network, **more):
+            guided = network.config.guidance_embeds
+            guidance = torch.full((B,), self.guidance, device=x.device) if guided else None
+            return network(guidance=guidance, **told, **more)
+
+        scale = dict(conditioning_scale=self.strength)
+        double, single = ask(self.controlnet, controlnet_cond=c.to(weight.dtype), **scale)
+        help = dict(controlnet_block_samples=double, controlnet_single_block_samples=single)
+        return unpack(ask(self.transformer, **help)[0], h, w).to(x)
+
+    def solve(self, x_T, y):
+        for part in (self.transformer, self.controlnet, self.vae):
+            still(part)
+        c = self.condition(y)
+        sigmas = flow_sigmas(self.n, shift_of(self.config, c.shape[1]))
+        x = solve_flow(lambda x, s: self.velocity(x, s, c), x_T, sigmas, self.method)
+        z = x / self.vae.config.scaling_factor + self.vae.config.shift_factor
+        weight = next(self.vae.parameters())
+        return self.vae.decode(z.to(weight.dtype)).sample.to(x).clamp(-1, 1)

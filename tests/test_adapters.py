@@ -18,6 +18,9 @@ from diffusers import (
     DPMSolverMultistepScheduler,
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
+    FluxControlNetModel,
+    FluxControlNetPipeline,
+    FluxTransformer2DModel,
     IPNDMScheduler,
     LDMSuperResolutionPipeline,
     PNDMScheduler,
@@ -31,7 +34,7 @@ from diffusers.schedulers.scheduling_ddim_cogvideox import CogVideoXDDIMSchedule
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from waiting import finished
 from odebc.adapters import eps_of, LatentMap, ode_sampler, schedule_of, TO_EPS, UNetMap
-from odebc.adapters import UpscalerMap, ZeroTerminal
+from odebc.adapters import FluxMap, UpscalerMap, ZeroTerminal
 from odebc.data import upsample
 from odebc.metrics import Distance
 from odebc.matrix import candidates
@@ -703,3 +706,134 @@ def test_noise_on_y_belongs_to_the_map(upscaler):
         a, b = result(100, 1), result(100, 1)
         others = result(100, 2), result(101, 1)
     assert torch.equal(a, b) and min(gap(a, other) for other in others) > 1e-5
+
+
+@pytest.fixture(scope='module')
+def flux(tmp_path_factory):
+    torch.manual_seed(0)
+    sizes = dict(
+        patch_size=1,
+        in_channels=16,
+        num_layers=1,
+        num_single_layers=1,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=8,
+        pooled_projection_dim=8,
+        axes_dims_rope=[4, 4, 8],
+        guidance_embeds=True,
+    )
+    controlnet = FluxControlNetModel(**sizes)
+    for weight in controlnet.parameters():  # parts of it begin at 0
+        torch.nn.init.normal_(weight, std=0.1)
+    folder = tmp_path_factory.mktemp('flux')
+    coder = dict(CODER, block_out_channels=(8, 8))
+    coder |= {k: coder[k][:2] for k in ('down_block_types', 'up_block_types')}
+    latents = dict(latent_channels=4, scaling_factor=1.5, shift_factor=0.2)
+    vae = AutoencoderKL(**coder, **latents)
+    pipe = FluxControlNetPipeline(
+        FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
+        reloaded(vae, folder / 'vae'),
+        transformer=reloaded(FluxTransformer2DModel(**sizes), folder / 'transformer'),
+        controlnet=reloaded(controlnet, folder / 'controlnet'),
+        text_encoder=None,
+        tokenizer=None,
+        text_encoder_2=None,
+        tokenizer_2=None,
+    )
+
+    def encode_prompt(prompt, *_, **__):
+        "No encoder of its own: another text, other numbers"
+        return normal(1, 5, 8, seed=len(prompt)), normal(1, 8), torch.zeros(5, 3)
+
+    pipe.encode_prompt = encode_prompt
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def packed(pipe, x):
+    return pipe._pack_latents(x, *x.shape)
+
+
+def flux_says(pipe, x_T, y, n=4, guidance=3.5, strength=0.6, prompt='', seed=3):
+    side = dict(zip(('height', 'width'), (4 * y.shape[2], 4 * y.shape[3])))
+    how = dict(guidance_scale=guidance, controlnet_conditioning_scale=strength, **side)
+    how |= dict(num_inference_steps=n, generator=g(seed), output_type='pt')
+    x_T = packed(pipe, x_T)
+    return pipe(prompt, control_image=upsample(y), latents=x_T, **how).images * 2 - 1
+
+
+@pytest.mark.parametrize('dynamic', [True, False])
+def test_a_flux_map_is_the_pipeline(flux, dynamic):
+    "For one image, where the pipeline draws the same noise; every detail is noticed"
+    flux.scheduler = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=dynamic, shift=3.0)
+    y = torch.rand(3, 3, 8, 12, generator=g()) * 2 - 1
+    h = FluxMap(flux, 4, seed=3)
+    assert h.shape(y) == (4, 16, 24) and h.nfe == 4
+    x_T = candidates(3, h.shape(y))
+    one = x_T[1:2], y[1:2]
+    with torch.no_grad():
+        x0 = h(x_T, y)[1:2]
+    assert x0.std() > 0.05 and (x0.abs() == 1).float().mean() < 0.5
+    assert gap(x0, flux_says(flux, *one)) < 1e-5
+    others = [
+        dict(guidance=1.0),
+        dict(strength=0.5),
+        dict(prompt='a cat'),
+        dict(seed=4),
+        dict(n=5),
+    ]
+    assert min(gap(x0, flux_says(flux, *one, **other)) for other in others) > 1e-4
+    for name in ('scaling_factor', 'shift_factor'):  # an unscaled, an unshifted latent
+        kept = flux.vae.config[name]
+        flux.vae.register_to_config(**{name: kept + 0.1})
+        assert gap(x0, flux_says(flux, *one)) > 1e-3
+        flux.vae.register_to_config(**{name: kept})
+    transposed = one[0].mT.reshape(one[0].shape)
+    assert gap(x0, flux_says(flux, transposed, y[1:2])) > 1e-3
+    flux.scheduler = FlowMatchEulerDiscreteScheduler()
+    assert gap(x0, flux_says(flux, *one)) > 1e-4  # steps that are not shifted
+    flux.scheduler = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)
+
+
+def test_a_flux_map_in_half_precision(flux):
+    y = lr(2)
+    x_T = candidates(2, (4, 16, 16))
+    with torch.no_grad():
+        exact = FluxMap(flux, 3)(x_T, y)
+        flux.to(torch.bfloat16)
+        x0 = FluxMap(flux, 3)(x_T, y)
+        flux.to(torch.float32)
+    assert x0.dtype == torch.float32 and 0 < (x0 - exact).abs().mean() < 0.1 * exact.std()
+
+
+def test_a_flux_map_keeps_what_maps_promise(flux):
+    h = FluxMap(flux, 3, 'Heun')
+    y = lr(3)
+    x_T = candidates(3, h.shape(y))
+    calls = []
+    hook = flux.transformer.register_forward_hook(lambda *_: calls.append(1))
+    state = torch.get_rng_state()
+    with torch.no_grad():
+        together = h(x_T, y)
+        alone = torch.cat([h(x_T[k : k + 1], y[k : k + 1]) for k in range(3)])
+    hook.remove()
+    assert torch.equal(torch.get_rng_state(), state)
+    assert len(calls) == 4 * h.nfe == 20 and gap(together, alone) < 1e-5
+    x_T = x_T.requires_grad_()
+    h(x_T, y).square().sum().backward()
+    assert x_T.grad.isfinite().all() and x_T.grad.abs().max() > 1e-6
+    ways = [dict(), dict(n=4), dict(method='Heun'), dict(prompt='a'), dict(guidance=2.0)]
+    ways += [dict(strength=0.5), dict(seed=1)]
+    facts = {json.dumps(FluxMap(flux, **how).facts, sort_keys=True) for how in ways}
+    assert len(facts) == len(ways)
+    with pytest.raises(ValueError, match='divisible by 4'):
+        FluxMap(flux, scale=3).shape(lr(1, 7))
+    for how in (dict(use_karras_sigmas=True), dict(stochastic_sampling=True)):
+        flux.scheduler = FlowMatchEulerDiscreteScheduler(**how)
+        with pytest.raises(ValueError, match=f'asks for {list(how)[0]}'):
+            FluxMap(flux)
+    flux.scheduler = FlowMatchEulerDiscreteScheduler(time_shift_type='linear')
+    with pytest.raises(ValueError, match='exponential shift'):
+        FluxMap(flux)
+    flux.scheduler = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)
