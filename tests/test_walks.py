@@ -235,13 +235,15 @@ class TestResult:
         guess, early = told
         assert (guess['done'], guess['calls']) == (1, 4)
         assert picture(guess['guess']).shape == model.shape
-        assert early['picture'] == answer['picture']  # before it is measured
+        colours = np.frombuffer(early['colours'], np.uint8)  # told before it is measured
+        wanted = np.asarray(Image.open(io.BytesIO(answer['picture'])).convert('RGBA'))
+        assert (colours.reshape(-1, early['wide'], 4) == wanted).all()
 
     def test_no_guess_where_the_result_comes_at_once(self, room, monkeypatch):
         monkeypatch.setattr(walks, 'SLOW', 60)
         told = []
         asked(room, 'result', told, **AMONG, **CHANGED)
-        assert [list(one) for one in told] == [['picture']]
+        assert [list(one) for one in told] == [['colours', 'wide']]
 
     def test_circle_is_made_of_results(self, room):
         told = []

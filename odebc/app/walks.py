@@ -169,6 +169,13 @@ def webp(
     return buffer.getvalue()
 
 
+def bare(
+    x: Tensor,  # (3, H, W)
+) -> bytes:  # red, green, blue and 255 for each pixel
+    "A picture as a browser holds it: nobody has to encode or decode it"
+    return to_image(x, torch.ones_like(x[:1])).tobytes()
+
+
 def tiles(
     rows: list,  # of lists of pictures (3, side, side)
 ) -> tuple[bytes, int, int]:  # JPEG, side of a tile, pictures in a row
@@ -387,11 +394,10 @@ def result(
 
     with torch.inference_mode():  # a little faster than without gradients
         x_0 = named_sampler(kept.sampler, sched, clip=True)(heard, x_T[None])
-    picture = webp(x_0[0])
-    request.tell(dict(picture=picture))
+    request.tell(dict(colours=bare(x_0[0]), wide=x_0.shape[-1]))
     time.sleep(BREATH)
     length = (x_T.norm() / x_T.numel() ** 0.5).item()
-    return judged(room, x_0, z)[0] | dict(length=length, picture=picture)
+    return judged(room, x_0, z)[0] | dict(length=length, picture=webp(x_0[0]))
 
 # %% ../../nbs/hood/walks.ipynb #a455b005
 ROUND = range(0, 360, 15)  # degrees

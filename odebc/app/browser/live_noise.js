@@ -39,6 +39,15 @@ function roundTrip({ ask, guarded, circleAsked, passed }) {
   return { button: start, stop, under: () => going };
 }
 
+/** A picture from its colours, four bytes a pixel: it need not be decoded. */
+function bare(view, wide) {
+  const canvas = document.createElement("canvas");
+  const colours = numbersIn(view, Uint8ClampedArray);
+  Object.assign(canvas, { width: wide, height: colours.length / 4 / wide });
+  canvas.getContext("2d").putImageData(new ImageData(colours, wide), 0, 0);
+  return canvas;
+}
+
 /** Of `grid` blocks on each side; the sides of all networks are multiples of 8. */
 function takeOutMeans(x, [channels, high, wide], grid) {
   const [tall, broad] = [high / grid, wide / grid];

@@ -274,11 +274,11 @@ function noiseApp(place, { ask, shared, facts, guarded, still }) {
   }
 
   /** What the network believes on the way to x_0, and x_0 itself before it is measured. */
-  async function developing({ guess, picture: made, done, calls }, mine, asked) {
-    const part = whole(await decoded(guess ?? made));
+  async function developing({ guess, colours, wide, done, calls }, mine, asked) {
+    const part = whole(colours ? bare(colours, wide) : await decoded(guess));
     if (mine !== wanted || place.getAttribute("aria-busy") === "false") return;
-    showWaiting(part, made ? "measuring …" : `a guess after ${done} of ${calls} calls`);
-    if (made) seen = asked;
+    showWaiting(part, colours ? "measuring …" : `a guess after ${done} of ${calls} calls`);
+    if (colours) seen = asked;
   }
 
   async function solved(kind, asked, update) {
