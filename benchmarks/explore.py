@@ -140,7 +140,8 @@ def main():
             latencies(page, args.n)
             if errors:
                 raise SystemExit(errors)
-        opening(browser, folder, args.repeats)
+        if args.repeats:
+            opening(browser, folder, args.repeats)
 
 
 if __name__ == '__main__':
