@@ -83,6 +83,7 @@ def latencies(page, n):
     print(line('Noise, the picture that comes of it', pictures), flush=True)
     print(line('Noise, the numbers of that picture', numbers), flush=True)
     box = app(page, 'Search')
+    box.get_by_role('button', name='all of both').click()  # a search that lasts
     box.get_by_role('button', name='search live').click()
     page.wait_for_timeout(10_000)
     times = page.evaluate(MOVES, dict(label='K, candidates', n=n))
