@@ -102,6 +102,7 @@ class SolutionMap:
     former = {}  # fact -> what earlier versions wrote for the same
     device = None  # where it solves; None: where its arguments are
     dtype = None  # what it solves in; None: that of the arguments, at least float32
+    multiple = None  # any size will do whose sides it divides, pixels; None: one size only
 
     def solve(
         self,
@@ -116,6 +117,13 @@ class SolutionMap:
         y: Tensor | None,  # conditions (B, 3, h, w)
     ) -> tuple | None:  # (C, H, W), or any other; None: not known
         "Of one start for these conditions"
+        return None
+
+    def with_eps(
+        self,
+        change: Callable,  # gets eps and gives another; eps(y) is an eps_fn(x, t)
+    ):  # another map; None where the noise estimate cannot be reached
+        "The same map with another estimate of the noise"
         return None
 
     def __call__(
@@ -141,8 +149,8 @@ class SolutionMap:
 class FunctionMap(SolutionMap):
     "A function of somebody else's; see `solution_map`"
 
-    def __init__(self, fn, name, nfe, shape, facts):
-        self.fn, self.name, self.nfe = fn, name, nfe
+    def __init__(self, fn, name, nfe, shape, facts, multiple):
+        self.fn, self.name, self.nfe, self.multiple = fn, name, nfe, multiple
         self.given_facts = facts
         self.former = getattr(fn, 'former', {})
         self.given_shape = shape
@@ -195,6 +203,8 @@ def solution_map(
     nfe: int | None = None,  # calls of its network for one solve; fn.nfe, or 1
     shape: tuple | Callable | None = None,  # of one x_T, or a function of y; that of z
     facts: dict | None = None,  # more that its results depend on, as JSON knows it
+    multiple: int
+    | None = None,  # any size will do whose sides it divides; None: one size only
 ) -> SolutionMap:
     "Make a solution map of any function"
     if isinstance(fn, SolutionMap):
@@ -203,4 +213,4 @@ def solution_map(
     nfe = int(getattr(fn, 'nfe', 1) if nfe is None else nfe)
     check_price(nfe)
     label = name or getattr(fn, '__name__', type(fn).__name__)
-    return FunctionMap(fn, label, nfe, shape, (name, facts))
+    return FunctionMap(fn, label, nfe, shape, (name, facts), multiple)

@@ -7,10 +7,12 @@ __all__ = ['CHECKPOINT', 'SR3', 'scaled', 'gaussian_first']
 
 # %% ../nbs/hood/sr3.ipynb #a058115f
 from collections.abc import Callable
+from copy import copy
 from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
 import json
+import math
 import os
 import torch
 from safetensors import SafetensorError
@@ -305,6 +307,16 @@ class SR3Map(SolutionMap):
     def device(self) -> torch.device:
         "Of the network"
         return self.model.device
+
+    @property
+    def multiple(self) -> int:
+        "Of the sides of x_T: the network halves it, y is `scale` times as small"
+        return math.lcm(self.model.net.multiple, self.model.scale)
+
+    def with_eps(self, change):
+        model = copy(self.model)
+        model.eps = change(self.model.eps)
+        return SR3Map(model, self.sampler)
 
     def shape(self, y):
         return self.model.shape if y is None else self.model.shape_for(y)
