@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import count
 from importlib.resources import files
 from pathlib import Path
 import json
@@ -26,13 +27,16 @@ import psutil
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from safetensors import safe_open
+from safetensors import safe_open, SafetensorError
+from safetensors.torch import load_file, save
 from torch import Tensor
+from .canvas import averaged, canvas, check_canvas
 from .data import upsample
+from .footprint import calm_heap, needs
 from .identity import digest
 from .images import load_picture, Picture, picture_size, to_bytes
 from .images import without_pillows_limit
-from .store import Content, DAMAGE, read_facts, Store, unpacked
+from .store import Content, DAMAGE, read_facts, Store, unpacked, write_atomically
 from .errors import CannotWrite, Damaged, OdebcError
 from .progress import Bar
 
@@ -276,20 +280,34 @@ class Forecast:
     kept: int  # bytes on disk for what is kept until the end, at most
     picture: int  # bytes of the finished file, at most
     seconds: float = math.nan  # where a batch was timed
+    steps: int = 0  # of the solver, where all of the picture takes each step together
+    mode: str = 'tiles'  # or 'whole', or 'windows'
+    work: float = 0.0  # what is left, in tiles that would take as long
+
+    @property
+    def parts(self) -> int:
+        "Tiles, or steps: what `left` is counted in"
+        return self.steps or len(self.tiling.places)
+
+    @property
+    def unit(self) -> str:
+        "Of `parts` and `left`"
+        return 'steps' if self.steps else 'tiles'
 
     def __str__(self):
         tiling = self.tiling
         time = ''
-        tiles = f"{len(tiling.places):,} tiles"
-        if self.left < len(tiling.places):
+        tiles = f"{self.parts:,} {self.unit}"
+        if self.left < self.parts:
             tiles = f"{self.left:,} of {tiles} are left"
+        how = dict(tiles='', whole='at once, ', windows='in windows, ')[self.mode]
         if not math.isnan(self.seconds):
             time = f", about {duration(self.seconds)}"
         height, width = tiling.shape
         memory, disk = available_memory(), free_disk(self.target)
         return (
             f"{self.target}: {tiling.width}×{tiling.height} to {width}×{height} pixels, "
-            f"{tiles}, {self.batches:,} batch(es){time}; "
+            f"{how}{tiles}, {self.batches:,} batch(es){time}; "
             f"up to {gigabytes(self.memory)} of memory beside the picture "
             f"({gigabytes(memory)} are free) and "
             f"{gigabytes(self.kept + self.picture)} of disk ({gigabytes(disk)} are free)"
@@ -406,17 +424,212 @@ def working_memory(
     band = 4 * 4 * tiling.size * tiling.scale * tiling.padded[1]
     return 3 * band + 1000 * batch * tiling.size**2
 
+# %% ../nbs/hood/enlarge.ipynb #d66ce627
+MODES = 'whole', 'windows', 'tiles'
+AT_ONCE = 2**18  # pixels of a result: above, attention costs more than windows that overlap
+
+
+def check_mode(
+    mode: str,  # asked for
+    h,  # solution map
+):
+    "Refuse a way of solving that there is not, or that the map does not know"
+    if mode not in ('auto', *MODES):
+        raise OdebcError(f"a picture is solved {', '.join(MODES)} or auto, not {mode!r}")
+    if mode in ('whole', 'windows') and getattr(h, 'multiple', None) is None:
+        raise OdebcError(
+            "this solution map takes pictures of one size only: use mode='tiles', "
+            "or say its `multiple` where it can take others"
+        )
+    if mode == 'windows' and h.with_eps(lambda eps: eps) is None:
+        raise OdebcError(
+            "the noise estimate of this solution map cannot be reached, so it cannot be "
+            "averaged over windows: use mode='whole' or mode='tiles'"
+        )
+
+# %% ../nbs/hood/enlarge.ipynb #06d6daa9
+class Way:
+    "How a picture is solved: at once, in windows of one canvas, or in tiles"
+
+    def __init__(
+        self,
+        h: Callable,  # solution map h(x_T, y) -> x_0
+        x_T: Tensor,  # (3, size, size)
+        y: Tensor,  # LR picture (3, h, w)
+        tiling: Tiling,  # of the picture
+        batch: int,  # tiles or windows at a time
+        mode: str,  # 'auto', 'whole', 'windows' or 'tiles'
+        cells: str | Callable | None,  # of the canvas; None: what suits the network
+        seed: int,  # of the canvas
+    ):
+        check_mode(mode, h)
+        self.h, self.x_T, self.tiling, self.batch, self.seed = h, x_T, tiling, batch, seed
+        advice = advised(h)
+        self.cells = cells or advice[1]
+        check_canvas(x_T, 1, 1, self.cells)
+        self.mode = mode if mode != 'auto' else self.chosen(advice[0], y)
+
+    @cached_property
+    def needs(self):
+        "Bytes a pixel"
+        # what the tile shows does not matter
+        tile = torch.zeros(3, self.tiling.side, self.tiling.side)
+        return needs(self.h, self.x_T, tile)
+
+    def chosen(self, advice, y) -> str:
+        "What the map and the memory allow, of what is good for the network"
+        if getattr(self.h, 'multiple', None) is None or advice == 'tiles':
+            return 'tiles'
+        if self.tiling.padded == (self.tiling.side, self.tiling.side):
+            return 'tiles'  # a single one, which is the whole
+        free = available_memory(self.h.device or y.device)
+        for mode in MODES[:2]:
+            self.mode = mode
+            small = mode == 'windows' or self.pixels <= AT_ONCE
+            if small and self.memory < free and (mode == 'whole' or self.in_windows):
+                return mode
+        return 'tiles'
+
+    @cached_property
+    def grid(self) -> Tiling:
+        "Of the canvas, and of its windows: no side is less than a tile's, all divisible"
+        tiling = self.tiling
+        step = math.lcm(self.h.multiple, tiling.scale) // tiling.scale
+        height, width = (math.ceil(side / step) * step for side in tiling.padded)
+        return Tiling(height, width, tiling.size, tiling.scale, tiling.overlap)
+
+    @property
+    def in_windows(self):
+        "The map with its noise estimate averaged over windows; None where that cannot be"
+        return self.h.with_eps(lambda eps: averaged(eps, self.grid, self.batch))
+
+    @property
+    def pixels(self) -> int:
+        "Of the canvas"
+        return math.prod(self.grid.shape)
+
+    @property
+    def memory(self) -> int:
+        "Bytes that a solve needs, with the canvas and the result"
+        whole, held = self.needs
+        if self.mode == 'whole':
+            return round((whole + 24) * self.pixels)
+        window = whole * self.batch * self.tiling.size**2
+        return round((held + 24 + 16) * self.pixels + window)  # the mean and its weights
+
+    @property
+    def work(self) -> float:
+        "Tiles that would take as long"
+        if self.mode == 'whole':
+            return self.pixels / self.tiling.size**2
+        return len((self.grid if self.mode == 'windows' else self.tiling).places)
+
+    @property
+    def calls(self) -> int:
+        "Of the network in one step"
+        return 1 if self.mode == 'whole' else math.ceil(self.work / self.batch)
+
+    @property
+    def told(self) -> str:
+        "Begins a sentence"
+        (height, width), tiling = self.tiling.shape, self.tiling
+        return f"enlarging {tiling.width}×{tiling.height} to {width}×{height} pixels in memory"
+
+    def solve(
+        self,
+        y: Tensor,  # LR picture (3, h, w)
+        kept: Callable | None = None,  # for `with_eps`: what is known is not asked again
+    ) -> Tensor:  # (3, h·scale, w·scale)
+        "The picture, with a bar"
+        if self.memory > 1e8:
+            calm_heap()
+        total = self.calls * self.h.nfe
+        (height, width), grid = self.tiling.shape, self.grid
+        start = canvas(self.x_T, *grid.shape, self.cells, self.seed)
+        below, right = grid.height - y.shape[1], grid.width - y.shape[2]
+        whole = F.pad(y[None], (0, right, 0, below), mode='replicate')
+        with Bar(total=total, desc='upscale', unit='call', disable=total < 2) as bar:
+            h = self.changed(bar, kept)
+            with torch.no_grad():
+                x = h(start[None], whole)
+        check_whole(x, (1, 3, *grid.shape))
+        return x[0, :, :height, :width]
+
+    def changed(self, bar, kept):
+        "The map: its calls are counted, averaged over windows, and remembered"
+
+        def change(eps):
+            eps = counted(eps, bar)
+            if self.mode == 'windows':
+                eps = averaged(eps, self.grid, self.batch)
+            return kept(eps) if kept else eps
+
+        return self.h.with_eps(change) or self.h
+
+
+def counted(
+    eps: Callable,  # eps(y) -> eps_fn(x, t)
+    bar,  # of progress
+) -> Callable:  # the same
+    "A bar goes on with each call"
+
+    def eps_of(y):
+        eps_fn = eps(y)
+
+        def fn(x, t):
+            guess = eps_fn(x, t)
+            bar.update(1)
+            return guess
+
+        return fn
+
+    return eps_of
+
+
+def check_whole(
+    x: Tensor,  # what the map returned
+    shape: tuple,  # that it should have
+):
+    "Refuse a result that is none"
+    if x.shape != shape:
+        raise OdebcError(
+            f"the solution map must return images of shape {shape}, not {tuple(x.shape)}"
+        )
+
+# %% ../nbs/hood/enlarge.ipynb #35e075ff
+UNKNOWN = 'whole', 'scrambled'  # for a network that nobody has measured
+
+
+def advised(
+    h: Callable,  # solution map
+) -> tuple:  # mode and cells
+    "What was best for this network, by its weights"
+    weights = (getattr(h, 'meta', None) or {}).get('weights')
+    path = Path(str(files('odebc.assets'))) / 'search' / 'any_size.json'
+    if weights and path.exists():
+        for known in json.loads(path.read_text(encoding='utf8')).values():
+            if known['weights'] == weights:
+                return tuple(known['advice']['default'].split())
+    return UNKNOWN
+
 # %% ../nbs/hood/enlarge.ipynb #a9d9a85b
 def enlarge(
     h: Callable,  # solution map h(x_T, y) -> x_0, batches
     image: Tensor,  # LR picture of any size, (3, h, w) in [-1, 1]
     x_T: Tensor,  # (3, size, size), the same for every tile
     scale: int = 4,  # enlargement
-    overlap: int = 4,  # of neighbouring tiles at least, LR pixels
-    batch: int = 16,  # tiles at a time
+    overlap: int = 4,  # of neighbouring tiles or windows at least, LR pixels
+    batch: int = 16,  # tiles or windows at a time
+    mode: str = 'auto',  # 'whole', 'windows' or 'tiles'; auto: what the map and memory allow
+    cells: str | Callable | None = None,  # of the canvas, see `canvas`; what suits the network
+    seed: int = 0,  # of the canvas
 ) -> Tensor:  # (3, h·scale, w·scale), on the device of the image
-    "Enlarge a picture in memory, tile by tile, blending where tiles overlap"
+    "Enlarge a picture in memory: at once, in windows of one canvas, or in tiles"
     tiling = laid_out(image, x_T, scale, overlap, batch)
+    way = Way(h, x_T, image, tiling, batch, mode, cells, seed)
+    if way.mode != 'tiles':
+        check_memory(way.memory, way.told, 'use `odebc upscale --mode tiles`', image.device)
+        return way.solve(image).to(image.device)
     height, width = tiling.shape
     needed = 4 * 3 * height * width + working_memory(tiling, batch)
     what = f"enlarging {tiling.width}×{tiling.height} to {width}×{height} pixels in memory"
@@ -691,6 +904,70 @@ def enlarged_rows(
     strip = upsample(alpha[None, :, top:bottom], scale)[0].clamp(min=0)
     return strip[:, first - top * scale : last - top * scale]
 
+# %% ../nbs/hood/enlarge.ipynb #526d6308
+class Guesses:
+    """The guesses of the noise of a picture in the making. A solver asks for them one after
+    the other, and goes the same way again where they are the same: so a solve that was
+    stopped is not gone on with, but done again with what is known
+    """
+
+    def __init__(
+        self,
+        part: Part,  # with the folder
+    ):
+        self.part = part
+
+    def path(self, n) -> Path:
+        return self.part.folder / f'guess-{n}.safetensors'
+
+    @property
+    def count(self) -> int:
+        "How many are known"
+        return next(n for n in count() if not self.path(n).exists())
+
+    def kept(
+        self,
+        eps: Callable,  # eps(y) -> eps_fn(x, t)
+    ) -> Callable:  # the same, for one picture
+        "Each guess is read where it is known, else made and written"
+
+        def eps_of(y):
+            eps_fn, calls = eps(y), count()
+
+            def fn(x, t):
+                path = self.path(next(calls))
+                try:
+                    guess = load_file(path)['guess'].to(x.device)
+                    if guess.shape == x.shape:
+                        return guess
+                except (OSError, SafetensorError, KeyError):
+                    pass  # not there yet, or damaged
+                guess = eps_fn(x, t)
+                with self.part.writing():
+                    write_atomically(path, save(dict(guess=guess.cpu().contiguous())))
+                return guess
+
+            return fn
+
+        return eps_of
+
+# %% ../nbs/hood/enlarge.ipynb #de0aa426
+def begun_as(
+    target: Path,  # the file
+) -> str:  # a mode, or 'auto'
+    "How a picture was begun or made: it goes on like that, however much memory is free now"
+    half = kept_facts(target.with_name(target.name + '.part'))
+    if half:
+        return half.get('mode', 'tiles')
+    return kept_facts(target).get('mode', 'auto')
+
+
+def name_of(
+    cells: str | Callable,  # of a canvas
+) -> str:
+    "As a fact"
+    return cells if isinstance(cells, str) else getattr(cells, 'name', cells.__name__)
+
 # %% ../nbs/hood/enlarge.ipynb #5ee19a63
 class Enlargement:
     "A picture that is enlarged into a PNG file, can be stopped at any moment, and goes on"
@@ -704,6 +981,9 @@ class Enlargement:
         scale: int = 4,  # enlargement
         overlap: int = 4,  # of neighbouring tiles at least, LR pixels
         batch: int = 16,  # tiles at a time
+        mode: str = 'auto',  # see `enlarge`; auto goes on as it was begun
+        cells: str | Callable | None = None,  # of the canvas
+        seed: int = 0,  # of the canvas
     ):
         self.tiling = laid_out(picture.colours, x_T, scale, overlap, batch)
         self.h = h
@@ -715,6 +995,8 @@ class Enlargement:
         if self.target.is_dir():
             raise CannotWrite(f"{target} is a folder: choose another name for the picture")
         tiling = self.tiling
+        begun = begun_as(self.target) if mode == 'auto' else mode
+        self.way = Way(h, x_T, picture.colours, tiling, batch, begun, cells, seed)
         facts = dict(
             picture=fingerprint(picture),
             width=tiling.width,
@@ -722,10 +1004,17 @@ class Enlargement:
             x_T=digest(x_T),
             size=tiling.size,
             scale=scale,
-            overlap=overlap,
-            batch=batch,
         )
+        if self.mode != 'whole':
+            facts |= dict(overlap=overlap, batch=batch)
+        if self.mode != 'tiles':
+            facts |= dict(mode=self.mode, cells=name_of(self.way.cells), seed=seed)
         self.part = Part(target, h.meta | facts, tiling.shape[1] * self.channels)
+
+    @property
+    def mode(self) -> str:
+        "How it is solved: 'whole', 'windows' or 'tiles'"
+        return self.way.mode
 
     @property
     def finished(self) -> bool:
@@ -737,25 +1026,38 @@ class Enlargement:
         seconds: float = math.nan,  # of a tile, see `seconds_per_tile`
     ) -> Forecast:
         "What is still to be done, or a refusal of another's half picture"
-        tiling = self.tiling
+        tiling, way = self.tiling, self.way
         left, kept, size = 0, 0, 0
+        steps = 0 if self.mode == 'tiles' else self.h.nfe
         if not self.finished:
             state = self.part.state()
-            left = len(tiling.places) - (state[2] if state else 0)
+            known = self.guesses.count if steps else state[2] if state else 0
+            left = (steps or len(tiling.places)) - known
             size = tiling.shape[0] * self.part.row_bytes
             band = 4 * 4 * tiling.size * tiling.scale * tiling.padded[1]
             # for a moment there are two states
             kept = max(size + 2 * band - self.part.size, 0)
+            kept += 4 * 3 * way.pixels * left if steps else 0
+        memory = way.memory if steps else working_memory(tiling, self.batch)
+        work = left / steps * way.work if steps else left
         return Forecast(
             self.target,
             tiling,
             left,
-            math.ceil(left / self.batch),
-            working_memory(tiling, self.batch) + 4 * BLOCK,
+            left * way.calls if steps else math.ceil(left / self.batch),
+            memory + 4 * BLOCK,
             kept,
             size,
-            left * seconds,
+            work * seconds,
+            steps,
+            self.mode,
+            work,
         )
+
+    @property
+    def guesses(self):
+        "Those of the noise that are kept"
+        return Guesses(self.part)
 
     def seconds_per_tile(self) -> float:
         "Measured: one tile, and where that is quick a batch"
@@ -776,9 +1078,23 @@ class Enlargement:
         blend = Blend(self.tiling)
         part = self.part
         with part.held(blend):
-            self.solve(blend, every)
+            if self.mode == 'tiles':
+                self.solve(blend, every)
+            else:
+                self.solve_at_once(blend)
             self.write()
         shutil.rmtree(part.folder)
+
+    def solve_at_once(
+        self,
+        blend: Blend,  # empty: there are no tiles
+    ):
+        "Fill the file of rows from one canvas; each step is kept until the picture is there"
+        part = self.part
+        part.save(blend)  # the facts, to which the guesses belong
+        x = self.way.solve(self.picture.colours, self.guesses.kept).cpu()
+        for rows in x.split(256, 1):
+            part.append(self.bytes_of(rows))
 
     def solve(
         self,
@@ -851,7 +1167,7 @@ def read_enlargement(
     source: str | Path,  # a picture
     x_T: Tensor,  # (3, size, size)
     target: str | Path,  # the file to be
-    **layout,  # scale, overlap, batch
+    **layout,  # scale, overlap, batch, mode, cells, seed
 ) -> Enlargement:
     "Read a picture, if that can be done"
     width, height = picture_size(source)
@@ -871,10 +1187,10 @@ def forecasts(
     most = max(answers, key=lambda forecast: forecast.kept)
     total = most.kept + sum(forecast.picture for forecast in answers)
     check_disk(total, most.target, f"enlarging {len(answers)} picture(s)")
-    if sum(forecast.left for forecast in answers) > 2 * enlargement.batch:
+    if sum(forecast.work for forecast in answers) > 2 * enlargement.batch:
         seconds = enlargement.seconds_per_tile()
         for forecast in answers:
-            forecast.seconds = forecast.left * seconds
+            forecast.seconds = forecast.work * seconds
     return answers
 
 # %% ../nbs/hood/enlarge.ipynb #847831b7
@@ -886,9 +1202,13 @@ def enlarge_files(
     overlap: int = 4,  # of neighbouring tiles at least, LR pixels
     batch: int = 16,  # tiles at a time
     say: Callable = print,  # gets lines of text
+    mode: str = 'auto',  # see `enlarge`
+    cells: str | Callable | None = None,  # of the canvas
+    seed: int = 0,  # of the canvas
 ):
     "Enlarge pictures into PNG files; after an interrupt the same again goes on"
     layout = dict(scale=scale, overlap=overlap, batch=batch)
+    layout |= dict(mode=mode, cells=cells, seed=seed)
 
     def enlargement(target):
         return read_enlargement(h, files[target], x_T, target, **layout)
@@ -904,9 +1224,9 @@ def enlarge_files(
             Part(target, facts_of(target), 1).clear()
             say(f"{target} is there already, made from the same picture in the same way")
             continue
-        count = len(cost.tiling.places)
-        if cost.left < count:
-            say(f"{target} was begun, {count - cost.left:,} of its {count:,} tiles are solved")
+        done = cost.parts - cost.left
+        if done:
+            say(f"{target} was begun, {done:,} of its {cost.parts:,} {cost.unit} are solved")
         try:
             enlargement(target).run()
         except KeyboardInterrupt:

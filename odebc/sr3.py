@@ -216,13 +216,19 @@ class SR3:
         image: Tensor,  # LR image of any size, (3, h, w) in [-1, 1]
         x_T: Tensor,  # (3, size, size), the same for every tile
         sampler: str = 'DDIM-20',  # of the ODE
-        overlap: int = 4,  # of neighbouring tiles, LR pixels
-        batch: int = 16,  # tiles at a time
+        overlap: int = 4,  # of neighbouring tiles or windows, LR pixels
+        batch: int = 16,  # tiles or windows at a time
+        mode: str = 'auto',  # 'whole', 'windows' or 'tiles'; auto: what memory allows
+        cells: str
+        | Callable
+        | None = None,  # see `odebc.canvas`; None: what suits the network
+        seed: int = 0,  # of the canvas
     ) -> Tensor:  # (3, h·scale, w·scale) in [-1, 1]
-        "Enlarge an image in memory, tile by tile, blending overlaps; see also `odebc.enlarge`"
+        "Enlarge an image in memory, from a canvas that is made of x_T; see `odebc.enlarge`"
         h = self.solution_map(sampler)
         check_start(x_T, self.shape)
-        return enlarge(h, image.to(self.device), x_T, self.scale, overlap, batch)
+        how = dict(mode=mode, cells=cells, seed=seed)
+        return enlarge(h, image.to(self.device), x_T, self.scale, overlap, batch, **how)
 
     def save_pretrained(
         self,
