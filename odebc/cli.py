@@ -799,6 +799,13 @@ def upscale(
     own: Own = None,
     size: Side = None,
     scale: Scale = None,
+    mode: Annotated[
+        str,
+        typer.Option(
+            help="whole: at once from one canvas of x_T; windows: of that canvas, which agree "
+            "in every step; tiles: each for itself; auto: by the network and the memory"
+        ),
+    ] = 'auto',
     precision: Precision = 'auto',
 ):
     "Enlarge pictures from a found x_T; run again to resume."
@@ -831,7 +838,7 @@ def upscale(
     # of large tiles fewer on a CPU, so that the bar moves
     few = max(16 * 64**2 // subject.size**2, 1)
     batch = 16 if subject.device.type == 'cuda' else few
-    enlarge_files(subject.h, files, x_T, subject.scale, batch=batch)
+    enlarge_files(subject.h, files, x_T, subject.scale, batch=batch, mode=mode)
 
 # %% ../nbs/hood/cli.ipynb #2fdc23e5
 def check_places(

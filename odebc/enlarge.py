@@ -510,12 +510,12 @@ class Way:
 
     @property
     def memory(self) -> int:
-        "Bytes that a solve needs, with the canvas and the result"
+        "Bytes that a solve needs, with the canvas"
         whole, held = self.needs
         if self.mode == 'whole':
-            return round((whole + 24) * self.pixels)
+            return round((whole + 12) * self.pixels)  # 12: the canvas
         window = whole * self.batch * self.tiling.size**2
-        return round((held + 24 + 16) * self.pixels + window)  # the mean and its weights
+        return round((held + 12 + 4) * self.pixels + window)  # 4: the sum of the weights
 
     @property
     def work(self) -> float:
@@ -620,7 +620,7 @@ def enlarge(
     scale: int = 4,  # enlargement
     overlap: int = 4,  # of neighbouring tiles or windows at least, LR pixels
     batch: int = 16,  # tiles or windows at a time
-    mode: str = 'auto',  # 'whole', 'windows' or 'tiles'; auto: what the map and memory allow
+    mode: str = 'tiles',  # 'whole', 'windows'; or 'auto': what the map and memory allow
     cells: str | Callable | None = None,  # of the canvas, see `canvas`; what suits the network
     seed: int = 0,  # of the canvas
 ) -> Tensor:  # (3, h·scale, w·scale), on the device of the image
@@ -981,7 +981,7 @@ class Enlargement:
         scale: int = 4,  # enlargement
         overlap: int = 4,  # of neighbouring tiles at least, LR pixels
         batch: int = 16,  # tiles at a time
-        mode: str = 'auto',  # see `enlarge`; auto goes on as it was begun
+        mode: str = 'tiles',  # see `enlarge`; auto goes on as it was begun
         cells: str | Callable | None = None,  # of the canvas
         seed: int = 0,  # of the canvas
     ):
@@ -1202,7 +1202,7 @@ def enlarge_files(
     overlap: int = 4,  # of neighbouring tiles at least, LR pixels
     batch: int = 16,  # tiles at a time
     say: Callable = print,  # gets lines of text
-    mode: str = 'auto',  # see `enlarge`
+    mode: str = 'tiles',  # see `enlarge`
     cells: str | Callable | None = None,  # of the canvas
     seed: int = 0,  # of the canvas
 ):

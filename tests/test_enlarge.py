@@ -16,7 +16,10 @@ import torch.nn.functional as F
 from PIL import Image
 from safetensors.torch import save
 from odebc import enlarge as module
+from odebc.canvas import canvas
 from odebc.images import load_picture, Picture, to_bytes, to_image
+from odebc.footprint import needs
+from odebc.maps import solution_map
 from odebc.enlarge import available_memory, Blend, enlarge, enlarge_files, Enlargement
 from odebc.enlarge import facts_of, kept_facts, shipped_start, Tiling, write_png
 from odebc.errors import CannotWrite, OdebcError
@@ -130,7 +133,7 @@ def test_the_pixels_are_those_of_the_picture_as_a_whole(
     model, x_T, height, width, overlap, batch
 ):
     image = picture_of(height, width).colours
-    now = model.upscale(image, x_T, 'DDIM-2', overlap, batch)
+    now = model.upscale(image, x_T, 'DDIM-2', overlap, batch, mode='tiles')
     old = before(model, image, x_T, 'DDIM-2', overlap, batch)
     assert now.shape == old.shape == (3, 4 * height, 4 * width)
     assert (now - old).abs().max() < 1e-6
@@ -142,8 +145,10 @@ def test_a_shipped_network_on_a_photograph(photo_folder, tmp_path):
     y = Picture(photo.colours[:, 40:70, 20:61])
     x_T = shipped_start(small.fingerprint).x_T
     old = before(small, y.colours, x_T, 'DDIM-3')
-    assert (small.upscale(y.colours, x_T, 'DDIM-3') - old).abs().max() < 1e-6
-    Enlargement(small.solution_map('DDIM-3'), y, x_T, tmp_path / 'y.png').run()
+    now = small.upscale(y.colours, x_T, 'DDIM-3', mode='tiles')
+    assert (now - old).abs().max() < 1e-6
+    h = small.solution_map('DDIM-3')
+    Enlargement(h, y, x_T, tmp_path / 'y.png', mode='tiles').run()
     assert levels_apart(tmp_path / 'y.png', old) <= 1
 
 
@@ -745,7 +750,7 @@ def test_the_command_is_stopped_and_goes_on(tmp_path, with_signal):
     picture = picture_of(52, 64)
     to_image(picture.colours).save(tmp_path / 'in.png')
     args = ['upscale', tmp_path / 'in.png', '--out', tmp_path / 'out']
-    args += '--sampler DDIM-5 --seed 3'.split()
+    args += '--sampler DDIM-5 --seed 3 --mode tiles'.split()
     process = begin([ODEBC, *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0)
     written(process, b'16/20')
     process.send_signal(with_signal)
@@ -758,7 +763,7 @@ def test_the_command_is_stopped_and_goes_on(tmp_path, with_signal):
 
     x_T = candidate(0, (3, 64, 64), 3)
     photo = load_picture(tmp_path / 'in.png').colours
-    expected = SR3.from_pretrained().upscale(photo, x_T, 'DDIM-5')
+    expected = SR3.from_pretrained().upscale(photo, x_T, 'DDIM-5', mode='tiles')
     assert levels_apart(tmp_path / 'out' / 'in_x4.png', expected) <= 1
 
 
@@ -859,3 +864,248 @@ def test_facts_of_what_was_begun(model, x_T, tmp_path):
     bf16 = SR3(model.net, model.scale, model.size, precision='bfloat16')
     with pytest.raises(OdebcError, match=r'with another precision \(float32, not bfloat16\)'):
         Enlargement(bf16.solution_map('DDIM-1'), **rest).run()
+
+
+# --- at once, and in windows of one canvas
+
+
+class Known:
+    "The model's map; its network is stopped before one of its calls, and counted"
+
+    def __init__(self, h, stop_at=None):
+        needs(h, torch.zeros(3, 32, 32), torch.zeros(3, 8, 8))  # asks it once, then knows
+        self.calls, self.stop_at = 0, stop_at
+        self.map = h.with_eps(self.change)
+
+    def change(self, eps):
+        def eps_of(y):
+            eps_fn = eps(y)
+
+            def fn(x, t):
+                if self.calls == self.stop_at:
+                    raise KeyboardInterrupt
+                self.calls += 1
+                return eps_fn(x, t)
+
+            return fn
+
+        return eps_of
+
+
+@pytest.mark.parametrize('sampler', ['DDIM-2', 'DPM-3M-4', 'DPMS-4'])
+def test_all_ways_agree_where_the_picture_is_as_large_as_the_start(model, x_T, sampler):
+    h = model.solution_map(sampler)
+    y = picture_of(8, 8).colours
+    expected = h(x_T[None], y[None])[0]
+    for mode in module.MODES:
+        for cells in ('periodic', 'scrambled'):
+            found = enlarge(h, y, x_T, mode=mode, cells=cells)
+            assert (found - expected).abs().max() < 1e-5
+
+
+def test_at_once_is_the_map_on_the_canvas(model, x_T):
+    h = model.solution_map('DDIM-2')
+    y = picture_of(20, 28).colours
+    for cells in ('periodic', 'scrambled'):
+        start = canvas(x_T, 80, 112, cells, 3)
+        found = enlarge(h, y, x_T, mode='whole', cells=cells, seed=3)
+        assert torch.equal(found, h(start[None], y[None])[0])
+
+
+def test_the_mean_over_windows_by_hand(model, x_T):
+    "One step with two windows, beside each other"
+    h = model.solution_map('DDIM-1')
+    y = picture_of(8, 12).colours
+    found = enlarge(h, y, x_T, mode='windows', cells='periodic')
+    start = canvas(x_T, 32, 48)[None]
+    left, right = (
+        model.eps(y[None, ..., at : at + 8])(start[..., 4 * at : 4 * at + 32], 1000.0)
+        for at in (0, 4)
+    )
+    window = Tiling(8, 12, 32).window()
+    total, weight = torch.zeros(1, 3, 32, 48), torch.zeros(32, 48)
+    for guess, at in ((left, 0), (right, 16)):
+        total[..., at : at + 32] += window * guess
+        weight[:, at : at + 32] += window
+    expected = model.h(start, y[None], 'DDIM-1')  # for its place in the schedule only
+    alpha, sigma = (f(1000.0) for f in (model.sched.alpha, model.sched.sigma))
+    expected = ((start - sigma * total / weight) / alpha).clamp(-1, 1)[0]
+    assert (found - expected).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize('mode', ['whole', 'windows'])
+@pytest.mark.parametrize('height, width', [(1, 1), (9, 31), (1, 60), (41, 13), (8, 8)])
+def test_any_size_at_once(model, x_T, tmp_path, mode, height, width):
+    "In memory and as a file, with alpha; a network that halves twice more, too"
+    picture = picture_of(height, width, alpha=True)
+    for network, start in ((model, x_T), (tiny(64, 16), torch.zeros(3, 64, 64))):
+        h = network.solution_map('DDIM-2')
+        x = enlarge(h, picture.colours, start, mode=mode, batch=3)
+        assert x.shape == (3, 4 * height, 4 * width) and x.abs().max() < 1.0001
+        target = tmp_path / f'{network.size}.png'
+        Enlargement(h, picture, start, target, batch=3, mode=mode).run()
+        result = load_picture(target)
+        assert torch.equal(to_bytes(result.colours), to_bytes(x))
+        whole = F.interpolate(picture.alpha[None], scale_factor=4, mode='bicubic')[0]
+        assert (result.alpha - whole.clamp(0, 1)).abs().max() <= 0.5 / 255 + 1e-5
+        assert kept_facts(target)['mode'] == mode
+
+
+@pytest.mark.parametrize('sampler', ['DDIM-4', 'DPM-3M-5'])
+@pytest.mark.parametrize('mode, calls', [('whole', 1), ('windows', 6)])
+def test_at_once_stopped_and_gone_on(model, x_T, tmp_path, mode, calls, sampler):
+    "At every call in turn: finished steps are not done again, and the pixels are the same"
+    picture = picture_of(12, 20, alpha=True)
+    h = model.solution_map(sampler)
+    how = dict(batch=2, mode=mode)
+    Enlargement(h, picture, x_T, tmp_path / 'whole.png', **how).run()
+    if mode == 'windows':
+        calls = math.ceil(len(Tiling(12, 20, 32).places) / 2)
+    total = calls * h.nfe
+    for n in range(0, total, 1 if mode == 'whole' else 5):
+        target = tmp_path / f'stopped{n}.png'
+        stopped, rest = Known(h, n), Known(h)
+        with pytest.raises(KeyboardInterrupt):
+            Enlargement(stopped.map, picture, x_T, target, **how).run()
+        assert not target.exists()
+        again = Enlargement(rest.map, picture, x_T, target, **how)
+        forecast = again.forecast()
+        assert forecast.left == h.nfe - n // calls and forecast.steps == h.nfe
+        again.run()
+        assert rest.calls == total - n // calls * calls == forecast.batches
+        assert target.read_bytes() == (tmp_path / 'whole.png').read_bytes()
+        assert not target.with_name(target.name + '.part').exists()
+
+
+def test_what_was_begun_goes_on_in_the_same_way(model, x_T, tmp_path, monkeypatch):
+    "Whatever memory is free meanwhile, where nobody says how"
+    picture = picture_of(12, 20)
+    h = model.solution_map('DDIM-4')
+    for mode in module.MODES:
+        target = tmp_path / f'{mode}.png'
+        stopped = Known(h, 2)
+        with pytest.raises(KeyboardInterrupt):
+            Enlargement(stopped.map, picture, x_T, target, batch=2, mode=mode).run()
+        again = Enlargement(h, picture, x_T, target, batch=2, mode='auto')
+        assert again.mode == mode
+        again.run()
+        assert Enlargement(h, picture, x_T, target, batch=2, mode='auto').mode in (
+            mode,
+            'whole',
+        )
+
+
+def test_a_guess_that_is_damaged_is_made_again(model, x_T, tmp_path):
+    picture, target = picture_of(12, 20), tmp_path / 'x.png'
+    h = model.solution_map('DDIM-4')
+    with pytest.raises(KeyboardInterrupt):
+        Enlargement(Known(h, 3).map, picture, x_T, target, mode='whole').run()
+    (tmp_path / 'x.png.part' / 'guess-1.safetensors').write_bytes(b'no tensor')
+    rest = Known(h)
+    Enlargement(rest.map, picture, x_T, target, mode='whole').run()
+    assert rest.calls == 2
+    assert levels_apart(target, enlarge(h, picture.colours, x_T, mode='whole')) == 0
+
+
+@pytest.mark.parametrize(
+    'change, name',
+    [
+        (dict(mode='windows'), 'overlap'),
+        (dict(cells='periodic'), 'cells'),
+        (dict(seed=1), 'seed'),
+    ],
+)
+def test_half_of_another_way_is_not_touched(model, x_T, tmp_path, change, name):
+    first = dict(h=model.solution_map('DDIM-4'), picture=picture_of(12, 20), x_T=x_T)
+    first |= dict(target=tmp_path / 'x.png', mode='whole', cells='scrambled')
+    with pytest.raises(KeyboardInterrupt):
+        Enlargement(**first | dict(h=Known(first['h'], 3).map)).run()
+    kept = list((tmp_path / 'x.png.part').glob('guess-*'))
+    with pytest.raises(OdebcError, match='holds half of an enlargement with another'):
+        Enlargement(**first | change).run()
+    assert len(kept) == 3 and all(path.exists() for path in kept)
+
+
+def test_memory_decides(model, x_T, monkeypatch):
+    "Much: at once; less: in windows; little: in tiles; and no map that takes one size only"
+    y = picture_of(64, 64).colours
+    h = model.solution_map('DDIM-2')
+
+    def way(h, free, advice=('whole', 'scrambled')):
+        monkeypatch.setattr(module, 'available_memory', lambda device='cpu': free)
+        monkeypatch.setattr(module, 'advised', lambda h: advice)
+        return module.Way(h, x_T, y, Tiling(64, 64, 32), 1, 'auto', None, 0)
+
+    whole = way(h, 1e12)
+    assert (whole.mode, whole.cells) == ('whole', 'scrambled')
+    assert way(h, whole.memory - 1).mode == 'windows'
+    assert way(h, way(h, whole.memory - 1).memory - 1).mode == 'tiles'
+    assert way(h, 1e12, ('tiles', 'periodic')).mode == 'tiles'
+    assert way(solution_map(h, nfe=2), 1e12).mode == 'whole'  # it is a map already
+    one_size = solution_map(lambda x_T, y: h(x_T, y), nfe=2)
+    assert way(one_size, 1e12).mode == 'tiles'
+    many = solution_map(lambda x_T, y: h(x_T, y), nfe=2, multiple=4)
+    assert way(many, 1e12).mode == 'whole'
+    assert way(many, way(many, 1e12).memory - 1).mode == 'tiles'  # no windows
+    for mode, says in (('whole', 'one size only'), ('windows', 'one size only')):
+        with pytest.raises(OdebcError, match=says):
+            enlarge(one_size, y, x_T, mode=mode)
+    with pytest.raises(OdebcError, match='cannot be reached'):
+        enlarge(many, y, x_T, mode='windows')
+    with pytest.raises(OdebcError, match="not 'all'"):
+        enlarge(h, y, x_T, mode='all')
+    monkeypatch.setattr(module, 'available_memory', lambda device='cpu': 1e5)
+    for mode in ('whole', 'windows'):
+        with pytest.raises(OdebcError, match='in memory needs .* --mode tiles'):
+            enlarge(h, y, x_T, mode=mode)
+
+
+def test_a_map_of_ones_own_that_takes_any_size(model, x_T):
+    h = model.solution_map('DDIM-2')
+    mine = solution_map(lambda x_T, y: h(x_T, y), nfe=2, multiple=4)
+    y = picture_of(11, 30).colours
+    ours, theirs = (enlarge(one, y, x_T, mode='whole', cells='periodic') for one in (mine, h))
+    assert torch.equal(ours, theirs)
+
+
+PEAK = """
+import resource, sys, threading, time
+import torch, psutil
+torch.set_num_threads(1)
+from odebc.enlarge import enlarge, Way, laid_out
+from odebc.sr3 import SR3
+name, precision, mode, height, width, label = sys.argv[1:]
+model = SR3.from_pretrained(name, precision=precision)
+h, x_T = model.solution_map(label), torch.randn(model.shape)
+y = torch.rand(3, int(height), int(width)) * 2 - 1
+way = Way(h, x_T, y, laid_out(y, x_T, 4, 4, 2), 2, mode, 'periodic', 0)
+forecast = way.memory
+enlarge(h, y[:, :20, :70], x_T, mode=mode, batch=2)  # what libraries take once
+before = psutil.Process().memory_info().rss
+most = before
+def watch():
+    global most
+    while True:
+        most = max(most, psutil.Process().memory_info().rss)
+        time.sleep(0.002)
+threading.Thread(target=watch, daemon=True).start()
+enlarge(h, y, x_T, mode=mode, batch=2)
+print(forecast, most - before)
+"""
+
+
+@pytest.mark.parametrize(
+    'name, precision, mode, height, width, label',
+    [
+        ('small', 'float32', 'whole', 128, 192, 'DDIM-2'),
+        ('small', 'bfloat16', 'whole', 130, 130, 'DPM-3M-4'),
+        ('base', 'float32', 'whole', 100, 150, 'DDIM-2'),
+        ('small', 'bfloat16', 'windows', 200, 290, 'DDIM-1'),
+    ],
+)
+def test_memory_is_as_forecast(name, precision, mode, height, width, label):
+    "Of a child process, within a fifth"
+    command = [sys.executable, '-c', PEAK, name, precision, mode, height, width, label]
+    done = finished([str(word) for word in command], check=True, env=QUIET)
+    forecast, measured = map(int, done.stdout.split()[-2:])
+    assert measured == pytest.approx(forecast, rel=0.2)

@@ -70,9 +70,9 @@ def test_a_result_is_that_of_upscale(room):
     result = ask(room, 'enlarge', run(mine['picture'], draws=1), tell=told.append)
     x_T = shipped_start(small.fingerprint, 'DDIM-2').x_T
     y = load_picture(png(y)).colours
-    x = small.upscale(y, x_T, 'DDIM-2', batch=3)
+    x = small.upscale(y, x_T, 'DDIM-2', batch=3, mode='tiles')
     assert torch.equal(to_bytes(load_picture(result['file']).colours), to_bytes(x))
-    other = small.upscale(y, candidate(1, small.shape, 10**6), 'DDIM-2', batch=3)
+    other = small.upscale(y, candidate(1, small.shape, 10**6), 'DDIM-2', batch=3, mode='tiles')
     assert torch.equal(to_bytes(load_picture(result['random']).colours), to_bytes(other))
     assert result['name'] == 'mine_x4.png' and 'plain' not in result
     shares = [one['share'] for one in told if 'share' in one]
@@ -90,7 +90,8 @@ def test_the_file_is_that_of_the_command(room, tmp_path):
     h = small.solution_map('DDIM-2')
     x_T = shipped_start(small.fingerprint, 'DDIM-2').x_T
     target = tmp_path / 'out.png'
-    enlarge_files(h, {target: tmp_path / 'mine.png'}, x_T, batch=3, say=lambda line: None)
+    how = dict(batch=3, mode='tiles', say=lambda line: None)
+    enlarge_files(h, {target: tmp_path / 'mine.png'}, x_T, **how)
     assert result['file'] == target.read_bytes()
     (tmp_path / 'app.png').write_bytes(result['file'])
     assert kept_facts(tmp_path / 'app.png')['sampler'] == 'DDIM-2'
@@ -336,7 +337,7 @@ def test_the_start_of_the_live_search(room):
     finally:
         room.found = None
     y = degrade(photographs()['china'][None, :, 60:316, 250:506])[0][:, :8, :12]
-    x = small.upscale(y, x_T, 'DDIM-3', batch=3)
+    x = small.upscale(y, x_T, 'DDIM-3', batch=3, mode='tiles')
     assert torch.equal(to_bytes(load_picture(result['file']).colours), to_bytes(x))
 
 
