@@ -1,5 +1,7 @@
 "A start for any size, the mean over windows, seams and ghosts, and what a solve needs."
 
+import json
+import os
 import sys
 from pathlib import Path
 import numpy as np
@@ -9,10 +11,11 @@ from odebc.canvas import averaged, canvas, detail, ghost, seam
 from odebc.enlarge import Tiling
 from odebc.errors import OdebcError
 from odebc.footprint import peak_bytes
+from odebc.metrics import ALEX_VARIABLE, dssim, lpips_model
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / 'tools'))
-from any_size import advice, STARTS, WAYS  # noqa: E402
+from any_size import advice, sample, STARTS, WAYS  # noqa: E402
 
 
 def noise(*shape, seed=0):
@@ -181,3 +184,26 @@ def test_the_default_is_the_way_with_the_least_ghost_that_is_good_enough():
     none = ghosts | dict(tiles_random=(0.3, 0.0), whole_random=(0.3, 0.0))
     none |= dict(whole_scrambled=(0.3, 0.0))
     assert advice(rows_of(**none))['default'] == 'whole scrambled'
+
+
+MEASURED = json.loads((ROOT / 'data/search/any_size.json').read_text(encoding='utf8'))
+
+
+@pytest.mark.parametrize('name', sorted(MEASURED))
+def test_the_default_of_the_table_follows_from_the_table(name):
+    found = MEASURED[name]['advice']
+    able = {way: row['ghost'][0] for way, row in found['ways'].items() if row['taken']}
+    assert found['default'] in able and found['ways']['tiles periodic']['taken']
+    for row in found['ways'].values():
+        assert row['taken'] <= (row['worse'][0] + 1.96 * row['worse'][1] < 0.003 + 1e-4)
+
+
+def test_sampled_cells_are_what_is_computed_now():
+    "Machines round differently in bfloat16"
+    real = bool(os.environ.get(ALEX_VARIABLE))
+    for kind, row in sample('base', lpips_model() if real else dssim).items():
+        known = MEASURED['base']['sample'][kind]
+        if real:
+            assert row['lpips'] == pytest.approx(known['lpips'], abs=0.004)
+        assert row['psnr'] == pytest.approx(known['psnr'], abs=0.1)
+        assert row['ghost'] == pytest.approx(known['ghost'], abs=0.01)

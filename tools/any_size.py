@@ -17,21 +17,25 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 from odebc.canvas import averaged, canvas, ghost, seam
-from odebc.data import degrade
+from odebc.data import degrade, photographs as shipped
 from odebc.enlarge import Blend, shipped_start, Tiling
+from odebc.footprint import needs
 from odebc.images import image_folder
 from odebc.matrix import candidate
 from odebc.metrics import default_distance, psnr
 from odebc.sr3 import SR3
 from odebc.store import write_atomically
 
-SAMPLERS = {'small': 'DDIM-20', 'small-mid': 'DDIM-20', 'base': 'DDIM-10'}
+SAMPLERS = {'small': 'DDIM-20', 'small-mid': 'DDIM-10', 'base': 'DDIM-10'}
 WAYS = 'whole', 'windows', 'tiles'
 STARTS = 'random', 'periodic', 'scrambled'
 RANDOM = 10**6  # seed of random starts
+SAMPLE = 'coffee', ('whole scrambled', 'tiles periodic')  # that a test computes again
 FEWER = 2  # random starts at the smaller sizes
 OVERLAP = 4
 BATCH = 4  # tiles or windows at a time
+SIDES = 64, 128, 256, 512, 768
+LOW = torch.zeros(3, 192, 192)
 REFERENCE = dict(whole='whole random', windows='tiles random', tiles='tiles random')
 
 
@@ -92,8 +96,8 @@ def spacing(tiling):
 
 
 @torch.no_grad()
-def photograph(model, h, x_T, z, number, distance):
-    "All ways for one photograph"
+def photograph(model, h, x_T, z, number, distance, kinds=None):
+    "All ways for one photograph, or some"
     size = model.size
     height, width = z.shape[1:]
     y = degrade(z[None])
@@ -107,14 +111,15 @@ def photograph(model, h, x_T, z, number, distance):
     rows = {}
     for way in WAYS:
         for name, start in starts.items():
-            if f'{way} {name}' == 'windows random':
+            kind = f'{way} {name}'
+            if kind == 'windows random' or kinds and kind not in kinds:
                 continue
             begin = time.thread_time()
             same = x_T if way == 'tiles' and name == 'periodic' else None
             x = solved(h, way, tiling, same, start, y)
             seconds = time.thread_time() - begin
             error = x - z
-            rows[f'{way} {name}'] = dict(
+            rows[kind] = dict(
                 lpips=distance(x, z[None]).item(),
                 psnr=psnr(x, z[None]).item(),
                 ghost=ghost(error, spacing(tiling) if way == 'tiles' else size).item(),
@@ -170,6 +175,40 @@ def measure(name, photographs, folder, distance):
         print(name, number, file, flush=True)
 
 
+def sample(name, distance=None):
+    "A photograph that comes with the package, some ways"
+    model = SR3.from_pretrained(name, precision='bfloat16')
+    h = model.solution_map(SAMPLERS[name])
+    photo, kinds = SAMPLE
+    distance = distance or default_distance()
+    z = crop(shipped()[photo], 256, 256 if model.size < 256 else 384)
+    return photograph(model, h, found_start(name, model)[0], z, 0, distance, kinds)
+
+
+@torch.no_grad()
+def costs(name):
+    "Bytes a pixel, and processor seconds a megapixel for one call, at several sizes"
+    model = SR3.from_pretrained(name, precision='bfloat16')
+    side = model.size // model.scale
+    found = needs(
+        model.solution_map(SAMPLERS[name]), torch.zeros(model.shape), LOW[:, :side, :side]
+    )
+    seconds = {}
+    for size in SIDES:
+        eps_fn, x = (
+            model.eps(LOW[None, :, : size // 4, : size // 4]),
+            torch.zeros(1, 3, size, size),
+        )
+        eps_fn(x, 500.0)
+        begin = time.thread_time()
+        eps_fn(x, 500.0)
+        seconds[size] = round((time.thread_time() - begin) / size**2 * 1e6, 2)
+    return dict(whole=round(found.whole + 12), windows=round(found.held + 16), seconds=seconds)
+
+
+MORE = dict(sample=sample, costs=costs)  # that needs no photographs of others
+
+
 def paired(x):
     "Mean and standard error over photographs"
     x = torch.tensor(x, dtype=torch.float64)
@@ -206,6 +245,10 @@ def summary(name, folder):
     table = {k: {m: paired([row[k][m] for row in ways]) for m in measures} for k in kinds}
     answer = known[0]['facts'] | dict(photographs=len(known), table=table)
     answer['advice'] = advice(ways)
+    for kind in MORE:
+        path = folder / f'{name}-{kind}.json'
+        if path.exists():
+            answer[kind] = json.loads(path.read_text())
     sizes = [one['sizes'] for one in known if 'sizes' in one]
     if sizes:
         for one, row in zip(sizes, ways):
@@ -235,6 +278,10 @@ def main():
         for name in args.networks:
             some = {file: photographs[file] for file in names}
             measure(name, some, args.folder, default_distance())
+            for kind, make in MORE.items():
+                path = args.folder / f'{name}-{kind}.json'
+                if not path.exists():
+                    write_atomically(path, json.dumps(make(name)).encode())
     found = {n: summary(n, args.folder) for n in SAMPLERS if (args.folder / n).is_dir()}
     args.out.write_text(json.dumps(found, indent=1, ensure_ascii=False) + '\n')
 
