@@ -830,6 +830,18 @@ def test_a_start_of_another_size_is_refused(tmp_path):
         start_for(SR3.from_pretrained(), 'small', tmp_path / 'x_T', None, None)
 
 
+def test_the_command_solves_as_it_is_told(tmp_path):
+    to_image(picture_of(20, 24, seed=3).colours).save(tmp_path / 'in.png')
+    args = ['upscale', tmp_path / 'in.png', '--sampler', 'DDIM-2', '--out']
+    for mode in module.MODES:
+        done = odebc(*args, tmp_path / mode, '--mode', mode)
+        assert done.returncode == 0, done.stderr
+        facts = kept_facts(tmp_path / mode / 'in_x4.png')
+        assert facts.get('mode', 'tiles') == mode
+    done = odebc(*args, tmp_path, '--mode', 'all')
+    assert done.returncode == 2 and "whole, windows, tiles or auto, not 'all'" in done.stderr
+
+
 def test_a_bad_picture_is_found_before_the_first_is_enlarged(tmp_path):
     to_image(picture_of(10, 12).colours).save(tmp_path / 'good.png')
     (tmp_path / 'bad.png').write_bytes(b'\x89PNG no more')
@@ -1041,6 +1053,8 @@ def test_memory_decides(model, x_T, monkeypatch):
     assert way(h, whole.memory - 1).mode == 'windows'
     assert way(h, way(h, whole.memory - 1).memory - 1).mode == 'tiles'
     assert way(h, 1e12, ('tiles', 'periodic')).mode == 'tiles'
+    advised = way(h, 1e12, ('windows', 'periodic'))
+    assert (advised.mode, advised.cells) == ('windows', 'periodic')
     assert way(solution_map(h, nfe=2), 1e12).mode == 'whole'  # it is a map already
     one_size = solution_map(lambda x_T, y: h(x_T, y), nfe=2)
     assert way(one_size, 1e12).mode == 'tiles'
