@@ -465,7 +465,7 @@ class Way:
         check_mode(mode, h)
         self.h, self.x_T, self.tiling, self.batch, self.seed = h, x_T, tiling, batch, seed
         advice = advised(h)
-        self.cells = cells or advice[1]
+        self.cells = cells or (advice[1] if mode in ('auto', advice[0]) else 'scrambled')
         check_canvas(x_T, 1, 1, self.cells)
         self.mode = mode if mode != 'auto' else self.chosen(advice[0], y)
 
@@ -597,7 +597,7 @@ def check_whole(
         )
 
 # %% ../nbs/hood/enlarge.ipynb #35e075ff
-UNKNOWN = 'whole', 'scrambled'  # for a network that nobody has measured
+UNKNOWN = 'tiles', 'periodic'  # for a network that nobody has measured
 
 
 def advised(

@@ -257,7 +257,7 @@ def paired(x):
 def advice(rows, today='tiles periodic'):
     """The default: of the ways whose LPIPS is worse than today's by less than .003 (upper 95 %
     bound) and that keep half of x̃_T's gain, the one with the lowest ghost; of those whose
-    ghosts are alike within two standard errors, the first in the order of `WAYS`
+    ghosts are not told apart (two standard errors, paired) the first in the order of `WAYS`
     """
     gain = paired([r['tiles random']['lpips'] - r[today]['lpips'] for r in rows])
     answers = {}
@@ -270,9 +270,14 @@ def advice(rows, today='tiles periodic'):
         taken = near and (not something or kept[0] >= gain[0] / 2)
         mean, error = paired([r[one]['ghost'] for r in rows])
         answers[one] = dict(worse=worse, gain=kept, ghost=[abs(mean), error], taken=taken)
-    able = {k: v['ghost'] for k, v in answers.items() if v['taken'] and k not in NOT_OFFERED}
-    least = min(mean for mean, _ in able.values())
-    best = next(k for k, (mean, error) in able.items() if mean - 2 * error <= least)
+    able = [k for k, v in answers.items() if v['taken'] and k not in NOT_OFFERED]
+    least = min(able, key=lambda one: answers[one]['ghost'][0])
+
+    def alike(one):
+        mean, error = paired([r[one]['ghost'] - r[least]['ghost'] for r in rows])
+        return abs(mean) <= 2 * error
+
+    best = next(one for one in able if alike(one))
     return dict(today=gain, ways=answers, default=best)
 
 
@@ -341,7 +346,8 @@ def main():
                 path = args.folder / f'{name}-{kind}.json'
                 if not path.exists():
                     write_atomically(path, json.dumps(make(name)).encode())
-    measured = [n for n in SAMPLERS if len(list((args.folder / n).glob('*.json'))) > 1]
+    known = {n: len(list((args.folder / n).glob('*.json'))) for n in SAMPLERS}
+    measured = [n for n in SAMPLERS if known[n] >= args.count]  # no half measured network
     found = {n: summary(n, args.folder) for n in measured}
     args.out.write_text(json.dumps(found, indent=1, ensure_ascii=False) + '\n')
 
