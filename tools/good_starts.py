@@ -1,0 +1,270 @@
+"""What tells a good start from a bad one, and does it make one? Three steps, each of which
+goes on where it was stopped:
+
+    python tools/good_starts.py solve ../shared/data/train  # many starts on common pairs
+    python tools/good_starts.py cause ../shared/data/test/BSD100  # one property changed
+    python tools/good_starts.py write  # data/search/good_starts.json
+
+The first asks which properties of a start predict its mean score, over photographs for
+training. The second sets one property of fresh noises and scores them on photographs that
+nobody searched on. What is solved lies in a folder of its own, --folder.
+"""
+
+import argparse
+import json
+from pathlib import Path
+import torch
+from safetensors.torch import load_file
+from odebc.app.views import caches
+from odebc.boundary import standard_error
+from odebc.data import degrade, photographs, split, tiles
+from odebc.diagnosis import names_of_tiles
+from odebc.identity import pairs_digest
+from odebc.images import byte_folder, from_bytes
+from odebc.matrix import candidate, candidates
+from odebc.metrics import default_distance
+from odebc.runner import BoundaryCondition
+from odebc.search import search
+from odebc.sr3 import SR3
+from odebc.store import Store, write_atomically
+from odebc.traits import BANDS, ceiling, energies, explained, flipped, PARTS, rolled
+from odebc.traits import shaped, shuffled, traits, with_energy, with_length
+
+SAMPLERS = 'DDIM-10', 'DPMS-10', 'DDIM-20', 'DPMS-20', 'DDIM-50'
+NETWORKS = 'small', 'small-mid', 'base'
+SIDE = 64  # pixels, for all of them, as a convolutional network takes any
+KNOWN = {  # matrices that ship, from starts of the same seed
+    ('small', 'DDIM-10'): 'data/results/small/matrix.safetensors',
+    ('small', 'DPMS-10'): 'data/explore/small-DPMS-10.safetensors',
+    ('small-mid', 'DDIM-10'): 'data/results/small-mid/matrix.safetensors',
+}
+STARTS = {'small': 120, 'small-mid': 100, 'base': 64}  # of a matrix
+PAIRS = {'small': 16, 'small-mid': 8, 'base': 12}
+FEWER = {'small': 8, 'small-mid': 6, 'base': 6}  # pairs for DDIM-50, which is dear
+
+
+def one_of_each(folder, n, mixed):
+    "A patch of each of n photographs, the first ones or some drawn by a fixed seed"
+    images = list(byte_folder(folder, SIDE).values())
+    chance = torch.Generator().manual_seed(0)
+    if mixed:
+        images = [images[i] for i in torch.randperm(len(images), generator=chance).tolist()]
+    z = from_bytes(tiles(images[:n], n, SIDE, chance))
+    return z, degrade(z)
+
+
+# --- which properties predict
+
+
+def solve(args):
+    "A score matrix for each network and sampler"
+    z, y = one_of_each(args.images, max(PAIRS.values()), mixed=True)
+    for name in args.networks:
+        model = SR3.from_pretrained(name, 'auto')
+        for label in args.samplers:
+            if (name, label) in KNOWN:
+                continue
+            R = (FEWER if label == 'DDIM-50' else PAIRS)[name]
+            path = args.folder / f'{name}-{label}.safetensors'
+            how = dict(strategy='exhaustive', path=path)
+            h, distance = model.solution_map(label), default_distance()
+            print(name, label, flush=True)
+            found = search(h, z[:R], y[:R], STARTS[name], distance, **how)
+            print(f'{found.scores.mean():.4f}, best {found.score:.4f}', flush=True)
+
+
+def of_cached(name, label):
+    "The photograph of each pair of the explorer's scores"
+    cache = caches()[f'{name}-{label}']
+    of = [names_of_tiles(part, SIDE) for part in split(photographs(), seed=cache.seed)]
+    return of[0][: cache.R] + of[1][: cache.U]
+
+
+def matrix(name, label, folder):
+    "Scores (K, R), and the photograph of each pair, None where each has its own"
+    if (name, label) not in KNOWN:
+        path = folder / f'{name}-{label}.safetensors'
+        return BoundaryCondition.load(path).scores.double() if path.exists() else None, None
+    path = KNOWN[name, label]
+    D = load_file(path)['LPIPS'].double()
+    return D, of_cached(name, label) if 'explore' in path else None
+
+
+def curved(told):
+    "Powers of the length: a fit that may bend"
+    x = (told['length'] - told['length'].mean()) / told['length'].std()
+    return [x, x**2, x**3]
+
+
+def groups(told):
+    "What is fitted together: name -> (K, p)"
+    spectra = {part: [told[f'{part} {band}'] for band in BANDS] for part in PARTS}
+    both = spectra['grey'] + spectra['colour']
+    chosen = {
+        'mean': [told['mean']],
+        'neighbours': [told['neighbours']],
+        'length': [told['length']],
+        'length, curved': curved(told),
+        'grey energy': [told['grey energy']],
+        'colour energy': [told['colour energy']],
+        'grey spectrum': spectra['grey'],
+        'colour spectrum': spectra['colour'],
+        'both spectra': both,
+        'both spectra and length, curved': both + curved(told)[1:],
+    }
+    return {group: torch.stack(columns, 1) for group, columns in chosen.items()}
+
+
+def rounded(*values):
+    return [round(float(value), 4) for value in values]
+
+
+def predicted(name, label, folder):
+    "What explains the mean scores of one matrix; None where it is not solved"
+    D, of = matrix(name, label, folder)
+    if D is None:
+        return None
+    scores = (D - D.mean(0)).mean(1)
+    told = traits(candidates(len(D), (3, SIDE, SIDE)))
+    order = told['length'].argsort().tensor_split(10)
+    r = {trait: torch.corrcoef(torch.stack([x, scores]))[0, 1] for trait, x in told.items()}
+    return dict(
+        network=name,
+        sampler=label,
+        starts=len(D),
+        pairs=D.shape[1],
+        photographs=len(set(of)) if of else D.shape[1],
+        mean=round(D.mean().item(), 4),
+        ceiling=rounded(*ceiling(D, of)),
+        explained={g: rounded(*explained(P, scores)) for g, P in groups(told).items()},
+        correlations={t: rounded(x, (1 - x**2) / (len(D) - 1) ** 0.5) for t, x in r.items()},
+        tenths_by_length=rounded(*(D[rows].mean() for rows in order)),
+    )
+
+
+# --- one property changed
+
+NOISES = 1000  # seed of the noises; each photograph has its own
+PHOTOGRAPHS = {'small': 60, 'small-mid': 40, 'base': 40}
+MIDDLE = 3, 4, 5, 6  # bands from 1/8 to 1/2 cycles per pixel
+SHORT = 'DDIM-20', 'DPMS-20', 'DDIM-50'  # on which only some are tried
+
+
+def changes(best, few):
+    "name -> (noise, number of the photograph) -> start"
+    levels = (0.95, 1.05) if few else (0.9, 0.95, 1.0, 1.05, 1.1)
+    lengths = (0.98, 1.02) if few else (0.96, 0.98, 1.0, 1.02, 1.04)
+    found = {'plain': lambda x, k: x}
+    for value in lengths:
+        found[f'length {value}'] = lambda x, k, v=value: with_length(x, v)
+    for value in levels:
+        found[f'grey energy {value}'] = lambda x, k, v=value: with_energy(x, v)
+    if not few:
+        for value in levels:
+            how = dict(value=value, part='colour')
+            found[f'colour energy {value}'] = lambda x, k, how=how: with_energy(x, **how)
+        for value in levels:
+            how = dict(value=value, bands=MIDDLE)
+            found[f'grey 1/8–1/2 {value}'] = lambda x, k, how=how: with_energy(x, **how)
+    gains = energies(best).sqrt()
+    found['x̃_T'] = lambda x, k: best
+    found['spectrum of x̃_T'] = lambda x, k: shaped(x, gains)
+    if not few:
+        found['x̃_T rolled'] = lambda x, k: rolled(best, k)
+        found['x̃_T mirrored'] = lambda x, k: flipped(best)
+        found['x̃_T shuffled'] = lambda x, k: shuffled(best, k)
+    return found
+
+
+def solved(model, label, starts, z, y, distance):
+    "Scores (n,), sixteen at a time"
+    parts = []
+    for i in range(0, len(z), 16):
+        x_0 = model.h(starts[i : i + 16], y[i : i + 16], label)
+        parts.append(distance(x_0, z[i : i + 16]).double())
+    return torch.cat(parts)
+
+
+def winner(name, label, folder):
+    "The best candidate of the matrix; None where it is not solved"
+    D, _ = matrix(name, label, folder)
+    return None if D is None else candidate(int(D.mean(1).argmin()), (3, SIDE, SIDE))
+
+
+def cause(args):
+    "Scores of changed noises on photographs that nobody searched on"
+    all_z, all_y = one_of_each(args.images, max(PHOTOGRAPHS.values()), mixed=False)
+    distance = default_distance()
+    for label in args.samplers:
+        for name in args.networks:
+            model = SR3.from_pretrained(name, 'auto')
+            best = winner(name, label, args.folder)
+            if best is None:
+                print(f'{name} {label} is not solved yet', flush=True)
+                continue
+            z, y = (x[: PHOTOGRAPHS[name]] for x in (all_z, all_y))
+            noises = torch.stack([candidate(k, best.shape, NOISES) for k in range(len(z))])
+            facts = dict(weights=model.fingerprint, sampler=label, pairs=pairs_digest(z, y))
+            facts |= dict(bf16=model.bf16, distance=distance.name, noises=NOISES)
+            path = args.folder / f'cause-{name}-{label}.safetensors'
+            store = Store(path, facts, what='scores')
+            kept = store.load()
+            scores = dict(kept.tensors) if kept else {}
+            for change, make in changes(best, label in SHORT).items():
+                if change in scores:
+                    continue
+                starts = torch.stack([make(x, k) for k, x in enumerate(noises)])
+                scores[change] = solved(model, label, starts, z, y, distance)
+                store.save(scores)
+                gain = scores['plain'] - scores[change]
+                told = f'{gain.mean():+.4f} ± {standard_error(gain):.4f}'
+                print(name, label, change, told, flush=True)
+
+
+def caused(name, label, folder):
+    "Mean scores and gains against plain noise; None where nothing is solved"
+    path = folder / f'cause-{name}-{label}.safetensors'
+    if not path.exists():
+        return None
+    scores = load_file(path)
+    plain = scores['plain']
+    gains = {change: plain - x for change, x in scores.items() if change != 'plain'}
+    return dict(
+        network=name,
+        sampler=label,
+        photographs=len(plain),
+        plain=rounded(plain.mean(), standard_error(plain)),
+        gains={c: rounded(g.mean(), standard_error(g)) for c, g in gains.items()},
+    )
+
+
+def write(args):
+    "All figures, each with its standard error"
+    asked = [(name, label) for name in args.networks for label in args.samplers]
+    figures = dict(
+        side=SIDE,
+        distance=default_distance().name,
+        predicted=[predicted(*one, args.folder) for one in asked],
+        caused=[caused(*one, args.folder) for one in asked],
+    )
+    for step in ('predicted', 'caused'):
+        figures[step] = [row for row in figures[step] if row]
+    text = json.dumps(figures, ensure_ascii=False, indent=1)
+    write_atomically(args.out, (text + '\n').encode())
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.partition('\n\n')[0])
+    parser.add_argument('step', choices=['solve', 'cause', 'write'])
+    parser.add_argument('images', type=Path, nargs='?', help='folder of photographs')
+    parser.add_argument('--networks', nargs='+', default=list(NETWORKS))
+    parser.add_argument('--samplers', nargs='+', default=list(SAMPLERS))
+    parser.add_argument('--folder', type=Path, default=Path('runs/good_starts'))
+    parser.add_argument('--out', type=Path, default=Path('data/search/good_starts.json'))
+    args = parser.parse_args()
+    with torch.no_grad():
+        dict(solve=solve, cause=cause, write=write)[args.step](args)
+
+
+if __name__ == '__main__':
+    main()
