@@ -287,6 +287,7 @@ def recipe(
     gains: Tensor,  # (2, 8): amplitudes of grey and colour in each band; 1 is white noise
     seed: int,  # of the noise
     shape: tuple,  # (C, H, W), or any other
+    number: int = 0,  # of the noise, among those of its seed
 ) -> Tensor:  # of that shape
     "A start of any size with these amplitudes"
-    return shaped(candidate(0, shape, seed), gains)
+    return shaped(candidate(number, shape, seed), gains)

@@ -4,7 +4,11 @@ import math
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
+from odebc.maps import solution_map
 from odebc.matrix import candidates
+from odebc.metrics import Distance
+from odebc.runner import BoundaryCondition
+from odebc.search import search
 from odebc.traits import ALL, BANDS, EDGES, PARTS
 from odebc.traits import ceiling, energies, energy, explained, flipped, recipe, rolled
 from odebc.traits import shaped, shuffled, traits, with_energy, with_length
@@ -240,3 +244,45 @@ def test_a_start_with_its_own_gains_is_itself():
     copy = shaped(X[1], gains)
     assert torch.allclose(energies(copy), energies(x), rtol=1e-4, equal_nan=True)
     assert len(BANDS) == len(EDGES) - 1 == gains.shape[1]
+
+
+# --- the search for a recipe
+
+
+def liking(part, bands, wanted):
+    "A map whose pictures are the better, the nearer an energy of the start is to a value"
+
+    def fn(x_T, y):
+        off = energy(x_T, part, bands) - wanted
+        return y + 0.5 * off.to(y)[:, None, None, None] + 0.01 * x_T
+
+    return solution_map(fn, name=f'likes {part} {bands} {wanted}', nfe=2)
+
+
+def squares(a, b):
+    return (a - b).square().mean((1, 2, 3))
+
+
+Z = torch.rand(8, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 1.2 - 0.6
+mse = Distance(squares, name='MSE')
+
+
+@pytest.mark.parametrize('part, band, wanted', [('grey', 4, 1.15), ('colour', 6, 0.88)])
+def test_a_spectrum_is_found_and_its_recipe_tells_all(part, band, wanted, tmp_path):
+    h, path = liking(part, (band,), wanted), tmp_path / 'x_T.safetensors'
+    found = search(h, Z, Z, 50, mse, 'spectrum', 1500, path=path)
+    assert found.solves <= 1500 and found.nfe == 2 * found.solves
+    facts = found.meta['recipe']
+    assert torch.equal(recipe(**facts, shape=(3, 32, 32)), found.x_T)
+    gain = facts['gains'][PARTS.index(part)][band]
+    # half of the way at least, from 1 on
+    assert (gain - 1) / (wanted**0.5 - 1) > 0.5
+    random = [h(x[None], Z) for x in candidates(20, (3, 32, 32), seed=77)]
+    scores = torch.stack([squares(x_0, Z).mean() for x_0 in random])
+    assert found.score < scores.mean()
+    loaded = BoundaryCondition.load(path)
+    assert loaded.meta['recipe'] == facts and torch.equal(loaded.x_T, found.x_T)
+    large = recipe(**facts, shape=(3, 64, 96))
+    assert energies(large).sqrt()[PARTS.index(part), band].item() == pytest.approx(gain, 1e-4)
+    again = search(h, Z, Z, 50, mse, 'spectrum', 1500, path=path)
+    assert again.index == found.index and again.meta == found.meta

@@ -75,9 +75,13 @@ def main():
     parser.add_argument('--sampler', default='DDIM-10')
     parser.add_argument('--coarse', default='DDIM-4')
     parser.add_argument('--seeds', type=int, default=3)
+    parser.add_argument(
+        '--strategies', nargs='+', help='only these, and not all cells beside them'
+    )
+    parser.add_argument('--precision', default='float32', help='or bfloat16, or auto')
     parser.add_argument('--out', default='runs/strategies')
     args = parser.parse_args()
-    model = SR3.from_pretrained(args.model).to(processes().device)
+    model = SR3.from_pretrained(args.model, args.precision).to(processes().device)
     h, coarse = model.solution_map(args.sampler), model.solution_map(args.coarse)
     out = Path(args.out)
     path = out / 'strategies.json'
@@ -122,14 +126,14 @@ def main():
     result['random'] = [round(v, 5) for v in kept(out / 'random.json', random_scores)]
     for seed, z in enumerate(references):
         pairs = z, degrade(z, model.scale)
-        runs = {s: s for s in STRATEGIES}
-        if seed == 0:
+        runs = {s: s for s in args.strategies or STRATEGIES}
+        if seed == 0 and not args.strategies:
             runs['all cells'] = 'exhaustive'
         for name, strategy in runs.items():
             task = partial(run, name, strategy, seed, args, h, pairs, unseen, coarse)
             result['runs'].append(kept(out / f'{name}-{seed}.json', task))
             keep()
-        if seed:
+        if seed or args.strategies:
             continue
         D = BoundaryCondition.load(out / 'all cells-0.safetensors').scores
         points = candidates(min(args.k, 48), model.shape)
