@@ -8,6 +8,7 @@ __all__ = ['free_tricks', 'tricks_of_sr3', 'gain_of', 'Diagnosis', 'diagnose', '
 # %% ../nbs/hood/diagnosis.ipynb #cdde3444
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 import math
 import warnings
@@ -23,6 +24,7 @@ from .runner import BoundaryCondition
 from .search import search
 from .sr3 import gaussian_first, scaled, SR3
 from .strategies import expected_solves
+from .traits import as_picture, with_energy
 from .variance import by_photograph, Estimate, Parts, parts, split_half, Worth, worth
 
 # %% ../nbs/hood/diagnosis.ipynb #a4ca7cd8
@@ -52,16 +54,29 @@ def without_mean(x_T: Tensor) -> Tensor:  # of the same shape
     places = tuple(range(2, x_T.ndim)) or (1,)
     return x_T - x_T.mean(places, keepdim=True)
 
+
+def with_grey(
+    x_T: Tensor,  # starts (B, C, H, W), or of another shape
+    value: float,  # 1 is that of white noise on average
+) -> Tensor:  # of the same shape
+    "The mean over the channels made weaker or stronger, see [traits](traits.ipynb)"
+    pictures = x_T.reshape(len(x_T), *as_picture(x_T.shape[1:]))
+    return with_energy(pictures, value).reshape(x_T.shape)
+
 # %% ../nbs/hood/diagnosis.ipynb #97fb5513
 def free_tricks(
     h: SolutionMap,
 ) -> dict[str, SolutionMap]:  # name -> a map of the same price
     "Changes of the start that any map allows"
-    return {
+    tricks = {
         'x_T × 0.98': Changed(h, 'times 0.98', lambda x_T: 0.98 * x_T),
         'x_T × 1.02': Changed(h, 'times 1.02', lambda x_T: 1.02 * x_T),
         'mean of x_T removed': Changed(h, 'without mean', without_mean),
     }
+    for value in (0.95, 1.05):
+        change = partial(with_grey, value=value)
+        tricks[f'grey energy of x_T {value}'] = Changed(h, f'grey energy {value}', change)
+    return tricks
 
 
 def tricks_of_sr3(

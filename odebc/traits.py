@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['EDGES', 'BANDS', 'PARTS', 'ALL', 'grey_and_colour', 'powers', 'energies', 'grey_neighbours', 'traits', 'Share',
            'explained', 'ceiling', 'part_of', 'energy', 'with_energy', 'with_length', 'rolled', 'flipped', 'shuffled',
-           'shaped', 'recipe']
+           'as_picture', 'shaped', 'recipe']
 
 # %% ../nbs/hood/traits.ipynb #e6bb0921
 from typing import NamedTuple
@@ -258,7 +258,7 @@ def check_gains(
     if not (gains.isfinite().all() and (gains >= 0).all()):
         raise OdebcError("gains are at least 0 and finite")
 
-
+# %% ../nbs/hood/traits.ipynb #a5911c70
 def as_picture(
     shape: tuple,  # of a start
 ) -> tuple:  # (C, H, W)

@@ -16,7 +16,8 @@ from odebc.store import write_atomically
 from odebc.metrics import lpips_model
 from odebc.matrix import candidates, processes, score_matrix
 from odebc.runner import BoundaryCondition
-from odebc.search import search, standings
+from odebc.experiments.results import standings
+from odebc.search import search
 from odebc.strategies import STRATEGIES
 from odebc.sr3 import SR3
 
