@@ -88,7 +88,7 @@ def test_what_others_take_is_exported(name):
 
 OUTSIDE = [PACKAGE.parent / folder for folder in ('nbs', 'tests', 'tools', 'benchmarks')]
 BY_OTHER_WAYS = """demo train upscale results
-gradient multifidelity
+gradient multifidelity spectrum
 NotYet Stage down_and_up zero""".split()  # commands, STRATEGIES, and what pages say
 
 

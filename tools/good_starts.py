@@ -7,11 +7,19 @@ goes on where it was stopped:
 
 The first asks which properties of a start predict its mean score, over photographs for
 training. The second sets one property of fresh noises and scores them on photographs that
-nobody searched on. What is solved lies in a folder of its own, --folder.
+nobody searched on. What is solved lies in a folder of its own, --folder. The last step also
+takes what tools/strategies.py has measured beside that folder, in spectrum-NETWORK:
+
+    python tools/strategies.py --model small --precision auto --n 48 --seeds 5 --budget 640 \\
+        --strategies spectrum halving refinement --out runs/spectrum-small \\
+        --references ../shared/data/train --unseen ../shared/data/test/BSD100
+
+(for small-mid --r 8 --k 100 --budget 320).
 """
 
 import argparse
 import json
+import math
 from pathlib import Path
 import torch
 from safetensors.torch import load_file
@@ -84,7 +92,10 @@ def matrix(name, label, folder):
     "Scores (K, R), and the photograph of each pair, None where each has its own"
     if (name, label) not in KNOWN:
         path = folder / f'{name}-{label}.safetensors'
-        return BoundaryCondition.load(path).scores.double() if path.exists() else None, None
+        found = BoundaryCondition.load(path) if path.exists() else None
+        if not (found and found.finished):
+            return None, None
+        return found.scores[found.scores.isfinite().all(1)].double(), None
     path = KNOWN[name, label]
     D = load_file(path)['LPIPS'].double()
     return D, of_cached(name, label) if 'explore' in path else None
@@ -238,6 +249,41 @@ def caused(name, label, folder):
     )
 
 
+# --- the search for a recipe, beside others
+
+
+def contest(name, folder):
+    """What tools/strategies.py has measured in FOLDER/spectrum-NETWORK; gains against random
+    starts, with errors over photographs and seeds
+    """
+    path = folder.parent / f'spectrum-{name}' / 'strategies.json'
+    if not path.exists():
+        return None
+    told = json.loads(path.read_text())
+    random = torch.tensor(told['random'])
+    rows, recipes = {}, []
+    for strategy in dict.fromkeys(run['name'] for run in told['runs']):
+        runs = [run for run in told['runs'] if run['name'] == strategy]
+        gains = random - torch.tensor([run['unseen'] for run in runs])
+        error = math.hypot(standard_error(gains.mean(0)), standard_error(gains.mean(1)))
+        rows[strategy] = dict(
+            gain=rounded(gains.mean(), error),
+            by_seed=rounded(*gains.mean(1)),
+            solves=[run['solves'] for run in runs],
+        )
+    for seed in range(len(rows['spectrum']['by_seed'])):
+        found = BoundaryCondition.load(path.parent / f'spectrum-{seed}.safetensors')
+        recipes.append(found.meta['recipe'])
+    keys = 'weights', 'sampler', 'K', 'R', 'budget'
+    facts = dict(network=name) | {key: told[key] for key in keys}
+    return facts | dict(
+        photographs=len(random),
+        random=rounded(random.mean(), standard_error(random)),
+        strategies=rows,
+        recipes=recipes,
+    )
+
+
 def write(args):
     "All figures, each with its standard error"
     asked = [(name, label) for name in args.networks for label in args.samplers]
@@ -246,8 +292,9 @@ def write(args):
         distance=default_distance().name,
         predicted=[predicted(*one, args.folder) for one in asked],
         caused=[caused(*one, args.folder) for one in asked],
+        contests=[contest(name, args.folder) for name in args.networks],
     )
-    for step in ('predicted', 'caused'):
+    for step in ('predicted', 'caused', 'contests'):
         figures[step] = [row for row in figures[step] if row]
     text = json.dumps(figures, ensure_ascii=False, indent=1)
     write_atomically(args.out, (text + '\n').encode())

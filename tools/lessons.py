@@ -174,8 +174,9 @@ def seconds(path):
 
 
 def lessons():
-    "Pages of the course whose number is 00 to 11"
-    return sorted(p for p in (ROOT / 'nbs').glob('[01]*.ipynb') if p.stem[:2] <= '11')
+    "Pages of the course whose number is 00 to 11, or 16"
+    pages = (ROOT / 'nbs').glob('[01]*.ipynb')
+    return sorted(p for p in pages if p.stem[:2] <= '11' or p.stem[:2] == '16')
 
 
 def main():
