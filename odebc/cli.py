@@ -546,7 +546,8 @@ def search(
     strategy: Annotated[
         str,
         typer.Option(
-            help="halving, exhaustive, multifidelity, refinement, evolution or gradient"
+            help="halving, exhaustive, multifidelity, refinement, evolution, spectrum or "
+            "gradient"
         ),
     ] = 'halving',
     budget: Annotated[

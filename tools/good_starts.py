@@ -20,6 +20,7 @@ takes what tools/strategies.py has measured beside that folder, in spectrum-NETW
 import argparse
 import json
 import math
+from importlib.resources import files
 from pathlib import Path
 import torch
 from safetensors.torch import load_file
@@ -42,13 +43,12 @@ SAMPLERS = 'DDIM-10', 'DPMS-10', 'DDIM-20', 'DPMS-20', 'DDIM-50'
 NETWORKS = 'small', 'small-mid', 'base'
 SIDE = 64  # pixels, for all of them, as a convolutional network takes any
 KNOWN = {  # matrices that ship, from starts of the same seed
-    ('small', 'DDIM-10'): 'data/results/small/matrix.safetensors',
-    ('small', 'DPMS-10'): 'data/explore/small-DPMS-10.safetensors',
-    ('small-mid', 'DDIM-10'): 'data/results/small-mid/matrix.safetensors',
+    ('small', 'DDIM-10'): 'results/small/matrix.safetensors',
+    ('small', 'DPMS-10'): 'explore/small-DPMS-10.safetensors',
+    ('small-mid', 'DDIM-10'): 'results/small-mid/matrix.safetensors',
 }
-STARTS = {'small': 120, 'small-mid': 100, 'base': 64}  # of a matrix
-PAIRS = {'small': 16, 'small-mid': 8, 'base': 12}
-FEWER = {'small': 8, 'small-mid': 6, 'base': 6}  # pairs for DDIM-50, which is dear
+SIZES = {'small': (120, 16), 'small-mid': (100, 8), 'base': (64, 12)}  # starts, pairs
+DEAR = {'small': (80, 8), 'small-mid': (48, 6), 'base': (48, 6)}  # the same for DDIM-50
 
 
 def one_of_each(folder, n, mixed):
@@ -66,18 +66,18 @@ def one_of_each(folder, n, mixed):
 
 def solve(args):
     "A score matrix for each network and sampler"
-    z, y = one_of_each(args.images, max(PAIRS.values()), mixed=True)
+    z, y = one_of_each(args.images, 16, mixed=True)
     for name in args.networks:
         model = SR3.from_pretrained(name, 'auto')
         for label in args.samplers:
             if (name, label) in KNOWN:
                 continue
-            R = (FEWER if label == 'DDIM-50' else PAIRS)[name]
+            K, R = (DEAR if label == 'DDIM-50' else SIZES)[name]
             path = args.folder / f'{name}-{label}.safetensors'
             how = dict(strategy='exhaustive', path=path)
             h, distance = model.solution_map(label), default_distance()
             print(name, label, flush=True)
-            found = search(h, z[:R], y[:R], STARTS[name], distance, **how)
+            found = search(h, z[:R], y[:R], K, distance, **how)
             print(f'{found.scores.mean():.4f}, best {found.score:.4f}', flush=True)
 
 
@@ -97,7 +97,7 @@ def matrix(name, label, folder):
             return None, None
         return found.scores[found.scores.isfinite().all(1)].double(), None
     path = KNOWN[name, label]
-    D = load_file(path)['LPIPS'].double()
+    D = load_file(files('odebc.assets') / path)['LPIPS'].double()
     return D, of_cached(name, label) if 'explore' in path else None
 
 
@@ -130,18 +130,13 @@ def rounded(*values):
     return [round(float(value), 4) for value in values]
 
 
-def predicted(name, label, folder):
-    "What explains the mean scores of one matrix; None where it is not solved"
-    D, of = matrix(name, label, folder)
-    if D is None:
-        return None
+def explanation(D, of, side):
+    "What explains the mean scores of one matrix"
     scores = (D - D.mean(0)).mean(1)
-    told = traits(candidates(len(D), (3, SIDE, SIDE)))
+    told = traits(candidates(len(D), (3, side, side)))
     order = told['length'].argsort().tensor_split(10)
     r = {trait: torch.corrcoef(torch.stack([x, scores]))[0, 1] for trait, x in told.items()}
     return dict(
-        network=name,
-        sampler=label,
         starts=len(D),
         pairs=D.shape[1],
         photographs=len(set(of)) if of else D.shape[1],
@@ -151,6 +146,18 @@ def predicted(name, label, folder):
         correlations={t: rounded(x, (1 - x**2) / (len(D) - 1) ** 0.5) for t, x in r.items()},
         tenths_by_length=rounded(*(D[rows].mean() for rows in order)),
     )
+
+
+def predicted(name, label, folder):
+    "What explains the scores of a network with a sampler; None where it is not solved"
+    D, of = matrix(name, label, folder)
+    return D if D is None else dict(network=name, sampler=label) | explanation(D, of, SIDE)
+
+
+def at_its_own_size():
+    "`base` at 256², from the matrix that ships"
+    D = load_file(files('odebc.assets') / 'base/matrix.safetensors')['LPIPS'].double()
+    return dict(network='base', sampler='DDIM-10', side=256) | explanation(D, None, 256)
 
 
 # --- one property changed
@@ -213,7 +220,8 @@ def cause(args):
             if best is None:
                 print(f'{name} {label} is not solved yet', flush=True)
                 continue
-            z, y = (x[: PHOTOGRAPHS[name]] for x in (all_z, all_y))
+            n = PHOTOGRAPHS[name] // (2 if label == 'DDIM-50' else 1)
+            z, y = all_z[:n], all_y[:n]
             noises = torch.stack([candidate(k, best.shape, NOISES) for k in range(len(z))])
             facts = dict(weights=model.fingerprint, sampler=label, pairs=pairs_digest(z, y))
             facts |= dict(bf16=model.bf16, distance=distance.name, noises=NOISES)
@@ -291,6 +299,7 @@ def write(args):
         side=SIDE,
         distance=default_distance().name,
         predicted=[predicted(*one, args.folder) for one in asked],
+        at_256=at_its_own_size(),
         caused=[caused(*one, args.folder) for one in asked],
         contests=[contest(name, args.folder) for name in args.networks],
     )
