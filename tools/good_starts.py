@@ -48,7 +48,12 @@ KNOWN = {  # matrices that ship, from starts of the same seed
     ('small-mid', 'DDIM-10'): 'results/small-mid/matrix.safetensors',
 }
 SIZES = {'small': (120, 16), 'small-mid': (100, 8), 'base': (64, 12)}  # starts, pairs
-DEAR = {'small': (80, 8), 'small-mid': (48, 6), 'base': (48, 6)}  # the same for DDIM-50
+DEAR = {  # the same where a solve takes long
+    ('small', 'DDIM-50'): (80, 8),
+    ('small-mid', 'DPMS-20'): (60, 8),
+    ('small-mid', 'DDIM-50'): (40, 6),
+    ('base', 'DDIM-50'): (40, 6),
+}
 
 
 def one_of_each(folder, n, mixed):
@@ -72,7 +77,7 @@ def solve(args):
         for label in args.samplers:
             if (name, label) in KNOWN:
                 continue
-            K, R = (DEAR if label == 'DDIM-50' else SIZES)[name]
+            K, R = DEAR.get((name, label), SIZES[name])
             path = args.folder / f'{name}-{label}.safetensors'
             how = dict(strategy='exhaustive', path=path)
             h, distance = model.solution_map(label), default_distance()
@@ -260,6 +265,12 @@ def caused(name, label, folder):
 # --- the search for a recipe, beside others
 
 
+def over_both(gains):
+    "Mean of (seeds, photographs), and its standard error over both"
+    errors = standard_error(gains.mean(0)), standard_error(gains.mean(1))
+    return rounded(gains.mean(), math.hypot(*errors))
+
+
 def contest(name, folder):
     """What tools/strategies.py has measured in FOLDER/spectrum-NETWORK; gains against random
     starts, with errors over photographs and seeds
@@ -269,17 +280,25 @@ def contest(name, folder):
         return None
     told = json.loads(path.read_text())
     random = torch.tensor(told['random'])
+    runs = {name: [] for name in dict.fromkeys(run['name'] for run in told['runs'])}
+    for run in told['runs']:
+        runs[run['name']].append(run)
+    gains = {
+        name: random - torch.tensor([run['unseen'] for run in mine])
+        for name, mine in runs.items()
+    }
     rows, recipes = {}, []
-    for strategy in dict.fromkeys(run['name'] for run in told['runs']):
-        runs = [run for run in told['runs'] if run['name'] == strategy]
-        gains = random - torch.tensor([run['unseen'] for run in runs])
-        error = math.hypot(standard_error(gains.mean(0)), standard_error(gains.mean(1)))
+    for strategy, gain in gains.items():
         rows[strategy] = dict(
-            gain=rounded(gains.mean(), error),
-            by_seed=rounded(*gains.mean(1)),
-            solves=[run['solves'] for run in runs],
+            gain=over_both(gain),
+            by_seed=rounded(*gain.mean(1)),
+            solves=[run['solves'] for run in runs[strategy]],
         )
-    for seed in range(len(rows['spectrum']['by_seed'])):
+        if 'spectrum' in gains and strategy != 'spectrum':
+            seeds = min(len(gain), len(gains['spectrum']))
+            lead = gains['spectrum'][:seeds] - gain[:seeds]
+            rows[strategy]['lead of spectrum'] = over_both(lead)
+    for seed in range(len(rows.get('spectrum', {}).get('by_seed', []))):
         found = BoundaryCondition.load(path.parent / f'spectrum-{seed}.safetensors')
         recipes.append(found.meta['recipe'])
     keys = 'weights', 'sampler', 'K', 'R', 'budget'
