@@ -34,7 +34,7 @@ def test_the_tool_measures_goes_on_and_writes(tool, photo_folder, tmp_path, monk
         monkeypatch.setattr(sys, 'argv', words)
         tool.main()
 
-    run('cause', photo_folder)  # before anything is solved: it says so, and does nothing
+    run('cause', photo_folder)  # before anything is solved: what needs no found start
     run('solve', photo_folder)
     run('cause', photo_folder)
     kept = (folder / 'cause-small-DDIM-2.safetensors').stat().st_mtime_ns

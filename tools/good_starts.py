@@ -174,7 +174,7 @@ SHORT = 'DDIM-20', 'DPMS-20', 'DDIM-50'  # on which only some are tried
 
 
 def changes(best, few):
-    "name -> (noise, number of the photograph) -> start"
+    "name -> (noise, number of the photograph) -> start; those of x̃_T where it is known"
     levels = (0.95, 1.05) if few else (0.9, 0.95, 1.0, 1.05, 1.1)
     lengths = (0.98, 1.02) if few else (0.96, 0.98, 1.0, 1.02, 1.04)
     found = {'plain': lambda x, k: x}
@@ -189,6 +189,8 @@ def changes(best, few):
         for value in levels:
             how = dict(value=value, bands=MIDDLE)
             found[f'grey 1/8–1/2 {value}'] = lambda x, k, how=how: with_energy(x, **how)
+    if best is None:
+        return found
     gains = energies(best).sqrt()
     found['x̃_T'] = lambda x, k: best
     found['spectrum of x̃_T'] = lambda x, k: shaped(x, gains)
@@ -222,12 +224,10 @@ def cause(args):
         for name in args.networks:
             model = SR3.from_pretrained(name, 'auto')
             best = winner(name, label, args.folder)
-            if best is None:
-                print(f'{name} {label} is not solved yet', flush=True)
-                continue
             n = PHOTOGRAPHS[name] // (2 if label == 'DDIM-50' else 1)
             z, y = all_z[:n], all_y[:n]
-            noises = torch.stack([candidate(k, best.shape, NOISES) for k in range(len(z))])
+            shape = 3, SIDE, SIDE
+            noises = torch.stack([candidate(k, shape, NOISES) for k in range(len(z))])
             facts = dict(weights=model.fingerprint, sampler=label, pairs=pairs_digest(z, y))
             facts |= dict(bf16=model.bf16, distance=distance.name, noises=NOISES)
             path = args.folder / f'cause-{name}-{label}.safetensors'
