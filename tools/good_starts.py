@@ -251,6 +251,8 @@ def caused(name, label, folder):
     if not path.exists():
         return None
     scores = load_file(path)
+    if len(scores) < 2:
+        return None
     plain = scores['plain']
     gains = {change: plain - x for change, x in scores.items() if change != 'plain'}
     return dict(
