@@ -231,6 +231,8 @@ def test_a_schedule_that_ends_in_noise_alone(kind):
     assert sched.numbers != schedule_of(kind(beta_schedule='scaled_linear')).numbers
     with pytest.raises(ValueError, match='ends in noise alone'):
         sampler('DDIM-50', sched)
+    with pytest.raises(ValueError, match='has β_T = 1, not 0.02'):
+        ZeroTerminal(Schedule.linear().betas)
     with pytest.raises(ValueError, match='must predict v or x_0'):
         ode_sampler('DDIM-50', sched, 'epsilon')
 
