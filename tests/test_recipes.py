@@ -12,7 +12,14 @@ from torch import nn
 from odebc.data import upsample
 from odebc.matrix import candidates
 from odebc.metrics import Distance
-from odebc.recipes import diff_ir, guided_upsampler, map_of, residual_shifting, seed_vr2
+from odebc.recipes import (
+    diff_bir,
+    diff_ir,
+    guided_upsampler,
+    map_of,
+    residual_shifting,
+    seed_vr2,
+)
 from odebc.recipes import sr3_repository, stable_sr
 from odebc.search import search
 
@@ -528,3 +535,92 @@ def test_seed_vr2(tmp_path):
         assert gap(x0, theirs()) < 1e-9
         assert gap(x0, theirs(transposed=True)) > 1e-3 and gap(x0, theirs(scale=1.0)) > 1e-4
     keeps_what_maps_promise(h, y, tmp_path / 'x_T.safetensors')
+
+
+# DiffBIR: diffbir/pipeline.py (BSRNetPipeline), diffbir/model/cldm.py (ControlLDM)
+
+
+class ControlLDM(nn.Module):
+    scale_factor = 0.2
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(6)
+        self.net = Net(8, 4)
+        self.down, self.up = nn.Conv2d(3, 4, 1).double(), nn.Conv2d(4, 3, 1).double()
+
+    def prepare_condition(self, cond_img, txt):
+        assert len(txt) == len(cond_img)
+        words = torch.tensor([float(len(text)) for text in txt], dtype=torch.float64)
+        c_img = self.scale_factor * self.down(F.avg_pool2d(cond_img * 2 - 1, 8))
+        return dict(c_txt=words, c_img=c_img)
+
+    def forward(self, x_noisy, t, cond):
+        return self.net(torch.cat([x_noisy, cond['c_img']], 1), t + cond['c_txt'])
+
+    def vae_decode(self, z):
+        return torch.tanh(F.interpolate(self.up(z / self.scale_factor), scale_factor=8))
+
+
+class BSRNetPipeline:
+    upscale = 4.0
+
+    def __init__(self, zero_snr, parameterization, T=20):
+        alpha = (1 - torch.linspace(0.01, 0.3, T, dtype=torch.float64)).cumprod(0).sqrt()
+        if zero_snr:  # shifted so that the last is 0, scaled so that the first stays
+            alpha = (alpha - alpha[-1]) * alpha[0] / (alpha[0] - alpha[-1])
+        ratio = alpha**2 / torch.cat([torch.ones(1), alpha[:-1] ** 2])
+        named = dict(betas=(1 - ratio).numpy(), parameterization=parameterization)
+        self.diffusion = SimpleNamespace(**named)
+        self.cldm = ControlLDM()
+        torch.manual_seed(8)
+        self.cleaner = nn.Conv2d(3, 3, 1).double()
+
+    def set_output_size(self, lq_size):
+        self.output_size = tuple(int(side * self.upscale) for side in lq_size[2:])
+
+    def apply_cleaner(self, lq, tiled, tile_size, tile_stride):
+        assert not tiled and lq.min() >= 0
+        return F.interpolate(torch.sigmoid(self.cleaner(lq)), size=self.output_size)
+
+
+@pytest.mark.parametrize('guidance', [1.0, 4.0])
+@pytest.mark.parametrize('version', ['2.1', '2'])
+def test_diff_bir(version, guidance, tmp_path):
+    "v from noise alone, and ε with something of the picture left"
+    pipeline = BSRNetPipeline(*((True, 'v') if version == '2.1' else (False, 'eps')))
+    net = pipeline.cldm
+    h = diff_bir(pipeline, 'DDIM-20', ('a cat', 'blur'), guidance)
+    y = lr()
+    x_T = starts(h, y)
+    assert h.shape(y) == (4, 4, 4) and h.nfe == (20 if guidance == 1 else 40)
+    alpha_bar = torch.from_numpy(1 - pipeline.diffusion.betas).cumprod(0).tolist()
+
+    def theirs(late=0, w=guidance, backwards=1, clean=True):
+        picture = (y + 1) / 2
+        picture = torch.sigmoid(pipeline.cleaner(picture)) if clean else picture
+        picture = F.interpolate(picture, scale_factor=4)
+        told, other = (
+            net.prepare_condition(picture, [text] * 2) for text in ('a cat', 'blur')
+        )
+        x = x_T
+        for i in range(20)[::-1]:
+            t = torch.full((2,), i - late)
+            out = net(x, t, other)
+            out = backwards * (out + w * (net(x, t, told) - out))
+            alpha, sigma = alpha_bar[i] ** 0.5, (1 - alpha_bar[i]) ** 0.5
+            after = alpha_bar[i - 1] if i else 1.0
+            if version == '2.1':
+                x0, eps = alpha * x - sigma * out, sigma * x + alpha * out
+            else:
+                x0, eps = (x - sigma * out) / alpha, out
+            x = after**0.5 * x0 + (1 - after) ** 0.5 * eps
+        return net.vae_decode(x).clamp(-1, 1)
+
+    with torch.no_grad():
+        x0 = h(x_T, y)
+        assert gap(x0, theirs()) < 1e-6
+        for wrong in (dict(late=1), dict(w=2.0), dict(backwards=-1), dict(clean=False)):
+            assert gap(x0, theirs(**wrong)) > 1e-5, wrong
+    keeps_what_maps_promise(h, y, tmp_path / 'x_T.safetensors')
+    gradients_reach(diff_bir(pipeline, 'DDIM-3'), y)
