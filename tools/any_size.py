@@ -36,7 +36,7 @@ SAMPLE = 'coffee', ('whole scrambled', 'tiles periodic')  # that a test computes
 FEWER = 2  # random starts at the smaller sizes
 OVERLAP = 4
 BATCH = 4  # tiles or windows at a time
-SIDES = 64, 128, 256, 512, 768
+SIDES = 64, 128, 256, 512
 LOW = torch.zeros(3, 192, 192)
 NOT_OFFERED = ('tiles scrambled',)  # by `upscale`: measured for comparison only
 REFERENCE = dict(whole='whole random', windows='tiles random', tiles='tiles random')
