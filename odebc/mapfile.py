@@ -8,8 +8,8 @@ __all__ = ['read_map']
 # %% ../nbs/hood/mapfile.ipynb #f5591a4b
 from pathlib import Path
 import hashlib
-import importlib.util
 import sys
+from types import ModuleType
 from .errors import MapFailed, OdebcError
 from .maps import SolutionMap, solution_map
 
@@ -47,11 +47,13 @@ def run_file(
 ):  # the module that it makes
     "Run a Python file as a module; it may import its neighbours"
     check_there(file)
-    spec = importlib.util.spec_from_file_location(f'map_in_{file.stem}', file)
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    module = ModuleType(f'map_in_{file.stem}')
+    module.__file__ = str(file)
+    sys.modules[module.__name__] = module
     sys.path.insert(0, str(file.parent.resolve()))
     try:
-        spec.loader.exec_module(module)
+        # not by an import, which takes what it compiled a moment ago for what stands there now
+        exec(compile(file.read_bytes(), str(file), 'exec'), vars(module))
     except (Exception, SystemExit) as e:
         raise MapFailed(f"{file} could not be run: {type(e).__name__}: {e}") from e
     return module
