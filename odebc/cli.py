@@ -278,6 +278,37 @@ def check_options(
     elif name:
         raise OdebcError(f"--{name} is for --map: a model has no use for it")
 
+# %% ../nbs/hood/cli.ipynb #b1f67eff
+def check_still(
+    h,  # `odebc.maps.SolutionMap` of the user's own
+    z,  # one HR image, (1, 3, H, W)
+    y,  # its LR image
+):
+    "Refuse a map that gives two answers to one question: then there is nothing to search"
+    from odebc.matrix import candidate, start_shape
+    from torch import no_grad
+
+    x_T = candidate(0, start_shape([h], z, y, None))[None].to(y.device)
+    try:
+        with no_grad():
+            one, other = (h(x_T, y) for _ in range(2))
+    except Exception:
+        return  # the work itself will tell what is wrong, and where
+    if (one - other).abs().mean() > 0.01:
+        raise OdebcError(
+            f"{h.name} gave two different pictures for the same x_T and y: something else in "
+            f"it draws noise. Take a sampler that draws none, and fix what an encoder draws"
+        )
+
+
+def print_of(
+    images: dict,  # name -> photograph
+) -> dict:  # name -> fingerprint
+    "By this a photograph is known again"
+    from odebc.identity import picture_digest
+
+    return {name: picture_digest(image) for name, image in images.items()}
+
 # %% ../nbs/hood/cli.ipynb #55714930
 def warn_of_another_map(
     found,  # BoundaryCondition
@@ -574,7 +605,7 @@ def search(
 ):
     """Search x_T on reference patches; run again to resume.
     For several processes: torchrun --nproc-per-node N -m -- odebc search …"""
-    from odebc.data import photographs
+    from odebc.data import photographs, split
     from odebc.images import byte_folder
     from odebc.experiments.lab import reference_and_test
     from odebc.matrix import processes
@@ -590,6 +621,12 @@ def search(
     pairs = reference_and_test(photos, r, unseen, subject.size, subject.scale, seed)
     z_ref, y_ref, z, y = (x.to(subject.device) for x in pairs)
     ready(out.parent, out.name)
+    meta = {}
+    if own:
+        check_still(subject.h, z_ref[:1], y_ref[:1])
+        searched, judged = split(photos, seed=seed)
+        print(f"searched on {', '.join(searched)}; judged on {', '.join(judged)}")
+        meta = dict(photographs=print_of(searched))
     found = find(
         subject.h,
         z_ref,
@@ -602,6 +639,7 @@ def search(
         path=out,
         unseen=(z, y),
         coarse=subject.coarse,
+        meta=meta,
         accept=accept,
     )
     if not processes().is_main_process:
@@ -666,9 +704,12 @@ def diagnose(
     elif tricks:
         residual = (z - upsample(y, subject.scale)).std().item()
         free = tricks_of_sr3(subject.sr3, sampler, residual)
+    if own:
+        check_still(subject.h, z[:1].to(subject.device), y[:1].to(subject.device))
     print(
         f"{k} starts on {r} patches of {len(set(names))} photographs, {own or sampler}, "
-        f"distance {distance.name}; then {len(free)} tricks"
+        f"distance {distance.name}: {k * r} solves; then {len(free)} tricks, "
+        f"{min(8, k) * r} solves each"
     )
     found = examined(
         subject.h,
@@ -899,6 +940,23 @@ def check_main_set(
         raise OdebcError(f"there is no test set {name!r}, only {', '.join(tests)}")
 
 # %% ../nbs/hood/cli.ipynb #37d5d00d
+FEW = 8  # photographs, below which an interval says little
+
+
+def check_unseen(
+    images: dict,  # name -> photograph that was not searched on
+    test: str,  # name of the set
+):
+    "Refuse a set of one, and say where an interval will be wide"
+    if len(images) < 2:
+        raise OdebcError(f"{test} has {len(images)} photographs that were not searched on")
+    if len(images) < FEW:
+        print(
+            f"NOTE: {test} has {len(images)} photographs, and each is one witness: the "
+            f"interval of the gain will be wide. Twenty or more would tell"
+        )
+
+
 def found_on_tests(
     subject: Subject,  # with a map of the user's own
     x_t: Path | None,  # file with a found x_T
@@ -916,9 +974,16 @@ def found_on_tests(
         raise OdebcError("say by --x-t which x_T: the file that `odebc search --map …` wrote")
     found = BoundaryCondition.load(x_t)
     warn_of_another_map(found, x_t, subject.h)
+    searched = set(found.meta.get('photographs', {}).values())
     tests = {}
     for name, images in sets.items():
-        z, y, names = pairs_of(images, patches, subject.size, subject.scale)
+        prints = print_of(images)
+        known = [n for n in images if prints[n] in searched]
+        if known:
+            print(f"left out of {name}, as they were searched on: {', '.join(known)}")
+        unseen = {n: image for n, image in images.items() if n not in known}
+        check_unseen(unseen, name)
+        z, y, names = pairs_of(unseen, patches, subject.size, subject.scale)
         tests[name] = z.to(subject.device), y.to(subject.device), names
     distance = distance_named('best')
     table = table_of(
@@ -992,11 +1057,12 @@ def results(
         if folder.is_dir() and folder.name[0] != '.':
             sets[folder.name] = byte_folder(folder)
     check_sets(tests, sets)
-    sets.setdefault('photographs', theirs)
     if own:
         subject = of_file(own, None, size, scale)
+        sets = sets or dict(photographs=photographs())
         print(found_on_tests(subject, x_t, sets, patches or 96, ready(out)))
         return
+    sets.setdefault('photographs', theirs)
     sets = {name: list(images.values()) for name, images in sets.items()}
     pairs = list((ours if references is None else byte_folder(references)).values())
     names = ['this', *(Path(other).name for other in others)]

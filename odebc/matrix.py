@@ -222,6 +222,15 @@ def check_any(
     if not len(x_T):
         raise OdebcError("there is no candidate to score")
 
+# %% ../nbs/hood/matrix.ipynb #d6064307
+def shortened(
+    error: Exception,  # of somebody else's code
+    most: int = 300,  # letters
+) -> str:
+    "What it says, on one line; some libraries tell their whole way"
+    text = ' '.join(str(error).split())
+    return text if len(text) <= most else f'{text[:most]} …'
+
 # %% ../nbs/hood/matrix.ipynb #b0f7e51b
 class ScoreMatrix:
     "D, filled batch by batch on all processes"
@@ -296,7 +305,7 @@ class ScoreMatrix:
         except Exception as e:
             raise MapFailed(
                 f"the solution map {self.h.name} failed on {starts} and pairs "
-                f"{i.unique().tolist()}: {type(e).__name__}: {e}{self.doubt(x_T)}"
+                f"{i.unique().tolist()}: {type(e).__name__}: {shortened(e)}{self.doubt(x_T)}"
             ) from e
         self.check_images(x_0, x_T)
         return x_0
@@ -322,8 +331,8 @@ class ScoreMatrix:
         if self.h.shape(self.y) is not None:
             return ''
         return (
-            f" (it was given x_T of the shape {tuple(x_T.shape[1:])}; if it takes another, "
-            f"say which, by shape=…)"
+            f" (it was given x_T of the shape {tuple(x_T.shape[1:])}; if that is wrong, "
+            f"say the right one by shape=…)"
         )
 
     def trial(self):

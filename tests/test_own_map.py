@@ -8,7 +8,8 @@ import pytest
 import torch
 from PIL import Image
 from waiting import begin, end, finished, FRESH, TWO, written
-from odebc.images import to_tensor
+from odebc.data import photographs, split
+from odebc.images import byte_folder, to_image, to_tensor
 from odebc.mapfile import read_map
 from odebc.matrix import candidate
 from odebc.runner import BoundaryCondition
@@ -84,7 +85,6 @@ def test_two_processes_killed_and_gone_on_with(my_py, tmp_path):
 
 
 def test_diagnose_says_of_a_map_what_python_says(my_py, tmp_path):
-    from odebc.data import photographs
     from odebc.diagnosis import diagnose, pairs_of
     from odebc.metrics import Distance, lite_model
 
@@ -167,7 +167,6 @@ def test_debug_shows_the_line(tmp_path):
 def test_results_on_test_sets(my_py, photo_folder, tmp_path):
     from odebc.diagnosis import pairs_of
     from odebc.experiments.on_tests import on_tests, table_of
-    from odebc.images import byte_folder
 
     (tmp_path / 'tests').mkdir()
     (tmp_path / 'tests' / 'mine').symlink_to(photo_folder)
@@ -182,7 +181,7 @@ def test_results_on_test_sets(my_py, photo_folder, tmp_path):
     assert table in done.stdout
     before = {file: file.stat().st_mtime_ns for file in (tmp_path / 'out').glob('*.safe*')}
     assert odebc(*command).returncode == 0  # all is known
-    assert before == {file: file.stat().st_mtime_ns for file in before} and len(before) == 4
+    assert before == {file: file.stat().st_mtime_ns for file in before} and len(before) == 2
     z, y, names = pairs_of(byte_folder(photo_folder), 4)
     found = BoundaryCondition.load(x_t)
     (mine,) = on_tests(read_map(f'{my_py}:h'), found.x_T, dict(mine=(z, y, names))).values()
@@ -216,3 +215,33 @@ def test_upscale_from_a_start_of_its_own(my_py, tmp_path):
     BoundaryCondition(start, 5, 3, torch.zeros(1, 1), 1, 3, 0.0, facts).save(x_t)
     command[-1] = tmp_path / 'again'
     assert 'found with another map' in odebc(*command, *own, '--x-t', x_t).stderr
+
+
+def test_photographs_that_were_searched_on_are_left_out(my_py, tmp_path):
+    x_t, own = tmp_path / 'x_T', ['--map', f'{my_py}:h']
+    done = odebc('search', *SEARCH, *own, '--out', x_t)
+    searched, judged = split(photographs())
+    assert f"searched on {', '.join(searched)}; judged on {', '.join(judged)}" in done.stdout
+    folder = tmp_path / 'tests' / 'mixed'
+    folder.mkdir(parents=True)
+    leak, *_ = searched
+    for name in (leak, *judged):
+        to_image(photographs()[name]).save(folder / f'{name}.png')
+    command = ['results', *own, '--x-t', x_t, '--patches', 3, '--out', tmp_path / 'out']
+    done = odebc(*command, '--tests', folder.parent)
+    assert done.returncode == 0, done.stderr
+    assert f'left out of mixed, as they were searched on: {leak}.png' in done.stdout
+    assert f'NOTE: mixed has {len(judged)} photographs' in done.stdout
+    kept = BoundaryCondition.load(tmp_path / 'out' / 'mixed random.safetensors')
+    assert kept.scores.shape == (8, 3)
+    for name in judged:
+        (folder / f'{name}.png').unlink()
+    refused(*command, '--tests', folder.parent, says='mixed has 0 photographs')
+
+
+@pytest.mark.parametrize('command', ['search', 'diagnose'])
+def test_a_map_that_draws_noise_is_refused(command, tmp_path):
+    file = tmp_path / 'my.py'
+    file.write_text('import torch\n\n\ndef h(x_T, y):\n    return torch.rand_like(x_T)\n')
+    says = 'gave two different pictures for the same x_T and y'
+    refused(command, '--map', file, '--out', tmp_path / 'out', says=says)
