@@ -35,6 +35,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from waiting import finished
 from odebc.adapters import eps_of, LatentMap, ode_sampler, schedule_of, TO_EPS, UNetMap
 from odebc.adapters import FluxMap, UpscalerMap, ZeroTerminal
+from odebc.canvas import canvas
 from odebc.data import upsample
 from odebc.metrics import Distance
 from odebc.matrix import candidates
@@ -694,6 +695,20 @@ def test_sizes_that_are_not_square(make):
     with torch.no_grad():
         x0 = h(candidates(1, h.shape(y)), y)
     assert x0.shape[3] == 1.5 * x0.shape[2] and x0.isfinite().all()
+
+
+def test_a_start_serves_other_sizes_by_a_canvas(make):
+    h = make('DDIM-2')
+    found = candidates(1, h.shape(lr(1)))[0]
+    y = torch.rand(1, 3, 8, 16, generator=g()) * 2 - 1
+    x_T = canvas(found, *h.shape(y)[1:])
+    half = x_T.shape[2] // 2
+    assert x_T[..., :half].equal(found) and x_T[..., half:].equal(found)
+    with torch.no_grad():
+        x_0 = h(x_T[None], y)
+        same = h(canvas(found, *found.shape[1:])[None], lr(1))
+        assert same.equal(h(found[None], lr(1)))
+    assert x_0.shape[3] == 2 * x_0.shape[2] and x_0.isfinite().all()
 
 
 def test_noise_on_y_belongs_to_the_map(upscaler):

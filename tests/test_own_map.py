@@ -102,6 +102,24 @@ def test_diagnose_says_of_a_map_what_python_says(my_py, tmp_path):
     assert found.sentence.partition('.')[0] in done.stdout
 
 
+def test_diagnose_on_two_processes_killed_and_gone_on_with(my_py, tmp_path):
+    more = '\nimport time\n\n\ndef slow(x_T, y):\n    time.sleep(0.2)\n    return h(x_T, y)\n'
+    my_py.write_text(SMALL + more)
+    how = ['--k', 24, '--r', 4, '--distance', 'lpips-lite', '--no-tricks']
+    command = ['odebc', 'diagnose', '--map', f'{my_py}:slow', *how, '--out']
+    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0)
+    process = begin([*TWO, '-m', '--', *command, tmp_path / 'killed'], FRESH, **pipes)
+    written(process, b'best=')
+    end(process)
+    for name in ('killed', 'whole'):
+        done = finished([*TWO, '-m', '--', *command, tmp_path / name], env=FRESH)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count('wrote') == 1  # one of the two speaks
+    files = [tmp_path / name / 'random starts.safetensors' for name in ('killed', 'whole')]
+    killed, whole = map(BoundaryCondition.load, files)
+    assert whole.solves == 24 * 4 and (killed.scores - whole.scores).abs().max() < 1e-6
+
+
 def test_with_tricks_of_any_map(my_py, tmp_path):
     done = odebc(
         'diagnose',
