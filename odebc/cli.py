@@ -279,12 +279,33 @@ def check_options(
         raise OdebcError(f"--{name} is for --map: a model has no use for it")
 
 # %% ../nbs/hood/cli.ipynb #b1f67eff
-def check_still(
+def check_answers(
     h,  # `odebc.maps.SolutionMap` of the user's own
-    z,  # one HR image, (1, 3, H, W)
-    y,  # its LR image
+    one,  # its answer, (B, 3, H, W)
+    other,  # its answer to the same question
 ):
-    "Refuse a map that gives two answers to one question: then there is nothing to search"
+    "Refuse a map that gives two answers to one question, or more than white and black"
+    if (one - other).abs().mean() > 0.01:
+        raise OdebcError(
+            f"{h.name} gave two different pictures for the same x_T and y: something else in "
+            f"it draws noise. Take a sampler that draws none, and fix what an encoder draws"
+        )
+    most = one.abs().max().item()
+    if most > 1.001:
+        raise OdebcError(
+            f"{h.name} returned values up to {most:.2f}, and pictures lie in [-1, 1]: "
+            f"let the sampler clip (clip=True), or end with .clamp(-1, 1)"
+        )
+
+
+def try_map(
+    h,  # `odebc.maps.SolutionMap` of the user's own
+    z,  # some HR images, (B, 3, H, W)
+    y,  # their LR images
+    distance,  # `odebc.metrics.Distance`
+):
+    "A first look, before the work: two solves of a few pictures, beside bicubic"
+    from odebc.data import upsample
     from odebc.matrix import candidate, start_shape
     from torch import no_grad
 
@@ -294,10 +315,19 @@ def check_still(
             one, other = (h(x_T, y) for _ in range(2))
     except Exception:
         return  # the work itself will tell what is wrong, and where
-    if (one - other).abs().mean() > 0.01:
-        raise OdebcError(
-            f"{h.name} gave two different pictures for the same x_T and y: something else in "
-            f"it draws noise. Take a sampler that draws none, and fix what an encoder draws"
+    if one.shape != z.shape:
+        return  # likewise
+    check_answers(h, one, other)
+    y_up = upsample(y, z.shape[2] // y.shape[2])
+    ours, bicubic = (distance(x, z).mean().item() for x in (one.to(z), y_up))
+    print(
+        f"{len(z)} patches from a random start: {distance.name} {ours:.3f}, "
+        f"bicubic {bicubic:.3f}"
+    )
+    if ours > bicubic:
+        print(
+            "NOTE: that is worse than bicubic. Before you search, look whether the map is "
+            "right: first step, signs, order of channels, clipping"
         )
 
 
@@ -623,7 +653,7 @@ def search(
     ready(out.parent, out.name)
     meta = {}
     if own:
-        check_still(subject.h, z_ref[:1], y_ref[:1])
+        try_map(subject.h, z_ref[:4], y_ref[:4], distance)
         searched, judged = split(photos, seed=seed)
         print(f"searched on {', '.join(searched)}; judged on {', '.join(judged)}")
         meta = dict(photographs=print_of(searched))
@@ -705,11 +735,12 @@ def diagnose(
         residual = (z - upsample(y, subject.scale)).std().item()
         free = tricks_of_sr3(subject.sr3, sampler, residual)
     if own:
-        check_still(subject.h, z[:1].to(subject.device), y[:1].to(subject.device))
+        few = (x[:4].to(subject.device) for x in (z, y))
+        try_map(subject.h, *few, distance)
     print(
         f"{k} starts on {r} patches of {len(set(names))} photographs, {own or sampler}, "
-        f"distance {distance.name}: {k * r} solves; then {len(free)} tricks, "
-        f"{min(8, k) * r} solves each"
+        f"distance {distance.name}: {k * r} solves"
+        + (f"; then {len(free)} tricks, {min(8, k) * r} solves each" if free else '')
     )
     found = examined(
         subject.h,
@@ -963,6 +994,7 @@ def found_on_tests(
     sets: dict[str, dict],  # test set -> name -> photograph
     patches: int,  # of each set
     out: Path,  # folder
+    accept: list,  # facts of its files that may differ
 ) -> str:  # table
     "What a found start brings on test sets; measured once, and kept in the folder"
     from odebc.diagnosis import pairs_of
@@ -987,7 +1019,8 @@ def found_on_tests(
         tests[name] = z.to(subject.device), y.to(subject.device), names
     distance = distance_named('best')
     table = table_of(
-        on_tests(subject.h, found.x_T, tests, distance, folder=out), distance.name
+        on_tests(subject.h, found.x_T, tests, distance, folder=out, accept=accept),
+        distance.name,
     )
     write_atomically(out / 'results.md', f'{table}\n'.encode())
     return f"{table}\n\nwrote {out / 'results.md'}"
@@ -1060,7 +1093,7 @@ def results(
     if own:
         subject = of_file(own, None, size, scale)
         sets = sets or dict(photographs=photographs())
-        print(found_on_tests(subject, x_t, sets, patches or 96, ready(out)))
+        print(found_on_tests(subject, x_t, sets, patches or 96, ready(out), accept))
         return
     sets.setdefault('photographs', theirs)
     sets = {name: list(images.values()) for name, images in sets.items()}

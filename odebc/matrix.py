@@ -227,9 +227,10 @@ def shortened(
     error: Exception,  # of somebody else's code
     most: int = 300,  # letters
 ) -> str:
-    "What it says, on one line; some libraries tell their whole way"
+    "What it says, on one line: its two ends, as some tell the cause first, and some last"
     text = ' '.join(str(error).split())
-    return text if len(text) <= most else f'{text[:most]} …'
+    half = most // 2
+    return text if len(text) <= most else f'{text[:half]} … {text[-half:]}'
 
 # %% ../nbs/hood/matrix.ipynb #b0f7e51b
 class ScoreMatrix:

@@ -263,3 +263,15 @@ def test_a_map_that_draws_noise_is_refused(command, tmp_path):
     file.write_text('import torch\n\n\ndef h(x_T, y):\n    return torch.rand_like(x_T)\n')
     says = 'gave two different pictures for the same x_T and y'
     refused(command, '--map', file, '--out', tmp_path / 'out', says=says)
+
+
+def test_a_first_look_before_the_work(tmp_path):
+    file = tmp_path / 'my.py'
+    file.write_text('def h(x_T, y):\n    return 0 * x_T - y.mean()\n')
+    command = ['diagnose', '--map', file, '--k', 8, '--r', 2, '--no-tricks', '--out']
+    done = odebc(*command, tmp_path / 'out', '--distance', 'dssim')
+    assert done.returncode == 0, done.stderr
+    assert 'worse than bicubic' in done.stdout and 'tricks' not in done.stdout
+    file.write_text('def h(x_T, y):\n    return 0 * x_T + 1.31\n')
+    says = 'returned values up to 1.31, and pictures lie in [-1, 1]'
+    refused(*command, tmp_path / 'other', says=says)
