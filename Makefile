@@ -34,7 +34,7 @@ dev: .venv/test
 
 # export, execute, clean, and write the README from the index page
 notebooks: .venv/test
-	$(BIN)/nbdev_export
+	$(BIN)/python tools/export.py
 	TQDM_DISABLE=1 $(BIN)/python tools/execute.py nbs/*.ipynb nbs/hood/*.ipynb
 	$(BIN)/nbdev_clean
 	$(BIN)/python tools/readme.py > README.md

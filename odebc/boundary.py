@@ -13,6 +13,7 @@ from .errors import OdebcError
 from .moved import forwarding
 from .variance import parts  # noqa: F401, the scores' parts are found here, too
 
+
 # %% ../nbs/05_choosing.ipynb #433d02f3
 def _check_matrix(D):
     if D.ndim != 2:
@@ -77,6 +78,7 @@ def _check_gain(K, R, rho):
     if K < 1 or R < 1 or not 0 <= rho <= 1:
         raise OdebcError(f"need K ≥ 1, R ≥ 1 and ρ in 0 … 1, got {K}, {R} and {rho}")
 
+
 # %% ../nbs/05_choosing.ipynb #54c0c63b
 def choose(
     D: Tensor,  # (≥K, ≥R) scores, NaN where nobody knows; a row for each candidate
@@ -101,6 +103,7 @@ def standard_error(
         return math.nan
     return (scores.std() / len(scores) ** 0.5).item()
 
+
 # %% ../nbs/05_choosing.ipynb #1b82ca6a
 def correlation(
     D: Tensor,  # (K, R) scores, K ≥ 2
@@ -120,6 +123,7 @@ def mean_correlation(
     _check_pairs(D)
     R = D.shape[1]
     return ((correlation(D).sum() - R) / (R * (R - 1))).item()
+
 
 # %% ../nbs/05_choosing.ipynb #9d26d801
 def holdout(
@@ -144,6 +148,7 @@ def holdout(
     of_rows, of_columns = orders(len(D)), orders(D.shape[1])
     return torch.stack([judge(r, c) for r, c in zip(of_rows, of_columns)])
 
+
 # %% ../nbs/05_choosing.ipynb #d82d5946
 def gain(
     K: int,  # candidates
@@ -158,6 +163,7 @@ def gain(
     below = K * torch.special.ndtr(x) ** (K - 1)
     density = below * (-(x**2) / 2).exp() / math.sqrt(2 * math.pi)
     return torch.trapezoid(x * density, x).item() * rho / math.sqrt(rho + (1 - rho) / R)
+
 
 # %% ../nbs/05_choosing.ipynb #d45f7a8d
 __getattr__ = forwarding('boundary')  # older names

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from .errors import OdebcError
 
+
 # %% ../nbs/hood/canvas.ipynb #667c6b4e
 def scrambled(
     x_T: Tensor,  # (…, H, W)
@@ -23,6 +24,7 @@ def scrambled(
     shifts = [int(chance.integers(side)) for side in x_T.shape[-2:]]
     flips = [dim for dim in (-2, -1) if chance.random() < 0.5]
     return x_T.roll(shifts, (-2, -1)).flip(flips)
+
 
 # %% ../nbs/hood/canvas.ipynb #29102a2d
 def check_canvas(
@@ -41,6 +43,7 @@ def check_canvas(
             f"a canvas is periodic, scrambled, or made by a function (shape, seed) -> x_T; "
             f"there is no mode {mode!r}"
         )
+
 
 # %% ../nbs/hood/canvas.ipynb #f5ab28bf
 def canvas(
@@ -66,6 +69,7 @@ def canvas(
     columns = range(math.ceil(width / x_T.shape[-1]))
     strips = [torch.cat([cell(i, j) for j in columns], -1) for i in rows]
     return torch.cat(strips, -2)[..., :height, :width]
+
 
 # %% ../nbs/hood/canvas.ipynb #2015547f
 def averaged(
@@ -98,6 +102,7 @@ def averaged(
 
     return eps_of_picture
 
+
 # %% ../nbs/hood/canvas.ipynb #47f0a299
 def seam(
     error: Tensor,  # x_0 − z, (B, 3, H, W)
@@ -113,6 +118,7 @@ def seam(
         on.append(steps[:, at])
         off.append(steps[:, ~at])
     return torch.cat(on, 1).mean(1) / torch.cat(off, 1).mean(1)
+
 
 # %% ../nbs/hood/canvas.ipynb #b4b8a830
 def detail(
@@ -139,6 +145,7 @@ def ghost(
             products = products + (one * next_one).sum((1, 2, 3))
             squares = squares + (one.square() + next_one.square()).sum((1, 2, 3)) / 2
     return products / squares
+
 
 # %% ../nbs/hood/canvas.ipynb #74bb7fb4
 def check_period(

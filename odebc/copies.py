@@ -10,6 +10,7 @@ import hashlib
 import torch
 from torch import Tensor
 
+
 # %% ../nbs/hood/copies.ipynb #21b62a10
 def area_means(
     image: Tensor,  # (channels, H, W), bytes or floats
@@ -23,6 +24,7 @@ def area_means(
         return (upper - torch.maximum(ends[:-1, None], pixel)).clamp(min=0) * n / size
 
     return shares(image.shape[-2]) @ image.float() @ shares(image.shape[-1]).T
+
 
 # %% ../nbs/hood/copies.ipynb #1e7f6f8e
 def near_copies(
@@ -39,6 +41,7 @@ def near_copies(
     aspect = torch.tensor([image.shape[-1] / image.shape[-2] for image in images]).log()
     alike = (aspect[:, None] - aspect).abs() < shape
     return alike & (apart < share * torch.minimum(contrast[:, None], contrast))
+
 
 # %% ../nbs/hood/copies.ipynb #2df06a97
 def joined(

@@ -17,6 +17,7 @@ from .data import check_batch, lr_size
 from .errors import OdebcError
 from .images import from_bytes, to_bytes, to_image, to_tensor
 
+
 # %% ../nbs/hood/degradations.ipynb #08a6f809
 def check_odd(
     size: int,  # of a kernel
@@ -50,6 +51,7 @@ def grid(
     r = torch.arange(size) - size // 2
     return torch.stack(torch.meshgrid(r, r, indexing='ij'), -1).double()
 
+
 # %% ../nbs/hood/degradations.ipynb #c9b09d42
 def gaussian_kernel(
     sigma: tuple,  # standard deviations along the two axes, pixels
@@ -63,6 +65,7 @@ def gaussian_kernel(
     p = grid(size) @ turn / torch.tensor(sigma, dtype=torch.float64)
     k = torch.exp(-p.square().sum(-1) / 2)
     return (k / k.sum()).float()
+
 
 # %% ../nbs/hood/degradations.ipynb #e080e194
 def check_cutoff(
@@ -87,6 +90,7 @@ def sinc_kernel(
     k = torch.where(r > 0, rings, cutoff**2 / (4 * math.pi))
     return (k / k.sum()).float()
 
+
 # %% ../nbs/hood/degradations.ipynb #f0d1fe8b
 def blur(
     x: Tensor,  # (B, 3, H, W) in [-1, 1]
@@ -99,6 +103,7 @@ def blur(
     mode = 'reflect' if min(x.shape[-2:]) > half else 'replicate'
     x = F.pad(x, (half,) * 4, mode=mode)
     return F.conv2d(x, kernel.to(x).expand(3, 1, -1, -1), groups=3).clamp(-1, 1)
+
 
 # %% ../nbs/hood/degradations.ipynb #ffa8a5ec
 def check_noise(
@@ -166,6 +171,7 @@ def jpeg(
         return to_tensor(Image.open(buffer))
 
     return torch.stack([there_and_back(image) for image in x]).to(x)
+
 
 # %% ../nbs/hood/degradations.ipynb #fc324298
 def uniform(
@@ -256,6 +262,7 @@ def random_jpeg(
     "JPEG of a quality from 30 to 95"
     return jpeg(x, round(uniform(30, 95, generator)))
 
+
 # %% ../nbs/hood/degradations.ipynb #7ff0bc5e
 def sharpen(
     x: Tensor,  # (B, 3, H, W) in [-1, 1]
@@ -267,6 +274,7 @@ def sharpen(
     if uniform(0, 1, generator) < 0.8:
         x = blur(x, sinc_kernel(uniform(math.pi / 3, math.pi, generator)))
     return from_bytes(to_bytes(x))
+
 
 # %% ../nbs/hood/degradations.ipynb #2b2df118
 def degradation_stages(

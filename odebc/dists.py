@@ -14,6 +14,7 @@ from torch import nn, Tensor
 from .trunks import as_images, full_precision, import_torchvision, load_trunk, pixel
 from .trunks import trunk_weights
 
+
 # %% ../nbs/hood/dists.ipynb #c00b5a40
 class DISTS(nn.Module):
     "Structure and texture similarity of VGG16's feature maps (Ding et al., 2020)"

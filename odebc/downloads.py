@@ -115,6 +115,7 @@ def unpack(
             target.rmdir()  # an empty one
         part.rename(target)
 
+
 # %% ../nbs/hood/downloads.ipynb #4bf7d794
 def check_name(
     name: str,  # of a data set
@@ -122,6 +123,7 @@ def check_name(
     "Refuse an unknown one"
     if name not in DATASETS:
         raise OdebcError(f"unknown data set {name!r}, known are {', '.join(DATASETS)}")
+
 
 # %% ../nbs/hood/downloads.ipynb #133671a4
 def download(

@@ -12,6 +12,7 @@ from torch import Tensor
 from .errors import OdebcError
 from .maps import solution_map, SolutionMap
 
+
 # %% ../nbs/hood/flow.ipynb #979d257d
 def check_method(
     method: str,  # "Euler" or "Heun"
@@ -33,6 +34,7 @@ def check_velocity(
         raise OdebcError(
             f"v_fn returned shape {tuple(v.shape)} for x of shape {tuple(x.shape)}"
         )
+
 
 # %% ../nbs/hood/flow.ipynb #23ac6c68
 def solve_flow(
@@ -63,6 +65,7 @@ def flow_nfe(
     check_method(method, n)
     return n if method == 'Euler' else 2 * n - 1
 
+
 # %% ../nbs/hood/flow.ipynb #1e1d260e
 def flow_sigmas(
     n: int,  # steps
@@ -71,6 +74,7 @@ def flow_sigmas(
     "Equal steps from σ = 1 to 0, shifted"
     sigma = torch.linspace(1, 0, n + 1, dtype=torch.float64)
     return shift * sigma / (1 + (shift - 1) * sigma)
+
 
 # %% ../nbs/hood/flow.ipynb #42e522e8
 def flow_map(

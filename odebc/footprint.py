@@ -17,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from .identity import declared, digest
 
+
 # %% ../nbs/hood/footprint.ipynb #fc88422c
 class Living(TorchDispatchMode):
     "Bytes of the tensors that operations made and that are still held; and the most at a time"
@@ -56,6 +57,7 @@ def tensors_in(tree) -> list[Tensor]:
     "Of arguments or results, however they are nested"
     return [x for x in tree_leaves(tree) if isinstance(x, Tensor)]
 
+
 # %% ../nbs/hood/footprint.ipynb #fbcbe4a0
 def peak_bytes(
     fn: Callable,
@@ -65,6 +67,7 @@ def peak_bytes(
     with torch.no_grad(), Living() as living:
         fn(*args)
     return living.most
+
 
 # %% ../nbs/hood/footprint.ipynb #7055b19a
 def only(
@@ -81,6 +84,7 @@ def only(
 
     return change
 
+
 # %% ../nbs/hood/footprint.ipynb #7dfab758
 class Needs(NamedTuple):
     "Bytes for each pixel of the enlarged picture"
@@ -90,6 +94,7 @@ class Needs(NamedTuple):
 
 
 KNOWN = {}  # what was counted in this process
+
 
 # %% ../nbs/hood/footprint.ipynb #bb2c26fa
 def needs(
@@ -110,8 +115,10 @@ def needs(
         KNOWN[key] = found
     return found
 
+
 # %% ../nbs/hood/footprint.ipynb #5303d2a9
 LARGE = 2**20  # bytes: pieces that are given back at once
+
 
 # %% ../nbs/hood/footprint.ipynb #f35b2e3d
 def calm_heap() -> bool:  # whether that could be said

@@ -11,6 +11,7 @@ from torch import Tensor
 from .data import degrade
 from .images import from_bytes, to_bytes
 
+
 # %% ../nbs/hood/identity.ipynb #9fe14f4e
 def digest(
     *tensors: Tensor,  # any shapes and types
@@ -22,6 +23,7 @@ def digest(
         sha.update(f'{tuple(x.shape)} {x.dtype}'.encode() + values.numpy().tobytes())
     return sha.hexdigest()[:16]
 
+
 # %% ../nbs/hood/identity.ipynb #1de47137
 def declared(
     facts: dict,  # names, numbers, strings and lists, as JSON knows them
@@ -30,8 +32,10 @@ def declared(
     text = json.dumps(facts, sort_keys=True, ensure_ascii=True)
     return torch.tensor(list(text.encode()), dtype=torch.uint8)
 
+
 # %% ../nbs/hood/identity.ipynb #1de4713b
 ON_GRID = 1e-5  # farther than this from the values of 8 bits, and a number was not one of them
+
 
 # %% ../nbs/hood/identity.ipynb #ccf09fa8
 def picture_digest(
@@ -44,11 +48,13 @@ def picture_digest(
     on_grid = (from_bytes(pixels) - x).abs().max() < ON_GRID
     return digest(pixels if on_grid else x)
 
+
 # %% ../nbs/hood/identity.ipynb #1de4713f
 BICUBIC = 'bicubic with antialias, 8 bits'  # the degradation of `odebc.data.degrade`
 
 # %% ../nbs/hood/identity.ipynb #5851bfd3
 FEW = 0.01  # share of the pixels of y that may differ by a grey level
+
 
 # %% ../nbs/hood/identity.ipynb #8ce65560
 def degradation_of(
@@ -64,6 +70,7 @@ def degradation_of(
     same = off.max() < 1.5 and (off > 0.5).float().mean() <= FEW
     return dict(degradation=BICUBIC, scale=scale) if same else {}
 
+
 # %% ../nbs/hood/identity.ipynb #76af698b
 def pairs_digest(
     z: Tensor,  # HR images (R, 3, H, W) in [-1, 1]
@@ -73,6 +80,7 @@ def pairs_digest(
     known = degradation_of(z, y)
     what = known or dict(degradation='of its own', pixels=picture_digest(y))
     return digest(declared(what | dict(z=picture_digest(z))))
+
 
 # %% ../nbs/hood/identity.ipynb #1de47113
 def differing(

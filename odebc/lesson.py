@@ -16,6 +16,7 @@ from .images import to_image
 # %% ../nbs/hood/lesson.ipynb #d41e610a
 LARGE = 22_000  # bytes of a picture; most larger ones are full of noise
 
+
 # %% ../nbs/hood/lesson.ipynb #c1719696
 def as_png(
     picture: PIL.Image.Image,
@@ -37,6 +38,7 @@ def as_jpeg(
         if buffer.tell() <= LARGE:
             break
     return buffer.getvalue()
+
 
 # %% ../nbs/hood/lesson.ipynb #1a628efa
 def picture_of(
@@ -89,6 +91,7 @@ def show_row(
         ax.axis('off')
     show_figure(fig)
 
+
 # %% ../nbs/hood/lesson.ipynb #55fccfd4
 def strip(
     draw: Callable,  # draw(ax, value) draws one picture
@@ -109,6 +112,7 @@ def strip(
         if label:
             ax.set_title(label.format(value), fontsize=10)
     show_figure(fig)
+
 
 # %% ../nbs/hood/lesson.ipynb #72863ebc
 class NotYet(AssertionError):

@@ -13,6 +13,7 @@ from types import ModuleType
 from .errors import MapFailed, OdebcError
 from .maps import SolutionMap, solution_map
 
+
 # %% ../nbs/hood/mapfile.ipynb #ec4e0ac2
 def check_place(
     file: str,
@@ -32,6 +33,7 @@ def parted(
         file, name = place, 'h'
     check_place(file, place)
     return Path(file), name
+
 
 # %% ../nbs/hood/mapfile.ipynb #7ebcfc78
 def check_there(
@@ -58,6 +60,7 @@ def run_file(
         raise MapFailed(f"{file} could not be run: {type(e).__name__}: {e}") from e
     return module
 
+
 # %% ../nbs/hood/mapfile.ipynb #cd0b4aa1
 def check_found(
     module,  # what a file made
@@ -72,6 +75,7 @@ def check_found(
         raise OdebcError(
             f"{name} in {file} is a class: make the map of it there, h = {name}(…)"
         )
+
 
 # %% ../nbs/hood/mapfile.ipynb #b8a0e17b
 def read_map(

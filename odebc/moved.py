@@ -97,6 +97,7 @@ MOVED = {  # older module -> newer module -> names; old=new where the name is an
     },
 }
 
+
 # %% ../nbs/hood/moved.ipynb #71aee440
 def new_place(
     module: str,  # an older one, without "odebc."
@@ -109,6 +110,7 @@ def new_place(
             if old == name:
                 return target, new or old
     return None
+
 
 # %% ../nbs/hood/moved.ipynb #7fb04e90
 def forwarding(

@@ -17,6 +17,7 @@ from .samplers import ddim_weights
 from .train import levels, sr3_error
 from .unet import UNet
 
+
 # %% ../nbs/hood/objective.ipynb #c3236e88
 def training_times(
     net: UNet,  # noise estimator
@@ -28,6 +29,7 @@ def training_times(
         return 1 + (v * net.sched.T).floor()
     lam = 0.5 - net.std(drop.to(v)).log() + 1.2 * torch.special.ndtri(v.double())
     return net.sched.t_of_lam(lam.clamp(net.sched.lam(net.sched.T).item(), 12)).to(v)
+
 
 # %% ../nbs/hood/objective.ipynb #a59ca439
 def shuffled(
@@ -53,6 +55,7 @@ def noise_of(
 
     return torch.stack([draw(seed) for seed in seeds.tolist()]).to(like)
 
+
 # %% ../nbs/hood/objective.ipynb #19c2910a
 def check_weights(
     *weights: float,  # of LPIPS
@@ -61,6 +64,7 @@ def check_weights(
     for weight in weights:
         if not weight >= 0:
             raise OdebcError(f"the weight of LPIPS must not be negative, as {weight} is")
+
 
 # %% ../nbs/hood/objective.ipynb #63fd6ad8
 class Objective(nn.Module):
@@ -133,6 +137,7 @@ class Objective(nn.Module):
             x = alpha_u * x_0 + kept / sigma * (x - alpha * x_0) + fresh * drawn
         return x
 
+
 # %% ../nbs/hood/objective.ipynb #286d1045
 def check_examples(
     images: list[Tensor],  # uint8, (3, H, W) each
@@ -148,6 +153,7 @@ def check_examples(
         raise OdebcError(f"need 8-bit images of at least {size}×{size} pixels, {found}")
     if size % scale:
         raise OdebcError(f"the size {size} must be divisible by the scale {scale}")
+
 
 # %% ../nbs/hood/objective.ipynb #79ac09fd
 class Examples(Dataset):

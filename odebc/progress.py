@@ -23,6 +23,7 @@ class Calm:
             self._decr_instances(self)
             self.disable = True
 
+
 # %% ../nbs/hood/progress.ipynb #ba400003
 class Bar(Calm, tqdm.auto.tqdm):
     "tqdm's bar: lines in a terminal, a widget in a notebook"

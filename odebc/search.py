@@ -17,6 +17,7 @@ from .runner import BoundaryCondition
 from .searching import check_search, finish, played, prepared, score_unseen
 from .strategies import named_strategy
 
+
 # %% ../nbs/10_search.ipynb #fb8ab1ab
 class SearchInterrupted(KeyboardInterrupt):
     "Ctrl-C during a search; `found` is the best so far, or None"
@@ -81,6 +82,7 @@ def search(
         runner.close()
     finish(found, runner)
     return found
+
 
 # %% ../nbs/10_search.ipynb #d973a9b5
 __getattr__ = forwarding('search')  # older names

@@ -31,6 +31,7 @@ from .store import Store
 from .strategies import BUILT_IN, BY_GRADIENTS, DRAWING, Problem, WITH_A_CHEAPER_MAP
 from .variance import parts, worth
 
+
 # %% ../nbs/hood/searching.ipynb #a2be73b2
 def check_search(K, strategy, coarse, z, y, unseen):
     "Refuse bad input before any work is done"
@@ -58,6 +59,7 @@ def check_search(K, strategy, coarse, z, y, unseen):
                 f"x_T fits one size"
             )
 
+
 # %% ../nbs/hood/searching.ipynb #90036a85
 def chosen_distance() -> Callable:
     "LPIPS, or its stand-in with a warning"
@@ -69,6 +71,7 @@ def chosen_distance() -> Callable:
         )
     return distance
 
+
 # %% ../nbs/hood/searching.ipynb #2cf29bf3
 def check_accepted(
     names: list[str],  # of facts that may differ
@@ -77,6 +80,7 @@ def check_accepted(
     for name in names:
         if name in ('seed', 'shape', 'rows'):
             raise OdebcError(f"another {name} is another search, and cannot be accepted")
+
 
 # %% ../nbs/hood/searching.ipynb #6019f892
 def former_pairs(
@@ -115,6 +119,7 @@ def try_gradient(
     "Refuse a map without one before half of the budget is spent; this call is not counted"
     for_all = [0] * matrix.state.num_processes  # one that fails tells the others
     mean_gradient(matrix, matrix.start(0), for_all, batch=1)
+
 
 # %% ../nbs/hood/searching.ipynb #dc79881c
 def prepared(
@@ -174,6 +179,7 @@ def finish(
     if not earlier or (earlier.nfe, earlier.meta) != (found.nfe, found.meta):
         runner.write(found, finished=True)
 
+
 # %% ../nbs/hood/searching.ipynb #dc892561
 BY_OTHER_SCORES = ('multifidelity',)  # whose cells are chosen by scores that stand elsewhere
 MANY = 16  # starts, from which on a search says that it was in vain
@@ -199,6 +205,7 @@ def worth_of(
     if first and not found.told and len(rows) >= MANY:
         warnings.warn(found.sentence(runner.matrix.distance.name), NotWorthIt)
     return dict(worth=found.facts)
+
 
 # %% ../nbs/hood/searching.ipynb #a25b1594
 def played(

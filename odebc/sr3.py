@@ -37,6 +37,7 @@ CONFIG = 'config.json'
 # %% ../nbs/hood/sr3.ipynb #5e2527b0
 RECORD = 'record.json'
 
+
 # %% ../nbs/hood/sr3.ipynb #1ccba129
 def check_start(
     x_T: Tensor,  # for every tile
@@ -74,6 +75,7 @@ def check_solver(
             f"{sampler} draws noise in every step, its result is no function of x_T; "
             f"choose one of the ODE, such as DDIM-50"
         )
+
 
 # %% ../nbs/hood/sr3.ipynb #e5130dd3
 CHECKPOINT = 'checkpoint.pt'
@@ -280,6 +282,7 @@ class SR3:
         net.eval().requires_grad_(False).to(memory_format=torch.channels_last)
         return cls(net, scale, size, record, precision)
 
+
 # %% ../nbs/hood/sr3.ipynb #32eba84b
 class SR3Map(SolutionMap):
     "The solution map of a model with one sampler; see `SR3.solution_map`"
@@ -330,6 +333,7 @@ class SR3Map(SolutionMap):
     def solve(self, x_T, y):
         return self.model.h(x_T, y, self.sampler)
 
+
 # %% ../nbs/hood/sr3.ipynb #96de6eb6
 def total(
     name: str,  # of an entry of the record, such as "samples" or "minutes"
@@ -337,6 +341,7 @@ def total(
 ) -> float:  # 0 without a record
     "Summed over a training and those that it started from"
     return record.get(name, 0) + total(name, record.get('start')) if record else 0
+
 
 # %% ../nbs/hood/sr3.ipynb #72af5fef
 class Scaled(SR3):
@@ -359,6 +364,7 @@ class Scaled(SR3):
     def fingerprint(self) -> str:
         return digest(declared(dict(weights=super().fingerprint, eps_times=self.k)))
 
+
 # %% ../nbs/hood/sr3.ipynb #59e41105
 def scaled(
     model: SR3,  # the network
@@ -366,6 +372,7 @@ def scaled(
 ) -> SR3:
     "The model with its noise estimate multiplied (Ning et al., 2024)"
     return Scaled(model, k)
+
 
 # %% ../nbs/hood/sr3.ipynb #388672b3
 class GaussianFirst(SR3):
@@ -399,6 +406,7 @@ class GaussianFirst(SR3):
     def fingerprint(self) -> str:
         facts = dict(weights=super().fingerprint, gaussian=[self.s, self.until])
         return digest(declared(facts))
+
 
 # %% ../nbs/hood/sr3.ipynb #61971d1b
 def gaussian_first(

@@ -13,6 +13,7 @@ from torch import Tensor
 from .errors import OdebcError
 from .schedule import Schedule
 
+
 # %% ../nbs/hood/toy.ipynb #bb23fc51
 def check_shapes(
     mean: Tensor,  # (…, D)
@@ -34,6 +35,7 @@ def check_eigenvalues(
         raise OdebcError(
             f"a covariance has no negative eigenvalue, this one has {eigenvalues[0]:.3g}"
         )
+
 
 # %% ../nbs/hood/toy.ipynb #9bd9b22c
 class Gaussian:
@@ -109,6 +111,7 @@ class Gaussian:
         noise = torch.randn(n, len(self.cov), generator=generator, dtype=torch.float64)
         return self.mean + noise * self.eigenvalues.sqrt() @ self.axes.T
 
+
 # %% ../nbs/hood/toy.ipynb #fde6c989
 def check_mixture(
     weights: Tensor,  # (K,)
@@ -124,6 +127,7 @@ def check_mixture(
         raise OdebcError(
             "weights must be positive with sum 1, standard deviations not negative"
         )
+
 
 # %% ../nbs/hood/toy.ipynb #f8508080
 class Mixture:
@@ -183,6 +187,7 @@ class Mixture:
         noise = torch.randn(n, D, generator=generator, dtype=torch.float64)
         return self.means[k] + self.stds[k, None] * noise
 
+
 # %% ../nbs/hood/toy.ipynb #a2649fe2
 def check_blocks(
     D: int,  # pixels of x_0
@@ -191,6 +196,7 @@ def check_blocks(
     "Refuse blocks that leave a rest"
     if D % scale:
         raise OdebcError(f"D = {D} must be divisible by the scale {scale}")
+
 
 # %% ../nbs/hood/toy.ipynb #cc183c51
 class ToySR:
@@ -240,6 +246,7 @@ class ToySR:
         z = self.given(None).sample(n, generator)
         y = z @ self.A.T
         return z, y + self.tau * torch.randn(y.shape, generator=generator, dtype=torch.float64)
+
 
 # %% ../nbs/hood/toy.ipynb #8724e3f8
 def reference(

@@ -12,6 +12,7 @@ from .schedule import Schedule
 from .sr3 import SR3
 from .unet import UNet
 
+
 # %% ../nbs/09_train.ipynb #165280eb
 def levels(
     sched: Schedule,  # α and σ
@@ -38,6 +39,7 @@ def sr3_error(
 def sr3_loss(net, z, y_up, t, eps, drop=None) -> Tensor:  # (B,)
     "Mean square of `sr3_error`, which has the same arguments, for each image (Eq. B.1)"
     return sr3_error(net, z, y_up, t, eps, drop).square().mean((1, 2, 3))
+
 
 # %% ../nbs/09_train.ipynb #14397039
 __getattr__ = forwarding('train')  # older names

@@ -64,6 +64,7 @@ def example(
     z = photographs()[name][:, row : row + SQUARE, column : column + SQUARE]
     return Subject(name, Picture(degrade(z[None])[0]), z)
 
+
 # %% ../../nbs/hood/pictures.ipynb #960342ea
 MOST_READ = 25 * 10**6  # pixels of a file; as floats they take 300 MB
 MOST_SIDE = 512  # of what is enlarged, LR pixels
@@ -135,6 +136,7 @@ def subject(
     if z is not None:
         z = z[:, SCALE * y : SCALE * (y + height), SCALE * x : SCALE * (x + width)]
     return whole._replace(picture=Picture(*parts), z=z)
+
 
 # %% ../../nbs/hood/pictures.ipynb #f2c76f04
 PREVIEW = 480  # longest side, pixels
@@ -217,6 +219,7 @@ def bicubic(
     larger = None if alpha is None else upsample(alpha[None], scale)[0].clamp(0, 1)
     return Picture(upsample(colours[None], scale)[0], larger)
 
+
 # %% ../../nbs/hood/pictures.ipynb #21aa39c1
 RANDOM = 10**6  # seed of random starts: no search here draws from it
 
@@ -274,6 +277,7 @@ def doubt(
         return f"This start was found with {start.sampler}, not with {label}.", True
     return '', True
 
+
 # %% ../../nbs/hood/pictures.ipynb #83963ee0
 def starts(
     room: Workshop,
@@ -294,6 +298,7 @@ def starts(
     else:
         why = f"No start is shipped for {network}: search one, or take any."
     return dict(kind='fixed', sampler='DDIM-20', why=why)
+
 
 # %% ../../nbs/hood/pictures.ipynb #64ea7cfe
 CALL = 0.25  # seconds that a call of the network may last, where one tile does not take more
@@ -359,6 +364,7 @@ def forecast(
         usable=usable,
     )
 
+
 # %% ../../nbs/hood/pictures.ipynb #c3d5f547
 def seams(
     x: Tensor,  # (3, H, W)
@@ -377,6 +383,7 @@ def seams(
     if not sum(map(len, on)):
         return None
     return (torch.cat(on).mean() / torch.cat(off).mean()).item()
+
 
 # %% ../../nbs/hood/pictures.ipynb #29afd5f9
 def telling(
@@ -497,6 +504,7 @@ def judged(
             draws=random,
         )
     return answer
+
 
 # %% ../../nbs/hood/pictures.ipynb #3d3f40cd
 ANSWERS = dict(

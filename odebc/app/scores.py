@@ -20,6 +20,7 @@ from ..search import search
 from ..strategies import affordable_rounds, cost, rounds
 from ..variance import parts, worth
 
+
 # %% ../../nbs/hood/scores.ipynb #8f967b1f
 def as_bytes(
     x: Tensor,
@@ -42,6 +43,7 @@ def matrix(
         distances=list(scores),
         shown=kept.shown,
     )
+
 
 # %% ../../nbs/hood/scores.ipynb #02e037ed
 def verdict(
@@ -66,12 +68,14 @@ def verdict(
     )
     return dict(sentence=sentence)
 
+
 # %% ../../nbs/hood/scores.ipynb #8a967898
 DISTANCES = dict(
     LPIPS=lambda room: room.distance(),
     DSSIM=lambda room: Distance(dssim, name='DSSIM'),
     MSE=lambda room: Distance(mse, name='MSE'),
 )
+
 
 # %% ../../nbs/hood/scores.ipynb #621c9930
 def told(
@@ -144,6 +148,7 @@ def live(
         return dict(nothing=True)
     room.found = found
     return told(found, room) | dict(measure=distance.name)
+
 
 # %% ../../nbs/hood/scores.ipynb #8916a9d0
 def start_of(

@@ -13,6 +13,7 @@ from . import scores, walks
 from .explore import browser_code, browser_style
 from .workshop import Request, Workshop
 
+
 # %% ../../nbs/hood/still.ipynb #909bfe39
 def question(
     name: str,
@@ -20,6 +21,7 @@ def question(
 ) -> str:
     "As `JSON.stringify` writes it"
     return json.dumps([name, args], separators=(',', ':'), ensure_ascii=False)
+
 
 # %% ../../nbs/hood/still.ipynb #867616a6
 def kept_answer(
@@ -33,6 +35,7 @@ def kept_answer(
         for name, value in answer.items()
     }
 
+
 # %% ../../nbs/hood/still.ipynb #c949993a
 def search_answers(
     room: Workshop,
@@ -44,6 +47,7 @@ def search_answers(
         question('matrix', key=key): scores.matrix(room, request),
         question('verdict', key=key): scores.verdict(room, request),
     }
+
 
 # %% ../../nbs/hood/still.ipynb #620f4fca
 PAGE = '''<!doctype html>
@@ -71,6 +75,7 @@ body {{ margin: 0; }}
 </html>
 '''
 
+
 # %% ../../nbs/hood/still.ipynb #2f34fc86
 def still_page(
     app: str,  # of `APPS`
@@ -88,6 +93,7 @@ def still_page(
     text = json.dumps(facts, separators=(',', ':')).replace('</', '<\\/')
     code = browser_code(app, still=True)
     return PAGE.format(title=app, style=browser_style(app), facts=text, code=code)
+
 
 # %% ../../nbs/hood/still.ipynb #afadfbff
 def write_pages(

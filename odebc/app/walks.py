@@ -30,6 +30,7 @@ from ..samplers import nfe, Point, predict_x0, sampler as named_sampler
 from ..schedule import Schedule
 from ..toy import Mixture
 
+
 # %% ../../nbs/hood/walks.ipynb #ed3a0711
 class Step(NamedTuple):
     "A place on the way"
@@ -38,6 +39,7 @@ class Step(NamedTuple):
     lam: float  # λ_t
     x: Tensor  # x_t, (B, …)
     x0: Tensor  # x̂_0, what x_t and the noise estimate say of the result
+
 
 # %% ../../nbs/hood/walks.ipynb #626925d9
 def trajectory(
@@ -59,6 +61,7 @@ def trajectory(
     x_0 = named_sampler(label, sched, clip=clip)(heard, x_T, generator)
     return [*way, Step(0.0, math.inf, x_0, x_0)]
 
+
 # %% ../../nbs/hood/walks.ipynb #84eb5cf2
 KINDS = dict(
     weights=[0.5, 0.3, 0.2],
@@ -78,6 +81,7 @@ def toy_way(
     x_T = torch.randn(n, 2, generator=g, dtype=torch.float64)
     noise = torch.Generator().manual_seed(seed)
     return trajectory(label, Mixture(**KINDS, sched=sched).eps, x_T, sched, noise)
+
 
 # %% ../../nbs/hood/walks.ipynb #b17675e9
 SOLVERS = 'DDIM-20', 'DPMS-20'  # of the ODE; the SDE makes as many steps
@@ -137,6 +141,7 @@ def pair(
     i = number(args, 'picture', 0, len(z) - 1)
     return z[i : i + 1], y[i : i + 1]
 
+
 # %% ../../nbs/hood/walks.ipynb #35a33c56
 def details(
     x_0: Tensor,  # results (B, 3, H, W)
@@ -146,6 +151,7 @@ def details(
     d, e = ((v - blur(v, gaussian_kernel((2.0, 2.0), size=13))).flatten(1) for v in (x_0, z))
     right = (d * e).sum(1) / e.square().sum(1)
     return right, (d - right[:, None] * e).norm(dim=1) / e.norm(dim=1)
+
 
 # %% ../../nbs/hood/walks.ipynb #41df5a4d
 def judged(
@@ -194,6 +200,7 @@ def tiles(
     sheet.save(buffer, 'JPEG', quality=85, subsampling=0)
     return buffer.getvalue(), shown, across
 
+
 # %% ../../nbs/hood/walks.ipynb #3116ce4d
 def about(
     room: Workshop,
@@ -221,6 +228,7 @@ def about(
         bicubic=scores,
         first=kept.shown[lost.index(max(lost))],
     )
+
 
 # %% ../../nbs/hood/walks.ipynb #7a830494
 def fitting(
@@ -254,6 +262,7 @@ def nearest_stops(
     "The nearest in time"
     gaps = [[abs(step.t - there.t) for there in other] for step in way]
     return [row.index(min(row)) for row in gaps]
+
 
 # %% ../../nbs/hood/walks.ipynb #1b6a46fc
 def walk(
@@ -314,6 +323,7 @@ def walk(
         ends=dict(zip(labels, judged(room, ends, z.expand_as(ends)))),
     )
 
+
 # %% ../../nbs/hood/walks.ipynb #3b755606
 def mixed(
     a: Tensor,  # (C, H, W)
@@ -333,6 +343,7 @@ def mixed(
     x = x + (grey - 1) * x.mean(0, keepdim=True)
     return x.roll(roll, 2)
 
+
 # %% ../../nbs/hood/walks.ipynb #b01c62d4
 def two(
     args: dict,  # of a question: key, seed, a, b
@@ -350,6 +361,7 @@ CHANGES = dict(
     grey=(0.5, 1.5, False),
     roll=(0, 4095, True),
 )
+
 
 # %% ../../nbs/hood/walks.ipynb #0dfe19ad
 def noises(
@@ -399,6 +411,7 @@ def result(
     length = (x_T.norm() / x_T.numel() ** 0.5).item()
     return judged(room, x_0, z)[0] | dict(length=length, picture=webp(x_0[0]))
 
+
 # %% ../../nbs/hood/walks.ipynb #a455b005
 ROUND = range(0, 360, 15)  # degrees
 
@@ -424,6 +437,7 @@ def circle(
         results.append(x_0[0])
     sheet, side, across = tiles([results])
     return dict(points=points, sheet=sheet, side=side, across=across)
+
 
 # %% ../../nbs/hood/walks.ipynb #72167b72
 def as_asked(
@@ -451,6 +465,7 @@ def answered(
     return {
         as_asked(name, args): ANSWERS[name](room, Request(args)) for name, args in questions
     }
+
 
 # %% ../../nbs/hood/walks.ipynb #71b8b727
 ANSWERS = dict(

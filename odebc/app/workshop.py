@@ -20,6 +20,7 @@ from ..errors import OdebcError, Stopped
 from ..metrics import default_distance
 from ..sr3 import SR3
 
+
 # %% ../../nbs/hood/workshop.ipynb #75ed70e0
 class Job:
     "Work in a thread: the newest request counts"
@@ -78,6 +79,7 @@ class Job:
         if self.busy.acquire(timeout=-1 if seconds is None else seconds):
             self.busy.release()
 
+
 # %% ../../nbs/hood/workshop.ipynb #1cda5ef4
 jobs = weakref.WeakSet()
 
@@ -88,6 +90,7 @@ def end_jobs():
     for job in jobs:
         job.cancel()
         job.wait(5)
+
 
 # %% ../../nbs/hood/workshop.ipynb #70a1e10e
 class Watched(SR3):
@@ -110,6 +113,7 @@ class Watched(SR3):
 
         return reported
 
+
 # %% ../../nbs/hood/workshop.ipynb #64ff1bcd
 def rounded(
     model: SR3,
@@ -123,6 +127,7 @@ def rounded(
             layer.bfloat16()
     return SR3(net, model.scale, model.size, model.record, model.precision)
 
+
 # %% ../../nbs/hood/workshop.ipynb #6045e7ba
 @dataclass
 class Request:
@@ -133,6 +138,7 @@ class Request:
     check: Callable = lambda: None  # raises Stopped when a newer one has come
     tell: Callable = lambda told: None  # gets a dict: how far the answer is
 
+
 # %% ../../nbs/hood/workshop.ipynb #40252ee3
 def check_key(key, shelf):
     if key not in shelf:
@@ -142,6 +148,7 @@ def check_key(key, shelf):
 def check_found(found):
     if found is None:
         raise OdebcError("no live search has found anything yet")
+
 
 # %% ../../nbs/hood/workshop.ipynb #8bde1e1e
 class Workshop:

@@ -9,7 +9,7 @@ from importlib.machinery import SourceFileLoader
 from pathlib import Path
 
 _beside = Path(__file__).parent
-_in_clone = _beside.parents[1]/'data'
-if not (_beside/'small').is_dir():
+_in_clone = _beside.parents[1] / 'data'
+if not (_beside / 'small').is_dir():
     # importlib.resources looks beside the file that the loader names; it need not exist
-    __spec__.loader = SourceFileLoader(__name__, str(_in_clone/'__init__.py'))
+    __spec__.loader = SourceFileLoader(__name__, str(_in_clone / '__init__.py'))

@@ -14,6 +14,7 @@ from ..images import from_bytes, to_image
 from ..matrix import candidate
 from ..sr3 import SR3
 
+
 # %% ../../nbs/hood/demo.ipynb #cd288e32
 def detail(z: Tensor, scale: int = 4) -> Tensor:  # (B,)
     "What bicubic enlargement misses, root mean square"
@@ -37,6 +38,7 @@ def detailed(
     chosen = [i for _, i in sorted(turns, key=lambda place: place[0])[:n]]
     return z[chosen], degrade(z[chosen], scale)
 
+
 # %% ../../nbs/hood/demo.ipynb #bc7ac8a4
 def reference_and_detailed(
     images: dict[str, Tensor],  # name -> (3, H, W), in [-1, 1] or uint8
@@ -50,9 +52,11 @@ def reference_and_detailed(
     z, y, _ = pairs_of(ours, R, model.size, model.scale, seed)
     return z, y, *detailed(theirs, n, model.size, model.scale, seed)
 
+
 # %% ../../nbs/hood/demo.ipynb #2b770177
 LARGE = 'base', 'DDIM-10'  # network and sampler
 PLACE = 'chelsea', 20, 120  # a photograph, row and column of the square
+
 
 # %% ../../nbs/hood/demo.ipynb #3407ef6c
 def enlarged(
@@ -68,6 +72,7 @@ def enlarged(
     small = y.repeat_interleave(model.scale, 2).repeat_interleave(model.scale, 3)
     return {'64 × 64': small, 'bicubic': upsample(y), f'{name}, {label}': x_0, '256 × 256': z}
 
+
 # %% ../../nbs/hood/demo.ipynb #a06e07c5
 def show(axes, pictures, distance, name, with_titles=True):
     "A row of pictures, the distance to the last one below each"
@@ -77,6 +82,7 @@ def show(axes, pictures, distance, name, with_titles=True):
         ax.set(xticks=[], yticks=[], title=title if with_titles else '')
         if x is not truth and not title[0].isdigit():
             ax.set_xlabel(f'{name} {distance(x, truth).item():.2f}')
+
 
 # %% ../../nbs/hood/demo.ipynb #f09b9a2c
 def poster(

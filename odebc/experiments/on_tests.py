@@ -21,6 +21,7 @@ from ..metrics import default_distance
 from ..search import search
 from ..variance import by_photograph, Estimate
 
+
 # %% ../../nbs/hood/on_tests.ipynb #8c840589
 @dataclass(frozen=True)
 class OnTest:
@@ -40,6 +41,7 @@ class OnTest:
         "Share of patches and random starts where the found start is better"
         return (self.found < self.random).double().mean().item()
 
+
 # %% ../../nbs/hood/on_tests.ipynb #f205b338
 def from_start(
     h: SolutionMap,
@@ -54,6 +56,7 @@ def from_start(
     facts = dict(of=h.facts, start=digest(x_T)) if known else None
     name = f'{h.name} from a found start' if known else None
     return solution_map(fn, name, h.nfe, tuple(x_T.shape), facts)
+
 
 # %% ../../nbs/hood/on_tests.ipynb #b2bfc34c
 def on_tests(
@@ -83,6 +86,7 @@ def on_tests(
         found = scores(from_start(h, x_T), 1, z, y, f'{name} found')[0]
         results[name] = OnTest(random, found, list(photographs))
     return results
+
 
 # %% ../../nbs/hood/on_tests.ipynb #20951fb4
 def table_of(
