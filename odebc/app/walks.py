@@ -374,7 +374,7 @@ def noises(
     return dict(a=as_bytes(a), b=as_bytes(b), shape=list(model.shape))
 
 
-SLOW = 0.15  # seconds for a third of the calls, after which a guess is worth showing
+BETWEEN = 0.07  # seconds between two pictures of a result on its way
 BREATH = 0.002  # seconds for the thread that sends: it would wait for the measuring
 
 
@@ -392,21 +392,24 @@ def result(
     sched, calls = model.sched, nfe(kept.sampler)
     eps_fn = model.eps(y)
     done = 0
+    last = time.monotonic()
 
-    begin = time.monotonic()
+    def tell(x_0):
+        nonlocal last
+        request.tell(dict(colours=bare(x_0[0]), wide=x_0.shape[-1], done=done, calls=calls))
+        last = time.monotonic()
 
     def heard(x, t):
         nonlocal done
         eps = eps_fn(x, t)
         done += 1
-        if done == max(calls // 3, 1) and time.monotonic() - begin > SLOW:
-            guess = predict_x0(Point(t, x, eps), sched)[0]
-            request.tell(dict(guess=webp(guess), done=done, calls=calls))
+        if done < calls and time.monotonic() - last > BETWEEN:
+            tell(predict_x0(Point(t, x, eps), sched))
         return eps
 
     with torch.inference_mode():  # a little faster than without gradients
         x_0 = named_sampler(kept.sampler, sched, clip=True)(heard, x_T[None])
-    request.tell(dict(colours=bare(x_0[0]), wide=x_0.shape[-1]))
+    tell(x_0)
     time.sleep(BREATH)
     length = (x_T.norm() / x_T.numel() ** 0.5).item()
     return judged(room, x_0, z)[0] | dict(length=length, picture=webp(x_0[0]))

@@ -19,7 +19,8 @@ function noiseApp(place, { ask, shared, facts, guarded, still }) {
   let blurred = null; // bicubic and HR, as parts of a picture
   let truth = null;
   let now = null; // the result that is shown, with its numbers
-  let seen = null; // the question whose picture is shown: it comes before its numbers
+  let guessed = null; // the question for which a guess, at least, is shown
+  let seen = null; // the one whose picture is shown: it comes before its numbers
   let stale = true;
   let wanted = 0; // counts what was wanted: only the newest is shown
   const asking = { result: 0, plain: 0 }; // questions that are not answered yet
@@ -268,17 +269,19 @@ function noiseApp(place, { ask, shared, facts, guarded, still }) {
     const result = await busy(mine, () => coming);
     if (mine !== wanted) return;
     now = result;
-    seen = asked;
+    guessed = seen = asked;
     show();
     await plainBeside(mine);
   }
 
   /** What the network believes on the way to x_0, and x_0 itself before it is measured. */
-  async function developing({ guess, colours, wide, done, calls }, mine, asked) {
-    const part = whole(colours ? bare(colours, wide) : await decoded(guess));
+  function developing({ colours, wide, done, calls }, mine, asked) {
     if (mine !== wanted || place.getAttribute("aria-busy") === "false") return;
-    showWaiting(part, colours ? "measuring …" : `a guess after ${done} of ${calls} calls`);
-    if (colours) seen = asked;
+    const solved = done === calls;
+    const note = solved ? "measuring …" : `a guess after ${done} of ${calls} calls`;
+    showWaiting(whole(bare(colours, wide)), note);
+    guessed = asked;
+    if (solved) seen = asked;
   }
 
   async function solved(kind, asked, update) {
@@ -443,6 +446,7 @@ function noiseApp(place, { ask, shared, facts, guarded, still }) {
     noise: () => x,
     state: () => ({ ...state }),
     result: () => now,
+    guessed: () => guessed,
     seen: () => seen,
   };
   return {
