@@ -2499,6 +2499,12 @@ d = {
             'odebc.solvers.stages': ('hood/solvers.html#stages', 'odebc/solvers.py'),
         },
         'odebc.sr3': {
+            'odebc.sr3.Altered': ('hood/sr3.html#altered', 'odebc/sr3.py'),
+            'odebc.sr3.Altered.__init__': ('hood/sr3.html#altered.__init__', 'odebc/sr3.py'),
+            'odebc.sr3.Altered.save_pretrained': (
+                'hood/sr3.html#altered.save_pretrained',
+                'odebc/sr3.py',
+            ),
             'odebc.sr3.GaussianFirst': ('hood/sr3.html#gaussianfirst', 'odebc/sr3.py'),
             'odebc.sr3.GaussianFirst.__init__': (
                 'hood/sr3.html#gaussianfirst.__init__',
@@ -2509,6 +2515,7 @@ d = {
                 'hood/sr3.html#gaussianfirst.fingerprint',
                 'odebc/sr3.py',
             ),
+            'odebc.sr3.GaussianFirst.on': ('hood/sr3.html#gaussianfirst.on', 'odebc/sr3.py'),
             'odebc.sr3.SR3': ('hood/sr3.html#sr3', 'odebc/sr3.py'),
             'odebc.sr3.SR3.__init__': ('hood/sr3.html#sr3.__init__', 'odebc/sr3.py'),
             'odebc.sr3.SR3.bf16': ('hood/sr3.html#sr3.bf16', 'odebc/sr3.py'),
@@ -2550,6 +2557,7 @@ d = {
                 'hood/sr3.html#scaled.fingerprint',
                 'odebc/sr3.py',
             ),
+            'odebc.sr3.Scaled.on': ('hood/sr3.html#scaled.on', 'odebc/sr3.py'),
             'odebc.sr3.check_folder': ('hood/sr3.html#check_folder', 'odebc/sr3.py'),
             'odebc.sr3.check_solver': ('hood/sr3.html#check_solver', 'odebc/sr3.py'),
             'odebc.sr3.check_start': ('hood/sr3.html#check_start', 'odebc/sr3.py'),

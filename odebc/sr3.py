@@ -344,25 +344,41 @@ def total(
 
 
 # %% ../nbs/hood/sr3.ipynb #72af5fef
-class Scaled(SR3):
-    "A model whose noise estimate is multiplied: another map, with an identity of its own"
+class Altered(SR3):
+    "Another model with its noise estimate altered: another map, with an identity of its own"
 
     def __init__(
         self,
-        model: SR3,  # the network
+        model: SR3,  # may itself be altered
+    ):
+        super().__init__(model.net, model.scale, model.size, model.record, model.precision)
+        self.model = model
+
+    def save_pretrained(self, folder):
+        raise OdebcError("a file holds a network, not what alters its guesses: save `.model`")
+
+
+class Scaled(Altered):
+    "The estimate multiplied"
+
+    def __init__(
+        self,
+        model: SR3,
         k: float,  # factor
     ):
-        how = model.scale, model.size, model.record, model.precision
-        super().__init__(model.net, *how)
+        super().__init__(model)
         self.k = k
 
     def eps(self, y):
-        eps_fn = super().eps(y)
+        eps_fn = self.model.eps(y)
         return lambda x, t: self.k * eps_fn(x, t)
+
+    def on(self, schedule):
+        return Scaled(self.model.on(schedule), self.k)
 
     @property
     def fingerprint(self) -> str:
-        return digest(declared(dict(weights=super().fingerprint, eps_times=self.k)))
+        return digest(declared(dict(weights=self.model.fingerprint, eps_times=self.k)))
 
 
 # %% ../nbs/hood/sr3.ipynb #59e41105
@@ -375,23 +391,22 @@ def scaled(
 
 
 # %% ../nbs/hood/sr3.ipynb #388672b3
-class GaussianFirst(SR3):
-    "A model whose guesses at high noise are those for a Gaussian residual z - y_up"
+class GaussianFirst(Altered):
+    "At high noise the guess for a Gaussian residual z - y_up"
 
     def __init__(
         self,
-        model: SR3,  # the network
+        model: SR3,
         s: float,  # standard deviation of the residual
         until: float,  # time down to which the network is not asked
     ):
-        how = model.scale, model.size, model.record, model.precision
-        super().__init__(model.net, *how)
+        super().__init__(model)
         self.s, self.until = s, until
 
     def eps(self, y):
         if y is None:
             raise OdebcError("without y there is no Gaussian guess: this model needs y")
-        eps_fn = super().eps(y)
+        eps_fn = self.model.eps(y)
         y_up = upsample(y, self.scale)
 
         def guess(x, t):
@@ -402,9 +417,12 @@ class GaussianFirst(SR3):
 
         return guess
 
+    def on(self, schedule):
+        return GaussianFirst(self.model.on(schedule), self.s, self.until)
+
     @property
     def fingerprint(self) -> str:
-        facts = dict(weights=super().fingerprint, gaussian=[self.s, self.until])
+        facts = dict(weights=self.model.fingerprint, gaussian=[self.s, self.until])
         return digest(declared(facts))
 
 
