@@ -1,0 +1,277 @@
+"""Five searches, and what costs nothing, alone and together, on unseen photographs:
+
+    python tools/searches.py --references TRAIN --unseen BSD100 [--networks small small-mid]
+
+Each search draws other candidates and other reference patches. Free tricks are tried on the
+references of the first search; those that help there make the combination. Everything is then
+measured with one sampler, on one patch of each photograph: the errors are over searches and
+photographs. Into data/search/searches.json; the same command goes on where it was stopped.
+"""
+
+import argparse
+import json
+import math
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+import torch
+from scipy.stats import t as student
+from odebc.data import crops, degrade, photographs, tiles, upsample
+from odebc.boundary import standard_error
+from odebc.diagnosis import Changed, with_grey
+from odebc.identity import digest
+from odebc.images import byte_folder, from_bytes
+from odebc.matrix import candidate
+from odebc.metrics import default_distance, psnr
+from odebc.progress import Bar
+from odebc.search import search
+from odebc.sr3 import gaussian_first, scaled, SR3
+from odebc.store import write_atomically
+
+SAMPLER = 'DDIM-20'
+K, R, BUDGET = 200, 32, 1200  # candidates, pairs and solves of a search
+SEARCHES = 5
+DRAWS = 2  # random starts for each photograph
+PATCHES, BATCH = 100, 20
+RANDOM = 10**6  # seed of random starts
+TRIED = 2  # starts with which a trick is tried on the references
+DDPM = 'DDPM-250', 'DDPM-100'
+
+
+@dataclass(frozen=True)
+class Trick:
+    "What costs nothing: it changes the start, or the guesses"
+
+    start: object = None  # starts (B, C, H, W) -> the same shape
+    guess: object = None  # model -> model
+
+
+def tricks(model, s):
+    "Those of any network, and for a plain one the Gaussian guess"
+    found = {
+        'x_T × 0.98': Trick(start=lambda x_T: 0.98 * x_T),
+        'x_T × 1.02': Trick(start=lambda x_T: 1.02 * x_T),
+        'grey energy 0.95': Trick(start=partial(with_grey, value=0.95)),
+        'grey energy 1.05': Trick(start=partial(with_grey, value=1.05)),
+        'cosine schedule': Trick(guess=lambda model: model.on('cosine')),
+        '0.995·ε': Trick(guess=lambda model: scaled(model, 0.995)),
+    }
+    if model.net.s is None:
+        found['Gaussian guess'] = Trick(guess=lambda model: gaussian_first(model, s))
+    return found
+
+
+def with_tricks(model, chosen):
+    "The map with some of them"
+    for trick in chosen.values():
+        model = trick.guess(model) if trick.guess else model
+    h = model.solution_map(SAMPLER)
+    for name, trick in chosen.items():
+        h = Changed(h, name, trick.start) if trick.start else h
+    return h
+
+
+def together(gains):
+    "Names of the tricks that help: of those that change one thing the better one"
+    helpful = {name: gain for name, gain in gains.items() if gain > 0}
+    best = {}
+    for name, gain in sorted(helpful.items(), key=lambda item: item[1]):
+        best[name.rsplit(' ', 1)[0]] = name  # the last one, with the largest gain, stays
+    return [name for name in gains if name in best.values()]
+
+
+def kept(path, make):
+    "What the file holds, or what is made now"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, json.dumps(make()).encode())
+    return json.loads(path.read_text(encoding='utf8'))
+
+
+def pairs(z):
+    z = from_bytes(z)
+    return z, degrade(z)
+
+
+def random_start(draw, i, shape):
+    return candidate(RANDOM + 1000 * draw + i, shape)
+
+
+class Bench:
+    "One network, its references, and what it is measured on"
+
+    def __init__(self, name, references, unseen, folder):
+        self.name, self.folder = name, folder / name
+        self.model = SR3.from_pretrained(name, 'auto')
+        ours, y = pairs(tiles(list(photographs().values()), 40, 64, generator(0)))
+        self.s = (ours - upsample(y)).std().item()
+        self.references = references
+        self.z, self.y = pairs(tiles(list(unseen.values()), PATCHES, 64, generator(0)))
+        self.distance = default_distance()
+        self.tricks = tricks(self.model, self.s)
+
+    def reference_pairs(self, seed):
+        return pairs(crops(list(self.references.values()), R, 64, generator(200 + seed)))
+
+    def found(self, seed):
+        "One search: its candidate"
+
+        def make():
+            path = self.folder / f'search-{seed}.safetensors'
+            h = self.model.solution_map(SAMPLER)
+            z, y = self.reference_pairs(seed)
+            best = search(h, z, y, K, self.distance, 'halving', BUDGET, seed + 1, path=path)
+            return dict(seed=seed + 1, index=best.index, solves=best.solves)
+
+        return kept(self.folder / f'search-{seed}.json', make)
+
+    def start(self, seed):
+        found = self.found(seed)
+        return candidate(found['index'], self.model.shape, found['seed'])
+
+    def tried(self, name):
+        "What a trick gains on the references of the first search"
+
+        def scores(h):
+            z, y = self.reference_pairs(0)
+            x_T = [random_start(9, i, self.model.shape) for i in range(TRIED * R)]
+            x_T = torch.stack(x_T)
+            z, y = (v.repeat(TRIED, 1, 1, 1) for v in (z, y))
+            return self.distance(h(x_T, y), z).mean().item()
+
+        def make():
+            chosen = {name: self.tricks[name]} if name else {}
+            return scores(with_tricks(self.model, chosen))
+
+        return kept(self.folder / 'tried' / f'{name or "nothing"}.json', make)
+
+    def measured(self, label, solve):
+        "LPIPS and PSNR of each photograph; `solve(rows)` gives their pictures"
+
+        def make():
+            scores, quality = [], []
+            for i in range(0, PATCHES, BATCH):
+                rows = range(i, min(i + BATCH, PATCHES))
+                x_0, z = solve(rows), self.z[rows.start : rows.stop]
+                scores += self.distance(x_0, z).tolist()
+                quality += psnr(x_0, z).tolist()
+            return [scores, quality]
+
+        return torch.tensor(kept(self.folder / 'unseen' / f'{label}.json', make))
+
+    def random(self, label, h):
+        "(draws, 2, photographs)"
+
+        def solve(draw, rows):
+            x_T = torch.stack([random_start(draw, i, self.model.shape) for i in rows])
+            return h(x_T, self.y[rows.start : rows.stop])
+
+        columns = [
+            self.measured(f'{label}, random {draw}', partial(solve, draw))
+            for draw in range(DRAWS)
+        ]
+        return torch.stack(columns)
+
+    def searched(self, label, h):
+        "(searches, 2, photographs)"
+
+        def solve(seed, rows):
+            return h(self.start(seed)[None], self.y[rows.start : rows.stop])
+
+        columns = [
+            self.measured(f'{label}, search {seed}', partial(solve, seed))
+            for seed in range(SEARCHES)
+        ]
+        return torch.stack(columns)
+
+    def ddpm(self, label):
+        def solve(rows):
+            x_T = torch.stack([random_start(0, i, self.model.shape) for i in rows])
+            chance = generator(rows.start)
+            return self.model.h(x_T, self.y[rows.start : rows.stop], label, chance)
+
+        return self.measured(label, solve)[None]
+
+    def cell(self):
+        "What a test computes again: the first found start on a shipped photograph"
+        z, y = pairs(tiles([photographs()['coffee']], 1, 64, generator(0)))
+        x_0 = with_tricks(SR3.from_pretrained(self.name), {})(self.start(0)[None], y)
+        return self.distance(x_0, z).item()
+
+
+def generator(seed):
+    return torch.Generator().manual_seed(seed)
+
+
+def lead(scores, rival, shared):
+    """By how much LPIPS is lower: value, 95 % interval and p. Photographs are drawn; where a
+    start is shared by all of them, the search for it is, too.
+    """
+    better = rival[:, 0].mean(0) - scores[:, 0]  # (searches or draws, photographs)
+    value, error = better.mean().item(), standard_error(better.mean(0))
+    fewest = better.shape[1]
+    if shared:
+        error = math.hypot(error, standard_error(better.mean(1)))
+        fewest = min(better.shape)
+    margin = float(student.ppf(0.975, fewest - 1)) * error
+    p = 2 * float(student.sf(abs(value) / max(error, 1e-12), fewest - 1))
+    return [round(v, 5) for v in (value, value - margin, value + margin, p)]
+
+
+def row(scores, **rivals):
+    "LPIPS of each search or draw, PSNR, and the lead over some rivals"
+    told = dict(lpips=[round(v, 5) for v in scores[:, 0].mean(1).tolist()])
+    told['psnr'] = round(scores[:, 1].mean().item(), 3)
+    shared = len(scores) == SEARCHES
+    return told | {name: lead(scores, rival, shared) for name, rival in rivals.items()}
+
+
+def measured(bench):
+    "All rows of one network"
+    nothing = bench.tried(None)
+    gains = {name: nothing - bench.tried(name) for name in Bar(bench.tricks, desc='tricks')}
+    chosen = together(gains)
+    ways = {'nothing': {}} | {name: {name: bench.tricks[name]} for name in bench.tricks}
+    ways['together'] = {name: bench.tricks[name] for name in chosen}
+    maps = {name: with_tricks(bench.model, some) for name, some in ways.items()}
+    random, found = {}, {}
+    for name, h in Bar(maps.items(), desc=bench.name, unit='way'):
+        random[name] = bench.random(name, h)
+        found[name] = bench.searched(name, h)
+    ddpm = {label: bench.ddpm(label) for label in DDPM}
+    best = min(ddpm.values(), key=lambda scores: scores[:, 0].mean())
+    plain, free = random['nothing'], random['together']
+    rows = {label: row(scores, plain=plain) for label, scores in ddpm.items()}
+    for name in ways:
+        rows[name] = row(random[name], plain=plain, ddpm=best)
+        rows[f'x̃_T, {name}'] = row(found[name], plain=plain, ddpm=best, free=free)
+    return dict(
+        weights=bench.model.fingerprint,
+        searches=[bench.found(seed) for seed in range(SEARCHES)],
+        tried={name: round(gain / nothing, 4) for name, gain in gains.items()},
+        together=chosen,
+        rows=rows,
+        cell=round(bench.cell(), 5),
+    )
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.partition('\n\n')[0])
+    parser.add_argument('--references', type=Path, required=True)
+    parser.add_argument('--unseen', type=Path, required=True, help='folder of BSD100')
+    parser.add_argument('--networks', nargs='+', default=['small', 'small-mid'])
+    parser.add_argument('--folder', type=Path, default=Path('runs/searches'))
+    parser.add_argument('--out', type=Path, default=Path('data/search/searches.json'))
+    args = parser.parse_args()
+    references, unseen = byte_folder(args.references, 64), byte_folder(args.unseen, 64)
+    facts = dict(sampler=SAMPLER, K=K, R=R, budget=BUDGET, patches=PATCHES, draws=DRAWS)
+    facts['unseen'] = digest(list(unseen.values())[0])
+    networks = {}
+    for name in args.networks:
+        networks[name] = measured(Bench(name, references, unseen, args.folder))
+        whole = json.dumps(facts | dict(networks=networks), indent=1, ensure_ascii=False)
+        write_atomically(args.out, f'{whole}\n'.encode())
+
+
+if __name__ == '__main__':
+    main()
