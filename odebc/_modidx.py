@@ -2541,6 +2541,7 @@ d = {
             'odebc.sr3.SR3.solution_map': ('hood/sr3.html#sr3.solution_map', 'odebc/sr3.py'),
             'odebc.sr3.SR3.to': ('hood/sr3.html#sr3.to', 'odebc/sr3.py'),
             'odebc.sr3.SR3.upscale': ('hood/sr3.html#sr3.upscale', 'odebc/sr3.py'),
+            'odebc.sr3.SR3.with_net': ('hood/sr3.html#sr3.with_net', 'odebc/sr3.py'),
             'odebc.sr3.SR3Map': ('hood/sr3.html#sr3map', 'odebc/sr3.py'),
             'odebc.sr3.SR3Map.__init__': ('hood/sr3.html#sr3map.__init__', 'odebc/sr3.py'),
             'odebc.sr3.SR3Map.device': ('hood/sr3.html#sr3map.device', 'odebc/sr3.py'),
@@ -2753,6 +2754,20 @@ d = {
                 'hood/strategies.html#with_blocks',
                 'odebc/strategies.py',
             ),
+        },
+        'odebc.tasks': {
+            'odebc.tasks.Task': ('hood/tasks.html#task', 'odebc/tasks.py'),
+            'odebc.tasks.Task.__call__': ('hood/tasks.html#task.__call__', 'odebc/tasks.py'),
+            'odebc.tasks.Task.at': ('hood/tasks.html#task.at', 'odebc/tasks.py'),
+            'odebc.tasks.dark': ('hood/tasks.html#dark', 'odebc/tasks.py'),
+            'odebc.tasks.exposure_and_noise': (
+                'hood/tasks.html#exposure_and_noise',
+                'odebc/tasks.py',
+            ),
+            'odebc.tasks.grey': ('hood/tasks.html#grey', 'odebc/tasks.py'),
+            'odebc.tasks.task_named': ('hood/tasks.html#task_named', 'odebc/tasks.py'),
+            'odebc.tasks.to_linear': ('hood/tasks.html#to_linear', 'odebc/tasks.py'),
+            'odebc.tasks.to_srgb': ('hood/tasks.html#to_srgb', 'odebc/tasks.py'),
         },
         'odebc.toy': {
             'odebc.toy.Gaussian': ('hood/toy.html#gaussian', 'odebc/toy.py'),

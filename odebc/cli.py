@@ -202,7 +202,8 @@ def loaded(
     sr3 = SR3.from_pretrained(name, precision).to(processes().device)
     choice = earlier(sr3)
     if choice:
-        sr3 = SR3(sr3.net, sr3.scale, sr3.size, sr3.record, choice.precision)
+        how = sr3.scale, sr3.size, sr3.record, choice.precision
+        sr3 = SR3(sr3.net, *how, task=sr3.task.name)
     say(choice or sr3.choice)
     return sr3
 
@@ -566,6 +567,10 @@ def train(
         float | None,
         typer.Option(min=0, max=1, help="of the average of the weights, per step"),
     ] = None,
+    task: Annotated[
+        str,
+        typer.Option(help="what the network undoes: bicubic, real, grey or dark"),
+    ] = 'bicubic',
     precision: Precision = 'auto',
     bf16: Annotated[bool | None, typer.Option(hidden=True)] = None,
     about: Annotated[str, typer.Option(help="what the photographs are, for the record")] = '',
@@ -589,6 +594,7 @@ def train(
         perceptual=perceptual,
         own_path=own_path,
         decay=decay,
+        task=task,
     )
     check_finite(changes)
     photos = list(byte_folder(images, least).values())

@@ -33,8 +33,9 @@ from .identity import digest
 from .progress import Bar
 from .sr3 import CHECKPOINT, SR3
 from .store import Store, as_json, packed_by_torch, unpacked_by_torch, write_atomically
-from .data import degrade, upsample
+from .data import upsample
 from .objective import Examples, Objective, residual_std
+from .tasks import task_named
 from .unet import UNet
 
 
@@ -55,6 +56,7 @@ class Recipe:
     own_path: float = 0.0  # the same where sampling leads
     bf16: bool = False  # bfloat16 in the network
     stream: int = 2  # what chance the examples bring; 1 is that of older trainings
+    task: str = 'bicubic'  # what the network undoes, see `odebc.tasks`
 
 
 # %% ../nbs/hood/engine.ipynb #cb519bc0
@@ -132,7 +134,7 @@ class Training:
         self.start = start
         self.recipe = recipe
         self.net = net.requires_grad_(True).to(memory_format=torch.channels_last)
-        self.examples = Examples(images, r.size, r.scale, r.seed, r.stream)
+        self.examples = Examples(images, r.size, r.scale, r.seed, r.stream, r.task)
         self.accelerator = Accelerator(
             cpu=not torch.cuda.is_available(),
             dataloader_config=DataLoaderConfiguration(split_batches=True),
@@ -284,7 +286,7 @@ class Training:
         )
         net = UNet(**self.net.config).to(device)
         net.load_state_dict(self.ema.module.state_dict())
-        return SR3(net.eval().requires_grad_(False), r.scale, r.size, record)
+        return SR3(net.eval().requires_grad_(False), r.scale, r.size, record, task=r.task)
 
     def write(
         self,
@@ -397,9 +399,11 @@ def configured(
     "A training by the name of its configuration"
     check_name(name)
     make, recipe = CONFIGS[name]
-    recipe = replace(recipe, **changes)
-    torch.manual_seed(recipe.seed)
-    net = make(*residual_std(Examples(images, recipe.size, recipe.scale, recipe.seed)))
+    if 'task' in changes:
+        changes = dict(scale=task_named(changes['task']).scale) | changes
+    r = recipe = replace(recipe, **changes)
+    torch.manual_seed(r.seed)
+    net = make(*residual_std(Examples(images, r.size, r.scale, r.seed, task=r.task)))
     if start:
         net.start_from(start.net)
     return Training(net, images, recipe, start.record if start else None)
@@ -419,7 +423,7 @@ def watch(
     from odebc.images import to_image
 
     scale = run.recipe.scale
-    y = degrade(z, scale)
+    y = run.examples.task(z)
     x_T = torch.randn(1, *z.shape[1:], generator=torch.Generator().manual_seed(0))
     fig, axes = plt.subplots(1, 2, figsize=(8, 2.6), layout='constrained', width_ratios=(1, 2))
     plt.close(fig)

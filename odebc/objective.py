@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from torch import nn, Tensor
 from torch.utils.data import Dataset
-from .data import augment, crops, degrade, upsample
+from .data import augment, crops, upsample
 from .errors import OdebcError
 from .images import from_bytes
 from .samplers import ddim_weights
+from .tasks import task_named
 from .train import levels, sr3_error
 from .unet import UNet
 
@@ -166,8 +167,10 @@ class Examples(Dataset):
         scale: int = 4,  # of the LR images
         seed: int = 0,  # of all examples
         stream: int = 2,  # 1: without the chance of a way of its own, as older trainings
+        task: str = 'bicubic',  # what has been done to the pictures, see `odebc.tasks`
     ):
         check_examples(images, size, scale)
+        self.task = task_named(task).at(scale)
         self.images = images
         self.size = size
         self.scale = scale
@@ -178,7 +181,7 @@ class Examples(Dataset):
         own = np.random.SeedSequence((self.seed, n)).generate_state(1)[0]
         g = torch.Generator().manual_seed(int(own))
         z = from_bytes(augment(crops(self.images, 1, self.size, g), g))
-        y_up = upsample(degrade(z, self.scale), self.scale)
+        y_up = upsample(self.task(z, g), self.scale)
         v = torch.rand((), generator=g)
         eps = torch.randn(z.shape[1:], generator=g)
         drop = torch.rand((), generator=g) < 0.1

@@ -28,6 +28,7 @@ from .precision import Choice, chosen, precision_asked
 from .samplers import is_ode, nfe, sampler as named_sampler
 from .schedule import Schedule
 from .store import write_together
+from .tasks import task_named
 from .unet import UNet
 
 # %% ../nbs/hood/sr3.ipynb #9286c5f0
@@ -92,8 +93,10 @@ class SR3:
         record: dict | None = None,  # of the training
         precision: str = 'float32',  # or 'bfloat16', or 'auto': what is faster here
         bf16: bool | None = None,  # the older way to say it
+        task: str = 'bicubic',  # what the network undoes, see `odebc.tasks`
     ):
         self.net = net
+        self.task = task_named(task).at(scale)
         self.scale = scale
         self.size = size
         self.record = record or {}
@@ -140,7 +143,15 @@ class SR3:
         net = UNet(**self.net.config | dict(schedule=schedule))
         net.start_from(self.net)
         net.eval().requires_grad_(False).to(self.device, memory_format=torch.channels_last)
-        return SR3(net, self.scale, self.size, self.record, self.precision)
+        return self.with_net(net)
+
+    def with_net(
+        self,
+        net: UNet,
+    ):  # another SR3
+        "The same with other weights"
+        how = self.scale, self.size, self.record, self.precision
+        return SR3(net, *how, task=self.task.name)
 
     @property
     def samples(self) -> int:
@@ -239,6 +250,7 @@ class SR3:
         "Write weights (half precision), configuration and training record"
         folder = Path(folder)
         config = dict(scale=self.scale, size=self.size, net=self.net.config)
+        config |= {} if self.task.name == 'bicubic' else dict(task=self.task.name)
         weights = {k: v.half().contiguous() for k, v in self.net.state_dict().items()}
         contents = {
             folder / CONFIG: json.dumps(config, indent=1).encode(),
@@ -270,7 +282,7 @@ class SR3:
             config, record = read(CONFIG), read(RECORD)
             net = UNet(**config['net'])
             scale, size = int(config['scale']), int(config['size'])
-            record = dict(record)
+            record, task = dict(record), config.get('task', 'bicubic')
             weights = load_file(folder / WEIGHTS)
             net.load_state_dict({k: v.float() for k, v in weights.items()})
         except (*unreadable, *of_another_form) as e:
@@ -280,7 +292,7 @@ class SR3:
             ) from None
         # the memory format is the faster one on a CPU
         net.eval().requires_grad_(False).to(memory_format=torch.channels_last)
-        return cls(net, scale, size, record, precision)
+        return cls(net, scale, size, record, precision, task=task)
 
 
 # %% ../nbs/hood/sr3.ipynb #32eba84b
@@ -351,7 +363,8 @@ class Altered(SR3):
         self,
         model: SR3,  # may itself be altered
     ):
-        super().__init__(model.net, model.scale, model.size, model.record, model.precision)
+        how = model.scale, model.size, model.record, model.precision
+        super().__init__(model.net, *how, task=model.task.name)
         self.model = model
 
     def save_pretrained(self, folder):

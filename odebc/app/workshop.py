@@ -101,7 +101,8 @@ class Watched(SR3):
         model: SR3,
         report: Callable,  # report(n); may raise
     ):
-        super().__init__(model.net, model.scale, model.size, model.record, model.precision)
+        how = model.scale, model.size, model.record, model.precision
+        super().__init__(model.net, *how, task=model.task.name)
         self.report = report
 
     def eps(self, y):
@@ -125,7 +126,7 @@ def rounded(
     for layer in net.modules():
         if isinstance(layer, (nn.Conv2d, nn.Linear)):
             layer.bfloat16()
-    return SR3(net, model.scale, model.size, model.record, model.precision)
+    return model.with_net(net)
 
 
 # %% ../../nbs/hood/workshop.ipynb #6045e7ba

@@ -1,0 +1,73 @@
+"A network knows what it undoes: trained, kept, loaded, altered"
+
+import json
+import pytest
+import torch
+from odebc.data import degrade
+from odebc.engine import Recipe, Training
+from odebc.errors import OdebcError
+from odebc.images import from_bytes
+from odebc.objective import Examples
+from odebc.sr3 import gaussian_first, scaled, SR3
+from odebc.tasks import TASKS
+from odebc.unet import UNet
+
+IMAGES = [torch.randint(256, (3, 40, 48), dtype=torch.uint8)]
+TINY = dict(channels=8, mults=(1,), blocks=1, groups=1, heads=1)
+
+
+def training(task, steps=2):
+    torch.manual_seed(0)
+    recipe = Recipe(steps, batch=2, size=16, scale=TASKS[task].scale, task=task)
+    return Training(UNet(**TINY), IMAGES, recipe)
+
+
+@pytest.mark.parametrize('task', TASKS)
+def test_examples_are_pairs_of_the_task(task):
+    scale = TASKS[task].scale
+    examples = Examples(IMAGES, 16, scale, task=task)
+    z, y_up, *_ = examples[3]
+    assert z.shape == y_up.shape == (3, 16, 16)
+    assert (y_up == examples[3][1]).all()
+    if task == 'grey':
+        assert (y_up[0] == y_up[2]).all()
+    if task == 'dark':
+        assert y_up.mean() < z.mean() - 0.2
+
+
+@pytest.mark.parametrize('task', TASKS)
+def test_the_task_goes_along_with_the_network(task, tmp_path):
+    run = training(task)
+    assert all(loss == loss for loss in run)
+    run.write(tmp_path)
+    model = SR3.from_pretrained(tmp_path)
+    for other in (model, model.on('cosine'), scaled(gaussian_first(model, 0.1), 0.9)):
+        assert (other.task.name, other.scale) == (task, TASKS[task].scale)
+    z = from_bytes(IMAGES[0])[None, :, :16, :16]
+    y = model.task(z)
+    assert model.h(torch.randn(1, 3, 16, 16), y, 'DDIM-2').shape == z.shape
+
+
+def test_files_from_before_there_were_tasks(tmp_path):
+    "They say nothing of it, and mean bicubic; theirs and new ones are the same"
+    training('bicubic').model().save_pretrained(tmp_path)
+    assert 'task' not in json.loads((tmp_path / 'config.json').read_text(encoding='utf8'))
+    model = SR3.from_pretrained(tmp_path)
+    z = from_bytes(IMAGES[0])[None]
+    assert (model.task(z) == degrade(z)).all()
+
+
+def test_a_training_of_another_task_is_not_gone_on_with(tmp_path):
+    grey = training('grey')
+    grey.save(tmp_path / 'checkpoint.pt')
+    with pytest.raises(OdebcError, match='task'):
+        training('dark').resume(tmp_path / 'checkpoint.pt')
+    training('grey').resume(tmp_path / 'checkpoint.pt')
+
+
+@pytest.mark.parametrize('task, scale', [('grey', 4), ('bicubic', 1), ('sepia', 4)])
+def test_impossible_tasks_are_refused(task, scale):
+    with pytest.raises(OdebcError):
+        SR3(UNet(**TINY), scale, task=task)
+    with pytest.raises(OdebcError):
+        Examples(IMAGES, 16, scale, task=task)
