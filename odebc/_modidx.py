@@ -660,6 +660,7 @@ d = {
             'odebc.cli.found_on_tests': ('hood/cli.html#found_on_tests', 'odebc/cli.py'),
             'odebc.cli.give_up_printing': ('hood/cli.html#give_up_printing', 'odebc/cli.py'),
             'odebc.cli.in_older_words': ('hood/cli.html#in_older_words', 'odebc/cli.py'),
+            'odebc.cli.is_first': ('hood/cli.html#is_first', 'odebc/cli.py'),
             'odebc.cli.leave': ('hood/cli.html#leave', 'odebc/cli.py'),
             'odebc.cli.leave_talking_to_the_first': (
                 'hood/cli.html#leave_talking_to_the_first',
@@ -667,6 +668,7 @@ d = {
             ),
             'odebc.cli.loaded': ('hood/cli.html#loaded', 'odebc/cli.py'),
             'odebc.cli.main': ('hood/cli.html#main', 'odebc/cli.py'),
+            'odebc.cli.note': ('hood/cli.html#note', 'odebc/cli.py'),
             'odebc.cli.of_file': ('hood/cli.html#of_file', 'odebc/cli.py'),
             'odebc.cli.of_model': ('hood/cli.html#of_model', 'odebc/cli.py'),
             'odebc.cli.print_of': ('hood/cli.html#print_of', 'odebc/cli.py'),
@@ -677,7 +679,6 @@ d = {
             'odebc.cli.sentence': ('hood/cli.html#sentence', 'odebc/cli.py'),
             'odebc.cli.start_for': ('hood/cli.html#start_for', 'odebc/cli.py'),
             'odebc.cli.start_of_map': ('hood/cli.html#start_of_map', 'odebc/cli.py'),
-            'odebc.cli.tell_stand_in': ('hood/cli.html#tell_stand_in', 'odebc/cli.py'),
             'odebc.cli.told': ('hood/cli.html#told', 'odebc/cli.py'),
             'odebc.cli.train': ('hood/cli.html#train', 'odebc/cli.py'),
             'odebc.cli.try_map': ('hood/cli.html#try_map', 'odebc/cli.py'),
@@ -686,6 +687,7 @@ d = {
                 'hood/cli.html#warn_of_another_map',
                 'odebc/cli.py',
             ),
+            'odebc.cli.warn_of_range': ('hood/cli.html#warn_of_range', 'odebc/cli.py'),
         },
         'odebc.copies': {
             'odebc.copies.area_means': ('hood/copies.html#area_means', 'odebc/copies.py'),
@@ -833,6 +835,10 @@ d = {
                 'hood/diagnosis.html#diagnosis',
                 'odebc/diagnosis.py',
             ),
+            'odebc.diagnosis.Diagnosis.advice': (
+                'hood/diagnosis.html#diagnosis.advice',
+                'odebc/diagnosis.py',
+            ),
             'odebc.diagnosis.Diagnosis.best_trick': (
                 'hood/diagnosis.html#diagnosis.best_trick',
                 'odebc/diagnosis.py',
@@ -843,6 +849,10 @@ d = {
             ),
             'odebc.diagnosis.Diagnosis.half': (
                 'hood/diagnosis.html#diagnosis.half',
+                'odebc/diagnosis.py',
+            ),
+            'odebc.diagnosis.Diagnosis.price': (
+                'hood/diagnosis.html#diagnosis.price',
                 'odebc/diagnosis.py',
             ),
             'odebc.diagnosis.Diagnosis.rows': (
@@ -865,6 +875,7 @@ d = {
             ),
             'odebc.diagnosis.gain_of': ('hood/diagnosis.html#gain_of', 'odebc/diagnosis.py'),
             'odebc.diagnosis.interval': ('hood/diagnosis.html#interval', 'odebc/diagnosis.py'),
+            'odebc.diagnosis.lasting': ('hood/diagnosis.html#lasting', 'odebc/diagnosis.py'),
             'odebc.diagnosis.names_of_tiles': (
                 'hood/diagnosis.html#names_of_tiles',
                 'odebc/diagnosis.py',
@@ -1194,6 +1205,11 @@ d = {
             'odebc.enlarge.write_png': ('hood/enlarge.html#write_png', 'odebc/enlarge.py'),
         },
         'odebc.errors': {
+            'odebc.errors.AnotherTask': ('hood/errors.html#anothertask', 'odebc/errors.py'),
+            'odebc.errors.AnotherTask.__init__': (
+                'hood/errors.html#anothertask.__init__',
+                'odebc/errors.py',
+            ),
             'odebc.errors.CannotWrite': ('hood/errors.html#cannotwrite', 'odebc/errors.py'),
             'odebc.errors.Damaged': ('hood/errors.html#damaged', 'odebc/errors.py'),
             'odebc.errors.Damaged.__init__': (
@@ -2470,6 +2486,10 @@ d = {
                 'odebc/searching.py',
             ),
             'odebc.searching.store_of': ('hood/searching.html#store_of', 'odebc/searching.py'),
+            'odebc.searching.tell_stand_in': (
+                'hood/searching.html#tell_stand_in',
+                'odebc/searching.py',
+            ),
             'odebc.searching.try_gradient': (
                 'hood/searching.html#try_gradient',
                 'odebc/searching.py',
@@ -2958,6 +2978,10 @@ d = {
                 'hood/variance.html#worth.told',
                 'odebc/variance.py',
             ),
+            'odebc.variance.Worth.told_after': (
+                'hood/variance.html#worth.told_after',
+                'odebc/variance.py',
+            ),
             'odebc.variance.Worth.verdict': (
                 'hood/variance.html#worth.verdict',
                 'odebc/variance.py',
@@ -3002,7 +3026,15 @@ d = {
                 'hood/variance.html#standardised',
                 'odebc/variance.py',
             ),
+            'odebc.variance.telling_corner': (
+                'hood/variance.html#telling_corner',
+                'odebc/variance.py',
+            ),
             'odebc.variance.worth': ('hood/variance.html#worth', 'odebc/variance.py'),
+            'odebc.variance.would_tell': (
+                'hood/variance.html#would_tell',
+                'odebc/variance.py',
+            ),
         },
         'odebc.views': {},
     },

@@ -28,7 +28,7 @@ import sys
 import traceback
 import warnings
 import typer
-from .errors import MapFailed, MissingExtra, OdebcError, writing
+from .errors import MapFailed, MissingExtra, NotWorthIt, OdebcError, writing
 
 # %% ../nbs/hood/cli.ipynb #4ab911fb
 app = typer.Typer(
@@ -162,7 +162,7 @@ def in_older_words(
     means = 'bfloat16' if bf16 else 'float32'
     given = '--bf16' if bf16 else '--no-bf16'
     check_meaning(given, means, precision)
-    print(f"{given} is now called --precision {means}", file=sys.stderr)
+    warnings.warn(f"{given} is now called --precision {means}")
     return means
 
 
@@ -315,6 +315,19 @@ def check_answers(
         )
 
 
+def warn_of_range(
+    h,  # `odebc.maps.SolutionMap` of the user's own
+    answer,  # its answer, (B, 3, H, W), in [-1, 1]
+    z,  # the HR images
+):
+    "Many networks mean black by 0, not by -1; some overshoot a little"
+    if answer.min() > -0.1 and z.min() < -0.2:
+        warnings.warn(
+            f"{h.name} returned nothing darker than 0, and here black is -1: if its "
+            f"pictures lie in [0, 1], give it (y + 1) / 2 and return 2 * x_0 - 1"
+        )
+
+
 def try_map(
     h,  # `odebc.maps.SolutionMap` of the user's own
     z,  # some HR images, (B, 3, H, W)
@@ -335,6 +348,7 @@ def try_map(
     if one.shape != z.shape:
         return  # likewise
     check_answers(h, one, other)
+    warn_of_range(h, one, z)
     y_up = upsample(y, z.shape[2] // y.shape[2])
     ours, bicubic = (distance(x, z).mean().item() for x in (one.to(z), y_up))
     print(
@@ -342,9 +356,9 @@ def try_map(
         f"bicubic {bicubic:.3f}"
     )
     if ours > bicubic:
-        print(
-            "NOTE: that is worse than bicubic. Before you search, look whether the map is "
-            "right: first step, signs, order of channels, clipping"
+        warnings.warn(
+            "that is worse than bicubic: before you search, look whether the map is right "
+            "(first step, signs, order of channels, clipping)"
         )
 
 
@@ -369,14 +383,6 @@ def warn_of_another_map(
 
 
 # %% ../nbs/hood/cli.ipynb #44f6aaaa
-def tell_stand_in(
-    distance,  # `odebc.metrics.Distance`, in place of LPIPS
-):
-    "The user should know that it is not LPIPS"
-    print(f"NOTE: real LPIPS is not at hand, the distance is {distance.name} instead.")
-    print(f"      {distance.note}\n")
-
-
 def check_distance(
     name: str,  # one of DISTANCES
 ):
@@ -390,13 +396,11 @@ def distance_named(
 ):  # `odebc.metrics.Distance`
     "A distance for a command"
     from odebc import metrics
+    from odebc.searching import chosen_distance
 
     check_distance(name)
     if name == 'best':
-        distance = metrics.default_distance()
-        if distance.note:
-            tell_stand_in(distance)
-        return distance
+        return chosen_distance()
     makers = {
         'lpips': metrics.lpips_model,
         'lpips-lite': metrics.lite_model,
@@ -413,7 +417,7 @@ def can_draw() -> bool:
     try:
         pyplot()
     except MissingExtra as e:
-        print(f"NOTE: there will be no picture: {e}")
+        warnings.warn(f"there will be no picture: {e}")
         return False
     return True
 
@@ -462,7 +466,8 @@ def demo(
     )
     target = out / 'x_T.safetensors'
     try:
-        found = find(h, z_ref, y_ref, k, distance, seed=seed)
+        with warnings.catch_warnings(action='ignore', category=NotWorthIt):  # told below
+            found = find(h, z_ref, y_ref, k, distance, seed=seed)
     except SearchInterrupted as e:
         best = e.found
         if best:
@@ -477,7 +482,7 @@ def demo(
         f"found candidate {found.index} with {found.solves} solves, "
         f"{found.nfe} network evaluations, {found.seconds:.0f} s"
     )
-    verdict = found.worth.sentence(name) if found.worth else ''
+    verdict = found.worth.sentence(name, done=True) if found.worth else ''
     print(verdict)
     ways = methods(sr3, ['DDPM-100'], {sampler: found.x_T}, 4)
     rows = {}
@@ -668,6 +673,7 @@ def search(
     from odebc.experiments.lab import reference_and_test
     from odebc.matrix import processes
     from odebc.search import search as find
+    from odebc.strategies import CORNER
 
     check_options(ctx, own)
     if own:
@@ -685,32 +691,42 @@ def search(
         searched, judged = split(photos, seed=seed)
         print(f"searched on {', '.join(searched)}; judged on {', '.join(judged)}")
         meta = dict(photographs=print_of(searched))
-    found = find(
-        subject.h,
-        z_ref,
-        y_ref,
-        k,
-        distance,
-        strategy,
-        budget,
-        seed,
-        path=out,
-        unseen=(z, y),
-        coarse=subject.coarse,
-        meta=meta,
-        accept=accept,
-    )
+    with warnings.catch_warnings(action='ignore', category=NotWorthIt):  # told below
+        found = find(
+            subject.h,
+            z_ref,
+            y_ref,
+            k,
+            distance,
+            strategy,
+            budget,
+            seed,
+            path=out,
+            unseen=(z, y),
+            coarse=subject.coarse,
+            meta=meta,
+            accept=accept,
+        )
     if not processes().is_main_process:
         return
     print(
-        f"row {found.index} of {strategy}: "
+        f"the best is start no. {found.index}, by {strategy}: "
         f"{distance.name} {found.score:.4f} ± {found.error:.4f} on {r} reference patches, "
         f"{found.unseen_score:.4f} ± {found.unseen_error:.4f} on {unseen} unseen ones; "
         f"{found.solves} solves, {found.nfe} network evaluations, {found.seconds:.0f} s; "
         f"written to {out}"
     )
+    if strategy == 'halving' and found.solves == k * r:
+        print(
+            f"halving saved nothing here: all {k} × {r} cells were solved. It begins with a "
+            f"look at {CORNER[0]} starts on {CORNER[1]} pairs, and pays with more of them"
+        )
     if found.worth:
-        print(found.worth.sentence(distance.name))
+        print(found.worth.told_after(distance.name, found.solves))
+    if own:
+        print(
+            f"next, beside random starts: odebc results --map {own} --x-t {out} --tests FOLDER"
+        )
 
 
 # %% ../nbs/hood/cli.ipynb #0e91964c
@@ -873,8 +889,8 @@ def start_for(
         )
     print(f"using the x_T that was found for {model} with {told(found)}, shipped with odebc")
     if sampler not in (None, found.meta['sampler']):
-        print(
-            f"NOTE: none is shipped for {sampler}; search one with "
+        warnings.warn(
+            f"none is shipped for {sampler}: search one with "
             f"`odebc search --model {model} --sampler {sampler}`"
         )
     return found.x_T, sampler or found.meta['sampler']
@@ -887,8 +903,8 @@ def upscale(
     x_t: Annotated[
         Path | None,
         typer.Option(
-            help="x_T, written by odebc search or demo; "
-            "the one that is shipped for the model by default"
+            help="x_T, written by odebc search or demo; by default the one that is shipped "
+            "for the model. With --map there is none: give this, or --seed"
         ),
     ] = None,
     out: Annotated[Path, typer.Option(help="folder for the results")] = Path('upscaled'),
@@ -1016,9 +1032,9 @@ def check_unseen(
     if len(images) < 2:
         raise OdebcError(f"{test} has {len(images)} photographs that were not searched on")
     if len(images) < FEW:
-        print(
-            f"NOTE: {test} has {len(images)} photographs, and each is one witness: the "
-            f"interval of the gain will be wide. Twenty or more would tell"
+        warnings.warn(
+            f"{test} has {len(images)} photographs, and each is one witness: the interval "
+            f"of the gain will be wide. Twenty or more would tell"
         )
 
 
@@ -1115,6 +1131,7 @@ def results(
     from odebc.images import byte_folder
     from odebc.experiments.lab import kept_precision, Lab, MEASURED, OLDER, PROTOCOLS
     from odebc.experiments.results import report
+    from odebc.searching import tell_stand_in
     from odebc.sr3 import SR3
 
     check_options(ctx, own, ('size', 'scale', 'x_t', 'patches'))
@@ -1153,8 +1170,7 @@ def results(
     ready(out)
     lab = make(network, out)
     others = {name: make(other, out / 'networks' / name) for name, other in networks.items()}
-    if lab.distance.note:
-        tell_stand_in(lab.distance)
+    tell_stand_in(lab.distance)
     main_set = main_set or max(lab.tests, key=lambda name: len(lab.tests[name]))
     check_main_set(main_set, lab.tests)
     print(report(lab, main_set, others))
@@ -1236,10 +1252,21 @@ def calm_streams():
 
 
 # %% ../nbs/hood/cli.ipynb #43a6f78c
+def is_first() -> bool:
+    "Of several processes one talks"
+    return os.environ.get('RANK', '0') == '0'  # set by torchrun
+
+
 def leave_talking_to_the_first():
     "Of several processes one prints results, or lines would be mixed; each tells its errors"
-    if os.environ.get('RANK', '0') != '0':  # set by torchrun
+    if not is_first():
         sys.stdout = open(os.devnull, 'w', encoding='utf8')
+
+
+def note(message, *about, **where):
+    "A warning is what one should know while the work goes on; it must not look like an error"
+    if is_first():
+        print(f'odebc: note: {message}', file=sys.stderr)
 
 
 def give_up_printing():
@@ -1251,12 +1278,9 @@ def give_up_printing():
 def main():
     "Entry point of the `odebc` command"
 
-    def warn(message, *args, **kwargs):
-        print(f'odebc: {message}', file=sys.stderr)
-
     calm_streams()
     leave_talking_to_the_first()
-    warnings.showwarning = warn
+    warnings.showwarning = note
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     os.environ['MPLBACKEND'] = 'agg'  # the commands write figures, and need no window
     wishes = dict(debug=os.environ.get('ODEBC_DEBUG', '0') not in ('', '0'))

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 from .boundary import standard_error
 from .data import degrade, tiles
-from .errors import from_lab, NotWorthIt, OdebcError
+from .errors import AnotherTask, from_lab, NotWorthIt, OdebcError
 from .images import from_bytes
 from .maps import solution_map, SolutionMap
 from .metrics import default_distance
@@ -34,7 +34,8 @@ from .search import search
 from .sr3 import gaussian_first, scaled, SR3
 from .strategies import expected_solves
 from .traits import as_picture, with_energy
-from .variance import by_photograph, Estimate, Parts, parts, split_half, Worth, worth
+from .variance import by_photograph, Estimate, Parts, parts, split_half, telling_corner
+from .variance import TIMES, Worth, worth
 
 
 # %% ../nbs/hood/diagnosis.ipynb #a4ca7cd8
@@ -129,6 +130,15 @@ def gain_of(
 SEEN = 0.005  # of a random start's score: a trick that brings less is not worth a word
 
 
+def lasting(seconds: float) -> str:
+    "How long it takes, in words"
+    if seconds < 60:
+        return 'less than a minute'
+    if seconds < 5400:
+        return f'some {seconds / 60:.0f} minutes'
+    return f'some {seconds / 3600:.1f} hours'
+
+
 # %% ../nbs/hood/diagnosis.ipynb #1d4aca9a
 @dataclass(frozen=True)
 class Diagnosis:
@@ -170,7 +180,7 @@ class Diagnosis:
     @property
     def sentence(self) -> str:
         "What to do, and why"
-        text = self.worth.sentence(self.distance, self.verdict)
+        text = self.worth.sentence(self.distance, self.verdict) + self.advice
         name, gain = self.best_trick
         if name != 'none':
             text += f' For nothing, {name} brings {gain.value / self.parts.mean:.1%}'
@@ -179,8 +189,38 @@ class Diagnosis:
             )
             text += f'; the search {more}.' if self.worth.told else '.'
         if self.verdict == 'yes':
-            minutes = max(self.solves * self.seconds / 60, 1)
-            text += f' It takes {self.solves:,} solves, some {minutes:.0f} minutes.'
+            text += f' It takes {self.price(self.solves)}.'
+        starts, pairs = self.scores.shape
+        return text + (
+            f' This is a forecast from a corner of {starts} starts on {pairs} pairs; a '
+            f'search makes its own on its way, from more of them.'
+        )
+
+    def price(self, solves: int) -> str:
+        "Solves, and how long they take here"
+        return f'{solves:,} solves, {lasting(solves * self.seconds)}'
+
+    @property
+    def advice(self) -> str:
+        "Where it is not clear: what would settle it, and how long that would take"
+        if self.worth.verdict != 'unclear':
+            return ''
+        starts, there = len(self.scores), len(set(self.photographs))
+        asked = self.worth.K, self.worth.R
+        more = [math.ceil(times * there) for times in TIMES]
+        corner = telling_corner(self.parts, starts, more, *asked)
+        if corner is None:
+            return f' More than {TIMES[-1]} times as many starts or photographs would tell.'
+        K, many = corner
+        added = f' ({many - there} more)' if many > there else ''
+        text = (
+            f' Most likely {K} starts on {many} photographs{added} would settle it: '
+            f'{self.price(K * many)}.'
+        )
+        corner = telling_corner(self.parts, starts, [there], *asked)
+        if corner and many > there:
+            K = corner[0]
+            text += f' With the {there} that you have, {K} starts: {self.price(K * there)}.'
         return text
 
     @property
@@ -233,10 +273,13 @@ def diagnose(
 
     def measured(h, K, name) -> BoundaryCondition:
         path = Path(folder) / f'{name}.safetensors' if folder else None
-        options = dict(strategy='exhaustive', seed=seed, path=path)
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore', NotWorthIt)  # that is ours to say
-            return search(h, z, y, K, distance, **options, **how)
+        options = dict(strategy='exhaustive', seed=seed, path=path, bar=name)
+        with warnings.catch_warnings(action='ignore', category=NotWorthIt):  # ours to say
+            try:
+                return search(h, z, y, K, distance, **options, **how)
+            except AnotherTask as e:
+                remedy = f'give another folder, or remove {folder} to start anew'
+                raise AnotherTask(e.found, remedy) from e
 
     found = measured(h, K, 'random starts')
     if found is None or found.scores.isnan().any():

@@ -6,6 +6,7 @@ __all__ = [
     'NotWorthIt',
     'CannotWrite',
     'Damaged',
+    'AnotherTask',
     'Stopped',
     'MapFailed',
     'MissingExtra',
@@ -41,6 +42,18 @@ class Damaged(OdebcError):
         self.why = why
 
 
+class AnotherTask(OdebcError):
+    "A file that holds the results of other work than that which is to go on in it"
+
+    def __init__(
+        self,
+        found: str = '',  # what it holds, and what differs
+        remedy: str = '',
+    ):
+        super().__init__(f'{found}: {remedy}')
+        self.found = found
+
+
 class Stopped(Exception):
     "Somebody asked long work to stop"
 
@@ -74,13 +87,14 @@ def writing(
 @contextmanager
 def from_lab(
     what: str,  # needs the package, for the sentence
+    extra: str = 'lab',
 ):
-    "A package of the extra `lab` that is imported inside, and missing, is a `MissingExtra`"
+    "A package of an extra that is imported inside, and missing, is a `MissingExtra`"
     try:
         yield
     except ModuleNotFoundError as e:
         refusal = MissingExtra(
-            f"{what} needs {e.name}, which is not installed: pip install 'odebc[lab]'"
+            f"{what} needs {e.name}, which is not installed: pip install 'odebc[{extra}]'"
         )
         refusal.name = e.name
         raise refusal from e

@@ -289,6 +289,7 @@ class Runner:
         store: Store | None = None,  # of the file; None: nothing is kept
         watch: Callable = lambda found: None,  # called with the best so far after each batch
         trusted: bool = True,  # the strategy's starts are those of an earlier run
+        bar: str = 'search',  # what the progress bar is called
     ):
         self.trusted = trusted
         self.cheap_name = KEPT + cheap_identity(cheap)
@@ -313,7 +314,7 @@ class Runner:
             if each:
                 each.after = self.after
         how = dict(total=problem.budget, initial=self.spent)
-        self.bar = Bar(desc='search', unit='solve', **how, **quiet())
+        self.bar = Bar(desc=bar, unit='solve', **how, **quiet())
 
     def resumed(self) -> BoundaryCondition | None:
         "Take over what the file knows of this task; the same for all processes"

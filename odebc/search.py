@@ -45,6 +45,7 @@ def search(
     watch: Callable = lambda found: None,  # called with the best so far after each batch
     accept: list[str] = (),  # facts of the file that may differ, such as "pairs"
     stop: Callable = lambda: False,  # asked between two batches; true: return the best so far
+    bar: str = 'search',  # what the progress bar is called
 ) -> BoundaryCondition | None:  # None where it was stopped before anything was known
     "The boundary condition that is best on the reference pairs (Eq. 20)"
     strategy, play = named_strategy(strategy)
@@ -67,6 +68,7 @@ def search(
         watch,
         accept,
         stop,
+        bar,
     )
     try:
         found = played(runner, strategy, play)

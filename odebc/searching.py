@@ -61,14 +61,21 @@ def check_search(K, strategy, coarse, z, y, unseen):
 
 
 # %% ../nbs/hood/searching.ipynb #90036a85
-def chosen_distance() -> Callable:
-    "LPIPS, or its stand-in with a warning"
-    distance = default_distance()
+def tell_stand_in(
+    distance,  # `odebc.metrics.Distance`
+):
+    "The user should know where it is not LPIPS"
     if distance.note:
         warnings.warn(
             f"real LPIPS is not at hand, the distance is {distance.name} instead: "
             f"{distance.note}"
         )
+
+
+def chosen_distance() -> Callable:
+    "LPIPS, or its stand-in with a warning"
+    distance = default_distance()
+    tell_stand_in(distance)
     return distance
 
 
@@ -140,6 +147,7 @@ def prepared(
     watch: Callable,
     accept: list[str],
     stop: Callable,
+    bar: str = 'search',
 ) -> Runner:
     "The runner of a search: its problem, its matrices, its file"
     h, coarse = solution_map(h), solution_map(coarse) if coarse else None
@@ -156,7 +164,7 @@ def prepared(
     store = store_of(path, task, matrix, accept) if path else None
     rows = K if strategy in DRAWING else None
     trusted = play is BUILT_IN.get(strategy)
-    runner = Runner(problem, matrix, cheap, rows, task, store, watch, trusted)
+    runner = Runner(problem, matrix, cheap, rows, task, store, watch, trusted, bar)
     if runner.earlier:
         return runner
     try:
@@ -203,7 +211,7 @@ def worth_of(
         return {}
     first = runner.matrix.state.is_main_process
     if first and not found.told and len(rows) >= MANY:
-        warnings.warn(found.sentence(runner.matrix.distance.name), NotWorthIt)
+        warnings.warn(found.sentence(runner.matrix.distance.name, done=True), NotWorthIt)
     return dict(worth=found.facts)
 
 

@@ -34,7 +34,7 @@ import warnings
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from .errors import Damaged, OdebcError, writing
+from .errors import AnotherTask, Damaged, OdebcError, writing
 from .identity import differing
 from .precision import in_words
 
@@ -300,7 +300,7 @@ class Store:
                     f"{name} of the file"
                 )
             found = f"{self.path} holds {self.what} with another {key} ({was}, not {now})"
-            raise OdebcError(f"{found}: {remedy}")
+            raise AnotherTask(found, remedy)
 
     def stamp(self) -> tuple | None:
         "What changes whenever the file is replaced"

@@ -4,6 +4,8 @@
 
 # %% auto #0
 __all__ = [
+    'TIMES',
+    'CHANCE',
     'expected_best',
     'Estimate',
     'Parts',
@@ -12,6 +14,8 @@ __all__ = [
     'Worth',
     'worth',
     'split_half',
+    'would_tell',
+    'telling_corner',
 ]
 
 # %% ../nbs/hood/variance.ipynb #7928f3f1
@@ -316,6 +320,18 @@ def parts(
 # %% ../nbs/hood/variance.ipynb #ee99d55c
 ENOUGH = 0.02  # of a random start's score: less is hardly seen
 MUCH = 0.06  # and this would be worth to know
+BEFORE = {
+    'yes': 'Worth a search',
+    'hardly': 'Hardly worth a search',
+    'no': 'Not worth a search',
+    'unclear': 'Not clear whether it is worth a search',
+}
+AFTER = {
+    'yes': 'The search was worth it',
+    'hardly': 'The search was hardly worth it',
+    'no': 'The search was not worth it',
+    'unclear': 'It is not clear whether the search was worth it',
+}
 
 
 # %% ../nbs/hood/variance.ipynb #fa5c16ef
@@ -351,30 +367,41 @@ class Worth:
         self,
         distance: str = 'score',  # its name
         verdict: str = '',  # of somebody who knows more; our own by default
+        done: bool = False,  # the search is over
     ) -> str:
         "The verdict with its numbers"
+        opening = (AFTER if done else BEFORE)[verdict or self.verdict]
         value, low, high = (f'{x:.1%}' for x in self.share)
         agree = f'ρ = {self.rho.value:.2f}, 95 % {self.rho.low:.2f} … {self.rho.high:.2f}'
         best = f'the best of {self.K}, chosen by {self.R} pairs,'
         nothing = f'a gain cannot be told from nothing ({agree})'
         if self.verdict == 'no':
             return (
-                f'Not worth a search: {nothing}; {best} would bring {high} at most. '
+                f'{opening}: {nothing}; {best} would bring {high} at most. '
                 f'Any start is as good.'
             )
         if self.verdict == 'unclear':
-            return (
-                f'Not clear whether it is worth a search: {nothing}; {best} may bring '
-                f'nothing, or up to {high}. More starts, or more photographs, would tell.'
-            )
-        brings = (
-            f'{best} is expected to bring {distance} from {self.mean:.4f} down to '
+            return f'{opening}: {nothing}; {best} may bring nothing, or up to {high}.'
+        return (
+            f'{opening}: {best} is expected to bring {distance} from {self.mean:.4f} down to '
             f'{self.mean - self.gain.value:.4f} on unseen pictures, by {value} '
-            f'({low} … {high})'
+            f'({low} … {high}); {agree}.'
         )
-        if (verdict or self.verdict) == 'hardly':
-            return f'Hardly worth a search: {brings}; {agree}.'
-        return f'Worth a search: {brings}; {agree}.'
+
+    def told_after(
+        self,
+        distance: str,  # its name
+        scores: int,  # that it rests on
+    ) -> str:
+        "The verdict when the search is over, and which of the numbers to trust"
+        text = self.sentence(distance, done=True)
+        if self.verdict == 'unclear':
+            text += ' `odebc diagnose` says how many starts and photographs would tell.'
+        return (
+            f'{text} This is a forecast from the {scores:,} scores of the search, and takes '
+            f'the place of any from fewer, such as that of `odebc diagnose`; what is '
+            f'measured on unseen pictures counts more than both.'
+        )
 
     @property
     def facts(self) -> dict:
@@ -418,3 +445,47 @@ def split_half(
         halves = [judged[:, part].mean(1) for part in order.tensor_split(2)]
         found.append(torch.corrcoef(torch.stack(halves))[0, 1])
     return torch.stack(found).nanmean().item()
+
+
+# %% ../nbs/hood/variance.ipynb #45ed36e1
+TIMES = 1, 1.25, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32
+CHANCE = 0.8  # that the advice settles it
+
+
+def would_tell(
+    found: Parts,
+    starts: int,  # of the corner
+    photographs: int,  # of the corner, a pair of each
+    K: int,  # candidates of the search in question
+    R: int,  # its pairs
+) -> bool:
+    "Whether a corner would most likely settle it, if the starts matter as much as it seems"
+    from scipy.stats import f
+
+    noise = found.interaction or 1e-12
+    free = starts - 1, (starts - 1) * (photographs - 1)
+    seen = 1 + photographs * found.start.value / noise
+    if seen * f.ppf(1 - CHANCE, *free) > f.ppf(0.975, *free):
+        return True
+    most = (seen * f.ppf(CHANCE, *free) / f.ppf(0.025, *free) - 1) / photographs
+    return expected_best(K) * found.spread(max(most, 0.0) * noise, R) < MUCH * found.mean
+
+
+def telling_corner(
+    found: Parts,
+    starts: int,  # that were looked at
+    photographs: Sequence[int],  # numbers of them that can be had
+    K: int,  # candidates of the search in question
+    R: int,  # its pairs
+) -> tuple[int, int] | None:  # starts and photographs; None: no corner of these would do
+    "The cheapest corner that would most likely settle whether a search is worth it"
+    corners = [
+        (math.ceil(times * starts), many)
+        for many in photographs
+        if many > 1
+        for times in TIMES
+    ]
+    for corner in sorted(corners, key=math.prod):
+        if would_tell(found, *corner, K, R):
+            return corner
+    return None

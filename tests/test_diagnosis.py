@@ -1,8 +1,10 @@
 "Whether a search is worth it: the parts of the scores, their intervals, and the verdict."
 
 import math
+import re
 import sys
 import warnings
+from dataclasses import replace
 from importlib.resources import files
 import pytest
 import torch
@@ -11,7 +13,7 @@ from waiting import finished
 from odebc.boundary import holdout, parts
 from odebc.data import degrade, photographs
 from odebc.diagnosis import diagnose, Diagnosis, draw, free_tricks, pairs_of
-from odebc.diagnosis import tricks_of_sr3
+from odebc.diagnosis import lasting, tricks_of_sr3
 from odebc.errors import NotWorthIt
 from odebc.maps import solution_map
 from odebc.matrix import candidates
@@ -20,7 +22,7 @@ from odebc.runner import BoundaryCondition
 from odebc.search import search
 from odebc.sr3 import SR3
 from odebc.strategies import BUILT_IN, Cells, on_matrix
-from odebc.variance import expected_best, split_half, worth
+from odebc.variance import Estimate, expected_best, split_half, telling_corner, Worth, worth
 
 RUNS = 500
 
@@ -122,6 +124,68 @@ def test_split_halves_agree_as_spearman_and_brown_say():
     assert split_half(D[:, [0] * 6 + [1] * 6], [0] * 6 + [1] * 6) < 0.65  # two photographs
 
 
+def weak(rho, sd, K, R, chance):
+    "Scores around 1 that spread by sd"
+    return 1 + sd * (world(rho, K, R, chance, photograph=0.0) - 10)
+
+
+@pytest.mark.parametrize('rho, sd', [(0.0, 0.2), (0.03, 0.2), (0.1, 0.1)])
+def test_the_advice_settles_what_is_not_clear(rho, sd):
+    "A corner of the size that is advised gives a verdict, most times"
+    chance = torch.Generator().manual_seed(5)
+    unclear = settled = 0
+    for _ in range(60):
+        found = parts(weak(rho, sd, 24, 12, chance))
+        if worth(found, 200, 16).verdict != 'unclear':
+            continue
+        unclear += 1
+        corner = telling_corner(found, 24, [12, 24, 48, 96, 192], 200, 16)
+        larger = parts(weak(rho, sd, *corner, chance))
+        settled += worth(larger, 200, 16).verdict != 'unclear'
+    assert unclear >= 8 and settled >= 0.7 * unclear
+
+
+def test_advice_is_given_with_its_price():
+    chance = torch.Generator().manual_seed(6)
+    D = weak(0, 0.2, 24, 12, chance)
+    found = parts(D)
+    asked = worth(found, 200, 16)
+    assert asked.verdict == 'unclear'
+    told = Diagnosis(D, list('abcdefghijkl'), found, asked, seconds=3.0).sentence
+    K, many, more = map(
+        int, re.search(r'(\d+) starts on (\d+) .*?\((\d+) more', told).groups()
+    )
+    assert many - 12 == more > 0 and K >= 24
+    assert f'would settle it: {K * many:,} solves, some {K * many / 20:.0f} minutes' in told
+    assert re.search(r'With the 12 that you have, \d+ starts: ', told)
+    assert 'a forecast from a corner of 24 starts on 12 pairs' in told
+    sure = Diagnosis(D, list('abcdefghijkl'), found, replace(asked, gain=Estimate(0, 0, 0)))
+    assert 'settle' not in sure.sentence
+
+
+@pytest.mark.parametrize(
+    'seconds, says',
+    [(5, 'less than a minute'), (300, 'some 5 minutes'), (7200, 'some 2.0 hours')],
+)
+def test_how_long(seconds, says):
+    assert lasting(seconds) == says
+
+
+def test_before_and_after_a_search():
+    "A sentence that is said when all is over must not sound as if it were still to come"
+    gains = dict(yes=(0.1, 0.05, 0.2), hardly=(0.01, 0.001, 0.02))
+    gains |= dict(no=(0.0, 0.0, 0.01), unclear=(0.0, 0.0, 0.3))
+    for verdict, gain in gains.items():
+        one = Worth(200, 16, 1.0, 0.1, Estimate(0.1, 0.0, 0.2), Estimate(*gain))
+        assert one.verdict == verdict
+        before, after = one.sentence('LPIPS'), one.told_after('LPIPS', 1620)
+        assert 'worth a search' in before.lower() and 'search was' not in before
+        assert 'search was' in after and 'worth a search' not in after.lower()
+        assert before.partition(':')[2] in after
+        assert 'from the 1,620 scores of the search, and takes the place of' in after
+        assert ('`odebc diagnose` says how many' in after) == (verdict == 'unclear')
+
+
 # --- what a search says of itself
 
 
@@ -160,7 +224,7 @@ def test_a_search_says_what_it_was_worth(strategy, tmp_path):
 
 
 def test_a_search_in_vain_says_so():
-    with pytest.warns(NotWorthIt, match='cannot be told from nothing'):
+    with pytest.warns(NotWorthIt, match='search was.*cannot be told from nothing'):
         found = search(ALIKE, Z, Y, 40, MSE)
     assert found.worth.verdict in ('no', 'unclear')
 

@@ -160,10 +160,11 @@ def test_commands_work_without_the_extras(photo_folder, tmp_path):
     for line, says in COMMANDS.items():
         assert says in done.stdout, (line, done.stdout)
     note = (
-        'NOTE: there will be no picture: drawing needs matplotlib, which is not installed: '
-        "pip install 'odebc[lab]'"
+        'odebc: note: there will be no picture: drawing needs matplotlib, '
+        "which is not installed: pip install 'odebc[lab]'"
     )
-    assert note in done.stdout.split('found candidate')[0]
+    of_demo = done.stderr.split('[0]')[1]
+    assert note in of_demo.partition('compare')[0]
     assert not (tmp_path / 'demo/picture.png').exists()
     for made in ('demo/table.md', 'demo/x_T.safetensors', 'x_T.safetensors'):
         assert (tmp_path / made).stat().st_size, made

@@ -1,5 +1,6 @@
 "Solution maps of the user's own on the command line: `--map FILE.py:NAME`."
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -206,7 +207,8 @@ def test_results_on_test_sets(my_py, photo_folder, tmp_path):
     assert table_of(dict(mine=mine)).splitlines()[2] in table
     my_py.write_text(SMALL.replace('DDIM-3', 'DDIM-2'))
     done = odebc(*command[:-1], tmp_path / 'other')
-    assert 'was found with another map' in done.stderr
+    (told,) = [line for line in done.stderr.splitlines() if 'another map' in line]
+    assert told.startswith('odebc: note: ') and 'mine random' in done.stderr
     refused(*command, says='another source')
     refused('results', *own, says='say by --x-t which x_T')
     refused('results', *own, '--quick', says='--quick is for --model')
@@ -249,7 +251,7 @@ def test_photographs_that_were_searched_on_are_left_out(my_py, tmp_path):
     done = odebc(*command, '--tests', folder.parent)
     assert done.returncode == 0, done.stderr
     assert f'left out of mixed, as they were searched on: {leak}.png' in done.stdout
-    assert f'NOTE: mixed has {len(judged)} photographs' in done.stdout
+    assert f'odebc: note: mixed has {len(judged)} photographs' in done.stderr
     kept = BoundaryCondition.load(tmp_path / 'out' / 'mixed random.safetensors')
     assert kept.scores.shape == (8, 3)
     for name in judged:
@@ -271,7 +273,55 @@ def test_a_first_look_before_the_work(tmp_path):
     command = ['diagnose', '--map', file, '--k', 8, '--r', 2, '--no-tricks', '--out']
     done = odebc(*command, tmp_path / 'out', '--distance', 'dssim')
     assert done.returncode == 0, done.stderr
-    assert 'worse than bicubic' in done.stdout and 'tricks' not in done.stdout
+    assert 'odebc: note: that is worse than bicubic' in done.stderr
+    assert 'tricks' not in done.stdout
     file.write_text('def h(x_T, y):\n    return 0 * x_T + 1.31\n')
     says = 'returned values up to 1.31, and pictures lie in [-1, 1]'
     refused(*command, tmp_path / 'other', says=says)
+
+
+def test_a_search_that_saves_nothing_says_so(my_py, tmp_path):
+    own = ['--map', f'{my_py}:h', '--out', tmp_path / 'x_T']
+    done = odebc('search', *SEARCH, *own)
+    assert 'halving saved nothing here: all 12 × 4 cells were solved' in done.stdout
+    assert '24 starts on 12 pairs' in done.stdout
+    assert 'the search was' in done.stdout and 'worth a search' not in done.stdout.lower()
+    assert 'search was' not in done.stderr  # it is said once
+    larger = ['--k', 40, '--r', 4, '--unseen', 2, '--distance', 'dssim']
+    done = odebc('search', *larger, *own[:2], '--out', tmp_path / 'larger')
+    assert done.returncode == 0 and 'saved nothing' not in done.stdout, done.stderr
+
+
+def test_bars_say_what_they_count(my_py, tmp_path):
+    where = ['--map', f'{my_py}:h', '--k', 8, '--r', 2, '--distance', 'dssim']
+    done = odebc('diagnose', *where, '--no-tricks', '--out', tmp_path / 'corner')
+    assert 'random starts: ' in done.stderr and 'search: ' not in done.stderr
+
+
+def test_black_is_not_0(my_py, tmp_path):
+    "And a folder of another map is refused as a whole"
+    where = ['--k', 8, '--r', 2, '--distance', 'dssim', '--out', tmp_path / 'corner']
+    command = ['diagnose', '--map', f'{my_py}:h', *where]
+    says = 'returned nothing darker than 0, and here black is -1: if its pictures lie in'
+    assert says not in odebc(*command).stderr
+    my_py.write_text(SMALL + '\n\ndef light(x_T, y):\n    return (h(x_T, y) + 1) / 2\n')
+    command[2] = f'{my_py}:light'
+    done = odebc(*command)
+    assert f'odebc: note: my.py:light {says}' in done.stderr
+    says = f"with another source .* give another folder, or remove {tmp_path / 'corner'} to"
+    assert done.returncode == 2 and re.search(says, done.stderr), done.stderr
+
+
+def test_help_of_x_t_tells_of_maps():
+    for command in ('upscale', 'results'):
+        words = ' '.join(odebc(command, '--help').stdout.split())
+        assert ('With --map there is none' in words) == (command == 'upscale')
+
+
+def test_of_two_processes_one_gives_notes(monkeypatch, capsys):
+    from odebc.cli import note
+
+    for rank, said in (('0', 'odebc: note: the disk is slow\n'), ('1', '')):
+        monkeypatch.setenv('RANK', rank)
+        note(UserWarning('the disk is slow'), UserWarning, 'a file', 7)
+        assert capsys.readouterr().err == said

@@ -364,7 +364,8 @@ def test_two_processes_search_in_one_precision_and_say_it_once(tmp_path):
         assert done.returncode == 0, done.stderr
         assert done.stdout.count('precision:') == 1
         assert f'precision: bfloat16, {why}' in done.stdout.splitlines()
-        assert done.stdout.count('NOTE') <= 1 and done.stdout.count('Downloading') <= 1
+        assert done.stderr.count('odebc: note') <= 1
+        assert done.stdout.count('Downloading') <= 1
 
 
 # --- gone on with
@@ -519,10 +520,10 @@ def test_the_older_options(monkeypatch, capsys):
     from odebc import cli
 
     assert cli.in_older_words('auto', None) == 'auto'
-    for asked in ('auto', 'bfloat16'):
-        assert cli.in_older_words(asked, True) == 'bfloat16'
-    assert cli.in_older_words('auto', False) == 'float32'
-    assert '--bf16 is now called --precision bfloat16' in capsys.readouterr().err
+    for asked, given in (('auto', True), ('bfloat16', True), ('auto', False)):
+        name, means = ('--bf16', 'bfloat16') if given else ('--no-bf16', 'float32')
+        with pytest.warns(UserWarning, match=f'{name} is now called --precision {means}'):
+            assert cli.in_older_words(asked, given) == means
     says = '--bf16 means --precision bfloat16: do not ask for float32'
     with pytest.raises(ValueError, match=says):
         cli.in_older_words('float32', True)

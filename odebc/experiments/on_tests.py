@@ -76,6 +76,7 @@ def on_tests(
     def scores(map_, K, z, y, name):
         path = Path(folder) / f'{name}.safetensors' if folder else None
         options = dict(strategy='exhaustive', seed=seed, shape=tuple(x_T.shape), path=path)
+        options['bar'] = name
         with warnings.catch_warnings():
             warnings.simplefilter('ignore', NotWorthIt)  # nothing is chosen here
             return search(map_, z, y, K, distance, **options, **how).scores.double()
