@@ -2158,6 +2158,7 @@ d = {
                 'your_model.html#guided_upsampler',
                 'odebc/recipes.py',
             ),
+            'odebc.recipes.inv_sr': ('your_model.html#inv_sr', 'odebc/recipes.py'),
             'odebc.recipes.map_of': ('your_model.html#map_of', 'odebc/recipes.py'),
             'odebc.recipes.residual_shifting': (
                 'your_model.html#residual_shifting',

@@ -8,6 +8,7 @@ __all__ = [
     'sr3_repository',
     'guided_upsampler',
     'residual_shifting',
+    'inv_sr',
     'diff_ir',
     'stable_sr',
     'diff_bir',
@@ -17,6 +18,7 @@ __all__ = [
 # %% ../nbs/15_your_model.ipynb #4aca95b8
 from collections.abc import Callable
 import torch
+from torch import nn
 from .adapters import ode_sampler, ZeroTerminal
 from .data import upsample
 from .errors import OdebcError
@@ -142,6 +144,38 @@ def residual_shifting(
     known = dict(kappa=diffusion.kappa, etas=[float(eta) for eta in diffusion.etas])
     networks = [model, autoencoder]
     return map_of(h, 'ResShift', networks, calls, lambda y: (3, *y.shape[2:]), **known)
+
+
+# %% ../nbs/15_your_model.ipynb #35946879
+def inv_sr(
+    pipeline,  # StableDiffusionInvEnhancePipeline, with start_noise_predictor
+    steps: tuple = (200,),  # of 1 … 1000, falling
+    prompt: str = '',  # what the pictures show
+    scale: int = 4,  # side of x_0 over that of y
+) -> SolutionMap:
+    "h of InvSR: x_T is what the predicted noise is made of, 8 times smaller than the picture"
+    vae, unet, predictor = pipeline.vae, pipeline.unet, pipeline.start_noise_predictor
+    bar = pipeline.scheduler.alphas_cumprod[[step - 1 for step in steps]]
+    sigmas = [*((1 - bar) / bar).sqrt().tolist(), 0.0]
+    words = pipeline.encode_prompt(prompt, unet.device, 1, False)[0]
+
+    def h(x_T, y):
+        size = [scale * side for side in y.shape[2:]]
+        y_up = nn.functional.interpolate(y, size, mode='bicubic')
+        z = vae.config.scaling_factor * vae.encode(y_up).latent_dist.mode()
+        told = torch.full((len(y),), steps[0] - 1.0, device=y.device)
+        noise = predictor((y + 1) / 2, told, sample_posterior=False)
+        z = z + sigmas[0] * (noise.mean + noise.std * x_T)
+        for step, now, after in zip(steps, sigmas, sigmas[1:]):
+            seen, text = z / (now**2 + 1) ** 0.5, words.expand(len(y), -1, -1)
+            z = z + (after - now) * unet(seen, step - 1, encoder_hidden_states=text)[0]
+        return vae.decode(z / vae.config.scaling_factor)[0].clamp(-1, 1)
+
+    def shape(y):
+        return (vae.config.latent_channels, *(scale * side // 8 for side in y.shape[2:]))
+
+    facts = dict(steps=list(steps), prompt=prompt, scale=scale)
+    return map_of(h, 'InvSR', [unet, vae, predictor], len(steps), shape, **facts)
 
 
 # %% ../nbs/15_your_model.ipynb #3cabb5b7

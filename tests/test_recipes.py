@@ -16,6 +16,7 @@ from odebc.recipes import (
     diff_bir,
     diff_ir,
     guided_upsampler,
+    inv_sr,
     map_of,
     residual_shifting,
     seed_vr2,
@@ -312,7 +313,109 @@ def test_residual_shifting(one_step, tmp_path):
     gradients_reach(h, y)
 
 
-# DiffIR: DiffIR-SRGAN/ldm/ddpm.py (DDPM), DiffIR-RealSR/DiffIR/archs/S2_arch.py (DiffIRS2)
+# InvSR: sampler_invsr.py, inference_invsr.py; NoisePredictor.forward; __call__ and
+# retrieve_timesteps in pipeline_stable_diffusion_inversion_sr.py
+
+
+class Predictor(nn.Module):
+    "Plays NoisePredictor: mean and spread from the picture in [0, 1] and the time"
+
+    def __init__(self):
+        super().__init__()
+        self.net = Net(3, 8, period=500.0)
+
+    def forward(self, sample, timesteps, sample_posterior=True, center_input_sample=True):
+        from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
+
+        sample = sample * 2 - 1.0 if center_input_sample else sample
+        side = sample.shape[-1] // 2
+        moments = F.adaptive_avg_pool2d(self.net(sample, timesteps), side)
+        posterior = DiagonalGaussianDistribution(moments)
+        return posterior.sample() if sample_posterior else posterior
+
+
+@pytest.fixture(scope='module')
+def turbo():
+    from odebc.metrics import import_torchvision
+
+    import_torchvision()
+    from diffusers import AutoencoderKL, EulerDiscreteScheduler, UNet2DConditionModel
+
+    torch.manual_seed(8)
+    blocks = dict(block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=4)
+    coder = dict(block_out_channels=4 * (8,), norm_num_groups=4, latent_channels=4)
+    unet = UNet2DConditionModel(
+        in_channels=4,
+        out_channels=4,
+        cross_attention_dim=8,
+        attention_head_dim=4,
+        down_block_types=('DownBlock2D', 'CrossAttnDownBlock2D'),
+        up_block_types=('CrossAttnUpBlock2D', 'UpBlock2D'),
+        **blocks,
+    ).double()
+    vae = AutoencoderKL(
+        down_block_types=4 * ('DownEncoderBlock2D',),
+        up_block_types=4 * ('UpDecoderBlock2D',),
+        scaling_factor=0.18215,
+        **coder,
+    ).double()
+    scheduler = EulerDiscreteScheduler(
+        beta_schedule='scaled_linear',
+        beta_start=0.00085,
+        beta_end=0.012,
+        timestep_spacing='trailing',
+    )
+    words = torch.randn(1, 3, 8, dtype=torch.float64)
+
+    def encode_prompt(prompt, device, num_images_per_prompt, do_classifier_free_guidance):
+        return words, None
+
+    parts = dict(unet=unet, vae=vae, scheduler=scheduler, encode_prompt=encode_prompt)
+    return SimpleNamespace(**parts, start_noise_predictor=Predictor())
+
+
+def theirs_of_inv_sr(pipe, x_T, y, steps, **wrong):
+    "The pipeline's __call__ and retrieve_timesteps, with diffusers' own scheduler; x_T drawn"
+    from diffusers import EulerDiscreteScheduler
+
+    scheduler = EulerDiscreteScheduler.from_config(pipe.scheduler.config)
+    image = y if wrong.get('range') else (y + 1) / 2
+    image_up = F.interpolate(image, scale_factor=4, mode='bicubic') * 2 - 1
+    timesteps = torch.tensor(steps, dtype=torch.float32) - (0 if wrong.get('late') else 1)
+    sigmas = scheduler.sigmas.flip(0)[1:][timesteps.long()]
+    scheduler.timesteps = timesteps
+    scheduler.sigmas = torch.cat([sigmas, torch.zeros(1)])
+    scheduler._step_index = scheduler._begin_index = None
+    told = timesteps[:1].repeat(len(y))
+    posterior = pipe.start_noise_predictor(image, told, sample_posterior=False)
+    noise = x_T if wrong.get('no_predictor') else posterior.mean + posterior.std * x_T
+    factor = 1.0 if wrong.get('unscaled') else pipe.vae.config.scaling_factor
+    latents = factor * pipe.vae.encode(image_up).latent_dist.mode()
+    latents = scheduler.add_noise(latents, noise, told)
+    for t in timesteps:
+        seen = scheduler.scale_model_input(latents, t)
+        words = pipe.encode_prompt('', 'cpu', 1, False)[0].repeat(len(y), 1, 1)
+        noise_pred = pipe.unet(seen, t, encoder_hidden_states=words, return_dict=False)[0]
+        latents = scheduler.step(noise_pred, t, latents, return_dict=False)[0]
+    return pipe.vae.decode(latents / factor, return_dict=False)[0].clamp(-1, 1)
+
+
+@pytest.mark.parametrize('steps', [(200,), (250, 200, 150, 100, 50)])
+def test_inv_sr(steps, turbo, tmp_path):
+    h = inv_sr(turbo, steps)
+    y = lr(side=16)
+    x_T = starts(h, y)
+    with torch.no_grad():
+        x0 = h(x_T, y)
+        assert gap(x0, theirs_of_inv_sr(turbo, x_T, y, steps)) < 1e-5
+        for wrong in ('range', 'late', 'no_predictor', 'unscaled'):
+            assert gap(x0, theirs_of_inv_sr(turbo, x_T, y, steps, **{wrong: 1})) > 1e-4, wrong
+    assert h.shape(y) == (4, 8, 8) and h.nfe == len(steps)
+    keeps_what_maps_promise(h, y, tmp_path / 'x_T.safetensors')
+    gradients_reach(h, y)
+
+
+# DiffIR: DiffIR-SRGAN/ldm/ddpm.py (DDPM), DiffIR-SRGAN/DiffIR/archs/S2_arch.py (DiffIRS2)
 
 
 class Denoise(nn.Module):
