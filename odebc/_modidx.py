@@ -2587,6 +2587,37 @@ d = {
             'odebc.sr3.scaled': ('hood/sr3.html#scaled', 'odebc/sr3.py'),
             'odebc.sr3.total': ('hood/sr3.html#total', 'odebc/sr3.py'),
         },
+        'odebc.stability': {
+            'odebc.stability.Best': ('hood/stability.html#best', 'odebc/stability.py'),
+            'odebc.stability.Best.__init__': (
+                'hood/stability.html#best.__init__',
+                'odebc/stability.py',
+            ),
+            'odebc.stability.Best.take': (
+                'hood/stability.html#best.take',
+                'odebc/stability.py',
+            ),
+            'odebc.stability.best_of': ('hood/stability.html#best_of', 'odebc/stability.py'),
+            'odebc.stability.check_runs': (
+                'hood/stability.html#check_runs',
+                'odebc/stability.py',
+            ),
+            'odebc.stability.check_tries': (
+                'hood/stability.html#check_tries',
+                'odebc/stability.py',
+            ),
+            'odebc.stability.g_std': ('hood/stability.html#g_std', 'odebc/stability.py'),
+            'odebc.stability.l_std': ('hood/stability.html#l_std', 'odebc/stability.py'),
+            'odebc.stability.misfit': ('hood/stability.html#misfit', 'odebc/stability.py'),
+            'odebc.stability.neighbour': (
+                'hood/stability.html#neighbour',
+                'odebc/stability.py',
+            ),
+            'odebc.stability.zero_order': (
+                'hood/stability.html#zero_order',
+                'odebc/stability.py',
+            ),
+        },
         'odebc.store': {
             'odebc.store.Content': ('hood/store.html#content', 'odebc/store.py'),
             'odebc.store.Store': ('hood/store.html#store', 'odebc/store.py'),
