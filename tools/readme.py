@@ -2,6 +2,7 @@
 from the repository's root.
 """
 
+import posixpath
 import re
 import sys
 from pathlib import Path
@@ -11,7 +12,12 @@ NOTE = '<!-- made from nbs/index.ipynb by `make notebooks`; edit that page -->\n
 
 
 def linked(text):
-    return re.sub(r'\]\(((?:hood/)?\w+\.ipynb)\)', r'](nbs/\1)', text)
+    "Links of a page in nbs/, as they are from the root"
+
+    def at_root(match):
+        return f"]({posixpath.normpath(posixpath.join('nbs', match[1]))})"
+
+    return re.sub(r'\]\((?!\w+:|#)([^)\s]+)\)', at_root, text)
 
 
 def readme(path=Path(__file__).parents[1] / 'nbs/index.ipynb'):
@@ -22,11 +28,14 @@ def readme(path=Path(__file__).parents[1] / 'nbs/index.ipynb'):
             continue
         if '#| echo: false' not in cell.source:
             parts.append(f'```python\n{cell.source}\n```')
-        for data in (o.data for o in cell.outputs if 'data' in o):
+        for output in cell.outputs:
+            data = output.get('data', {})
             if 'text/markdown' in data:
                 parts.append(linked(data['text/markdown']))
             else:
-                parts.append(f"```\n{data['text/plain']}\n```")
+                parts.append(
+                    f"```\n{output.get('text', data.get('text/plain', '')).strip()}\n```"
+                )
     return '\n\n'.join(parts) + '\n'
 
 
