@@ -121,3 +121,26 @@ def test_every_page_of_the_hood_is_listed():
     text = (ROOT / 'docs/hood.md').read_text(encoding='utf8')
     for page in (ROOT / 'nbs/hood').glob('*.ipynb'):
         assert f'](../nbs/hood/{page.name})' in text, page.name
+
+
+def test_cards_say_what_the_records_say():
+    import cards
+
+    assert set(cards.FOR) == {p.parent.name for p in (ROOT / 'data').glob('*/config.json')} - {
+        'lpips_lite'
+    }
+    for name in cards.FOR:
+        text = (ROOT / f'data/{name}/README.md').read_text(encoding='utf8')
+        assert text == cards.card(name), f'run tools/cards.py: {name}'
+
+
+def test_the_citation_is_of_this_version():
+    "`cffconvert --validate` does the rest, in a workflow"
+    import yaml
+
+    cited = yaml.safe_load((ROOT / 'CITATION.cff').read_text(encoding='utf8'))
+    settings = (ROOT / 'settings.ini').read_text(encoding='utf8')
+    assert f'version = {cited["version"]}\n' in settings
+    assert cited['cff-version'] == '1.2.0' and cited['license'] == 'Apache-2.0'
+    (paper,) = cited['references']
+    assert paper['year'] == 2024 and len(paper['authors']) == 5

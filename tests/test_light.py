@@ -109,8 +109,8 @@ def test_requirements_are_what_the_modules_import():
     assert in_lab <= installed_with(listed('lab_requirements')) - ALONE
 
 
-def test_the_readme_says_what_each_requirement_is_for():
-    text = (ROOT / 'README.md').read_text(encoding='utf8')
+def test_it_is_told_what_each_requirement_is_for():
+    text = (ROOT / 'CONTRIBUTING.md').read_text(encoding='utf8')
     rows = text.split('| package | what for |\n| --- | --- |\n')[1].split('\n\n')[0]
     names = [row.split('|')[1].strip() for row in rows.splitlines()]
     assert sorted(names) == sorted(plain(wanted.name) for wanted in listed('requirements'))

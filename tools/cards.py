@@ -1,0 +1,145 @@
+"""Write a card beside each network that ships, `data/<name>/README.md`, from its records: what
+it is, what it learnt from, what x_T does to it, and where it ends.
+"""
+
+import json
+from pathlib import Path
+from safetensors.torch import load_file
+from odebc.sr3 import SR3
+from odebc.variance import parts, worth
+
+DATA = Path(__file__).parents[1] / 'data'
+PHOTOGRAPHS = """| photographs | how many | terms |
+| --- | --- | --- |
+| BSDS500, train and test | 399 | for non-commercial research and education |
+| CID22 and gb82 | 204 | CC BY-SA 4.0; CC0 |
+| wallpapers of free software projects | 170 | CC0, CC BY, CC BY-SA, Unsplash |"""
+FOR = {
+    'small': 'Searches and figures that should be quick: the network of the course.',
+    'small-mid': (
+        'Seeing what $x_T$ can do: brightness, tint and grain of the result depend on it, in '
+        "the same way for all pictures. It is the paper's mid-training case."
+    ),
+    'base': 'Enlarging pictures, from 64×64 to 256×256 and, tile by tile, of any size.',
+}
+LIMITS = {
+    'small': (
+        'It saw patches of 64×64 pixels and nothing larger. It draws edges and texture, but '
+        'faces and fine patterns are beyond it.'
+    ),
+    'small-mid': (
+        'Do not enlarge pictures with it: its training was stopped early, and ODE solvers '
+        'leave grain.'
+    ),
+    'base': (
+        'Many-step ODE solvers are no better than DDIM-20. It makes detail up: do not use it '
+        'where a picture is evidence.'
+    ),
+}
+MATRICES = {
+    'small': 'results/small/matrix.safetensors',
+    'small-mid': 'results/small-mid/matrix.safetensors',
+    'base': 'base/matrix.safetensors',
+}
+CARD = """---
+license: apache-2.0
+library_name: odebc
+pipeline_tag: image-to-image
+tags: [super-resolution, diffusion, sr3]
+---
+
+# odebc {name}
+
+{use} From {small}×{small} to {size}×{size} pixels, of pictures reduced by bicubic.
+
+```py
+from odebc.sr3 import SR3
+
+model = SR3.from_pretrained('{name}')
+x_0 = model.h(x_T, y, 'DDIM-20')  # images (B, 3, H, W) in [-1, 1]
+```
+
+## Form
+
+{form} network of SR3's kind, {count:.2f} M parameters, on the {schedule} schedule. Trained on {samples:,} patches, in {hours:.1f} hours; the loss was {loss}.
+
+## Training photographs
+
+{photographs}
+
+{note}None of the photographs that come with odebc, of Set5, Set14, BSD100 and Urban100 was among them. The weights are given under Apache-2.0; whether terms of training photographs reach weights is an open question, and who needs certainty for a product should ask a lawyer, or train again (`odebc train`).
+
+## What it can do
+
+LPIPS on {crops} crops of BSD100, as a share of bicubic's: {quality}.
+
+## What x_T does
+
+ρ = {rho.value:.2f} ({rho.low:.2f} … {rho.high:.2f}): how well two pictures agree about starts ({K} starts on {R} crops, DDIM-10). The best of 200, chosen by 16 pairs, should take {gain.value:.0%} ({gain.low:.0%} … {gain.high:.0%}) from the LPIPS of random starts, at {size}×{size} pixels.
+
+## Limits
+
+{limits} It was trained on bicubic reduction: noise, JPEG and blur of real cameras it does not know.
+
+## How to cite
+
+As [odebc](https://github.com/odebc/odebc), see `CITATION.cff` there, and the paper: Ma et al., *Solving Diffusion ODEs with Optimal Boundary Conditions for Better Image Super-Resolution*, ICLR 2024.
+"""
+
+
+def told(path):
+    return json.loads((DATA / path).read_text(encoding='utf8'))
+
+
+def sittings(record):
+    return [*(sittings(record['start']) if record.get('start') else []), record]
+
+
+def loss(recipe):
+    terms = ['the log of each squared error' if recipe.get('relative') else 'squared error']
+    terms += ['LPIPS'] if recipe.get('perceptual') else []
+    terms += ['the same on its own path'] if recipe.get('own_path') else []
+    return ', '.join(terms)
+
+
+def quality(name, model):
+    rows = [r for r in told(f'{name}/evaluation.json') if r['images'] == 'BSD100']
+    rows = [r for r in rows if r.get('weights') == model.fingerprint and not r.get('squares')]
+    crops = max(r['crops'] for r in rows)
+    rows = [r for r in rows if r['crops'] == crops and r['sampler'] != 'bicubic']
+    return crops, '; '.join(f'{r["sampler"]} {r["ratio"]:.2f}' for r in rows)
+
+
+def card(name):
+    model = SR3.from_pretrained(name)
+    record = model.record
+    D = load_file(DATA / MATRICES[name])['LPIPS']
+    found = worth(parts(D), 200, 16)
+    crops, shares = quality(name, model)
+    some = f'At last on {record["images"]} of them. ' if record['images'] < 773 else ''
+    return CARD.format(
+        name=name,
+        use=FOR[name],
+        small=model.size // model.scale,
+        size=model.size,
+        form='A plain' if model.net.s is None else 'A residual',
+        count=sum(p.numel() for p in model.net.parameters()) / 1e6,
+        schedule=model.net.config['schedule'],
+        samples=model.samples,
+        hours=sum(s['minutes'] for s in sittings(record)) / 60,
+        loss=loss(record['recipe']),
+        photographs=PHOTOGRAPHS,
+        note=some,
+        crops=crops,
+        quality=shares,
+        K=D.shape[0],
+        R=D.shape[1],
+        rho=found.rho,
+        gain=found.share,
+        limits=LIMITS[name],
+    )
+
+
+if __name__ == '__main__':
+    for name in FOR:
+        (DATA / name / 'README.md').write_text(card(name), encoding='utf8')
