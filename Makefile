@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-browser lab app dev notebooks clean
+.PHONY: demo test test-browser lab app dev notebooks site bench clean
 
 demo: .venv/lab
 	$(BIN)/odebc demo
@@ -12,11 +12,12 @@ test: .venv/test
 	$(BIN)/ruff check --quiet
 	$(BIN)/ruff format --check --quiet
 	OMP_NUM_THREADS=1 $(BIN)/python tools/check_pages.py
-	$(BIN)/pytest tests --ignore tests/test_browser.py --numprocesses auto --maxprocesses 4 --dist worksteal
+	$(BIN)/pytest tests --ignore-glob 'tests/test_*browser.py' --numprocesses auto --maxprocesses 4 --dist worksteal
 
-# the explorer in JupyterLab and Voilà, clicked by a real browser; screenshots in runs/screenshots
+# the explorer in JupyterLab and Voilà, clicked by a real browser; screenshots in runs/screenshots;
+# and the pages of the site at the widths of a phone and of a desk
 test-browser: .venv/browser
-	$(BIN)/pytest tests/test_browser.py
+	$(BIN)/pytest tests/test_browser.py tests/test_site_in_browser.py
 
 # a working copy: playing never dirties the repository
 lab: .venv/lab
@@ -39,6 +40,14 @@ notebooks: .venv/test
 	$(BIN)/nbdev_clean
 	$(BIN)/python tools/readme.py > README.md
 
+# all pages, to be read without network: _docs/html/index.html
+site: .venv/test
+	$(BIN)/python tools/make_site.py
+
+# every ratio of benchmarks/ in one table, with the machine: half an hour; RUNS=sampler for one
+bench: .venv/browser
+	$(BIN)/python tools/bench.py $(RUNS)
+
 .venv/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13) and "odebc needs Python 3.11 to 3.13, this is %d.%d; try make PYTHON=python3.12" % sys.version_info[:2])'
 	$(PYTHON) -m venv .venv || { rm -rf .venv; false; }
@@ -59,4 +68,4 @@ notebooks: .venv/test
 	touch $@
 
 clean:
-	rm -rf .venv build dist demo *.egg-info
+	rm -rf .venv build dist demo _docs *.egg-info

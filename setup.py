@@ -1,5 +1,6 @@
 "Everything that a person may want to change stands in settings.ini."
 
+import re
 from configparser import ConfigParser
 from pathlib import Path
 from setuptools import setup
@@ -12,6 +13,14 @@ cfg = config['DEFAULT']
 
 def words(key):
     return cfg[key].split()
+
+
+def elsewhere(text):
+    "Pictures and links of the README, for a page that is not beside the repository"
+    raw = cfg['git_url'].replace('github.com', 'raw.githubusercontent.com')
+    link = r'\]\((?!\w+:|#)([^)\s]+)\)'
+    text = re.sub(rf'(!\[[^]]*){link}', rf"\1]({raw}/{cfg['branch']}/\2)", text)
+    return re.sub(link, rf"]({cfg['git_url']}/blob/{cfg['branch']}/\1)", text)
 
 
 readme = (Path(__file__).parent / 'README.md').read_text(encoding='utf8')
@@ -64,7 +73,7 @@ setup(
         'Intended Audience :: Science/Research',
         'Topic :: Scientific/Engineering :: Image Processing',
     ],
-    long_description=readme.replace('](nbs/', f"]({cfg['git_url']}/blob/{cfg['branch']}/nbs/"),
+    long_description=elsewhere(readme),
     long_description_content_type='text/markdown',
     python_requires=f">={cfg['min_python']}",
     # one package folder under one root: an editable install is then a .pth file with the
@@ -77,7 +86,13 @@ setup(
     install_requires=words('requirements'),
     extras_require=dict(
         lab=words('lab_requirements'),
-        test=words('lab_requirements') + words('test_requirements'),
+        test=[
+            w
+            for extra in ('lab', 'site', 'hub', 'test')
+            for w in words(f'{extra}_requirements')
+        ],
+        site=words('lab_requirements') + words('site_requirements'),
+        hub=words('hub_requirements'),
         browser=words('browser_requirements'),
     ),
     entry_points=dict(

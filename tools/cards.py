@@ -61,13 +61,17 @@ x_0 = model.h(x_T, y, 'DDIM-20')  # images (B, 3, H, W) in [-1, 1]
 
 ## Form
 
-{form} network of SR3's kind, {count:.2f} M parameters, on the {schedule} schedule. Trained on {samples:,} patches, in {hours:.1f} hours; the loss was {loss}.
+{form} network of SR3's kind, {count:.2f} M parameters, on the {schedule} schedule.
+Trained on {samples:,} patches, in {hours:.1f} hours; the loss was {loss}.
 
 ## Training photographs
 
 {photographs}
 
-{note}None of the photographs that come with odebc, of Set5, Set14, BSD100 and Urban100 was among them. The weights are given under Apache-2.0; whether terms of training photographs reach weights is an open question, and who needs certainty for a product should ask a lawyer, or train again (`odebc train`).
+{note}None of the photographs that come with odebc, of Set5, Set14, BSD100 and Urban100
+was among them. The weights are given under Apache-2.0; whether terms of training
+photographs reach weights is an open question, and who needs certainty for a product
+should ask a lawyer, or train again (`odebc train`).
 
 ## What it can do
 
@@ -75,15 +79,21 @@ LPIPS on {crops} crops of BSD100, as a share of bicubic's: {quality}.
 
 ## What x_T does
 
-ρ = {rho.value:.2f} ({rho.low:.2f} … {rho.high:.2f}): how well two pictures agree about starts ({K} starts on {R} crops, DDIM-10). The best of 200, chosen by 16 pairs, should take {gain.value:.0%} ({gain.low:.0%} … {gain.high:.0%}) from the LPIPS of random starts, at {size}×{size} pixels.
+ρ = {rho.value:.2f} ({rho.low:.2f} … {rho.high:.2f}): how well two pictures agree about
+starts ({K} starts on {R} crops, DDIM-10). The best of 200, chosen by 16 pairs, should
+take {gain.value:.0%} ({gain.low:.0%} … {gain.high:.0%}) from the LPIPS of random starts,
+at {size}×{size} pixels.
 
 ## Limits
 
-{limits} It was trained on bicubic reduction: noise, JPEG and blur of real cameras it does not know.
+{limits} It was trained on bicubic reduction: noise, JPEG and blur of real cameras it does
+not know.
 
 ## How to cite
 
-As [odebc](https://github.com/odebc/odebc), see `CITATION.cff` there, and the paper: Ma et al., *Solving Diffusion ODEs with Optimal Boundary Conditions for Better Image Super-Resolution*, ICLR 2024.
+As [odebc](https://github.com/odebc/odebc), see `CITATION.cff` there, and the paper: Ma et
+al., *Solving Diffusion ODEs with Optimal Boundary Conditions for Better Image
+Super-Resolution*, ICLR 2024.
 """
 
 
