@@ -2811,6 +2811,8 @@ d = {
             'odebc.tasks.Task': ('hood/tasks.html#task', 'odebc/tasks.py'),
             'odebc.tasks.Task.__call__': ('hood/tasks.html#task.__call__', 'odebc/tasks.py'),
             'odebc.tasks.Task.at': ('hood/tasks.html#task.at', 'odebc/tasks.py'),
+            'odebc.tasks.check_scale': ('hood/tasks.html#check_scale', 'odebc/tasks.py'),
+            'odebc.tasks.check_task': ('hood/tasks.html#check_task', 'odebc/tasks.py'),
             'odebc.tasks.dark': ('hood/tasks.html#dark', 'odebc/tasks.py'),
             'odebc.tasks.exposure_and_noise': (
                 'hood/tasks.html#exposure_and_noise',

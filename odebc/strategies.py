@@ -4,6 +4,7 @@
 
 # %% auto #0
 __all__ = [
+    'CORNER',
     'STRATEGIES',
     'BUILT_IN',
     'DRAWING',
@@ -270,10 +271,11 @@ def affordable_rounds(
     return affordable[-1]
 
 
-# %% ../nbs/hood/strategies.ipynb #41f0bb2d
+# %% ../nbs/hood/strategies.ipynb #33524ffd
 CORNER = 24, 12  # candidates, pairs
 
 
+# %% ../nbs/hood/strategies.ipynb #41f0bb2d
 def first_pairs(
     rho: float,  # mean correlation between pairs
 ) -> int:  # r, at most 49

@@ -5,7 +5,6 @@
 # %% auto #0
 __all__ = [
     'TIMES',
-    'CHANCE',
     'expected_best',
     'Estimate',
     'Parts',
@@ -14,7 +13,6 @@ __all__ = [
     'Worth',
     'worth',
     'split_half',
-    'would_tell',
     'telling_corner',
 ]
 
@@ -448,7 +446,6 @@ def split_half(
 
 
 # %% ../nbs/hood/variance.ipynb #45ed36e1
-TIMES = 1, 1.25, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32
 CHANCE = 0.8  # that the advice settles it
 
 
@@ -469,6 +466,10 @@ def would_tell(
         return True
     most = (seen * f.ppf(CHANCE, *free) / f.ppf(0.025, *free) - 1) / photographs
     return expected_best(K) * found.spread(max(most, 0.0) * noise, R) < MUCH * found.mean
+
+
+# %% ../nbs/hood/variance.ipynb #b2cd5bd2
+TIMES = 1, 1.25, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32
 
 
 def telling_corner(
