@@ -637,6 +637,7 @@ d = {
         },
         'odebc.cli': {
             'odebc.cli.Subject': ('hood/cli.html#subject', 'odebc/cli.py'),
+            'odebc.cli.Subject.task': ('hood/cli.html#subject.task', 'odebc/cli.py'),
             'odebc.cli.begun': ('hood/cli.html#begun', 'odebc/cli.py'),
             'odebc.cli.calm_streams': ('hood/cli.html#calm_streams', 'odebc/cli.py'),
             'odebc.cli.can_draw': ('hood/cli.html#can_draw', 'odebc/cli.py'),
@@ -1262,6 +1263,10 @@ d = {
             ),
             'odebc.experiments.lab.Lab.contradiction': (
                 'hood/lab.html#lab.contradiction',
+                'odebc/experiments/lab.py',
+            ),
+            'odebc.experiments.lab.Lab.degradation': (
+                'hood/lab.html#lab.degradation',
                 'odebc/experiments/lab.py',
             ),
             'odebc.experiments.lab.Lab.facts': (

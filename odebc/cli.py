@@ -224,6 +224,11 @@ class Subject:
     device: object  # `torch.device`, of the patches
     sr3: object = None  # `odebc.sr3.SR3`; None: a map of the user's own
 
+    @property
+    def task(self) -> str:
+        "What is undone, see `odebc.tasks`; a map's pairs are reduced"
+        return self.sr3.task.name if self.sr3 else 'bicubic'
+
 
 def of_model(
     name: str,  # of a model
@@ -682,7 +687,8 @@ def search(
         subject = of_model(model, sampler, coarse, precision, out)
     distance = distance_named(distance)
     photos = photographs() if images is None else byte_folder(images, subject.size)
-    pairs = reference_and_test(photos, r, unseen, subject.size, subject.scale, seed)
+    how = subject.size, subject.scale, seed, subject.task
+    pairs = reference_and_test(photos, r, unseen, *how)
     z_ref, y_ref, z, y = (x.to(subject.device) for x in pairs)
     ready(out.parent, out.name)
     meta = {}
@@ -772,7 +778,8 @@ def diagnose(
     ready(out)
     draws = can_draw()
     photos = photographs() if images is None else byte_folder(images, subject.size)
-    z, y, names = pairs_of(photos, r, subject.size, subject.scale, seed)
+    how = subject.size, subject.scale, seed, subject.task
+    z, y, names = pairs_of(photos, r, *how)
     free = {}
     if tricks and own:
         free = free_tricks(subject.h)

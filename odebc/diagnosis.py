@@ -24,7 +24,7 @@ import warnings
 import torch
 from torch import Tensor
 from .boundary import standard_error
-from .data import degrade, tiles
+from .data import tiles
 from .errors import AnotherTask, from_lab, NotWorthIt, OdebcError
 from .images import from_bytes
 from .maps import solution_map, SolutionMap
@@ -33,6 +33,7 @@ from .runner import BoundaryCondition
 from .search import search
 from .sr3 import gaussian_first, scaled, SR3
 from .strategies import expected_solves
+from .tasks import task_named
 from .traits import as_picture, with_energy
 from .variance import by_photograph, Estimate, Parts, parts, split_half, telling_corner
 from .variance import TIMES, Worth, worth
@@ -323,11 +324,13 @@ def pairs_of(
     size: int = 64,  # side of a patch, pixels
     scale: int = 4,  # of the LR images
     seed: int = 0,  # of the crops
+    task: str = 'bicubic',  # what has been done to the pictures, see `odebc.tasks`
 ) -> tuple:  # z, y, and the name of the photograph of each
     "Patches of as many photographs as there are"
     chance = torch.Generator().manual_seed(seed)
     z = from_bytes(tiles(list(images.values()), R, size, chance))
-    return z, degrade(z, scale), names_of_tiles(images, size)[:R]
+    y = task_named(task).at(scale)(z, chance)
+    return z, y, names_of_tiles(images, size)[:R]
 
 
 # %% ../nbs/hood/diagnosis.ipynb #3444d534

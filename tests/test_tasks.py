@@ -4,8 +4,10 @@ import json
 import pytest
 import torch
 from odebc.data import degrade
+from odebc.diagnosis import pairs_of
 from odebc.engine import Recipe, Training
 from odebc.errors import OdebcError
+from odebc.experiments.lab import reference_and_test
 from odebc.images import from_bytes
 from odebc.objective import Examples
 from odebc.sr3 import gaussian_first, scaled, SR3
@@ -63,6 +65,18 @@ def test_a_training_of_another_task_is_not_gone_on_with(tmp_path):
     with pytest.raises(OdebcError, match='task'):
         training('dark').resume(tmp_path / 'checkpoint.pt')
     training('grey').resume(tmp_path / 'checkpoint.pt')
+
+
+@pytest.mark.parametrize('task', TASKS)
+def test_pairs_for_searches_are_pairs_of_the_task(task):
+    images = {str(i): torch.randint(256, (3, 40, 48), dtype=torch.uint8) for i in range(4)}
+    scale = TASKS[task].scale
+    z, y, names = pairs_of(images, 3, 16, scale, task=task)
+    assert y.shape == (3, 3, 16 // scale, 16 // scale)
+    z_ref, y_ref, z_test, y_test = reference_and_test(images, 2, 2, 16, scale, task=task)
+    assert y_ref.shape == y_test.shape == (2, 3, 16 // scale, 16 // scale)
+    again = reference_and_test(images, 2, 2, 16, scale, task=task)
+    assert (y_test == again[3]).all()
 
 
 @pytest.mark.parametrize('task, scale', [('grey', 4), ('bicubic', 1), ('sepia', 4)])

@@ -7,7 +7,7 @@ __all__ = ['reference_and_detailed', 'enlarged', 'poster']
 
 # %% ../../nbs/hood/demo.ipynb #9695ab53
 from torch import Tensor
-from ..data import degrade, split, upsample
+from ..data import split, upsample
 from ..diagnosis import pairs_of
 from .results import pyplot
 from ..images import from_bytes, to_image
@@ -16,27 +16,32 @@ from ..sr3 import SR3
 
 
 # %% ../../nbs/hood/demo.ipynb #cd288e32
-def detail(z: Tensor, scale: int = 4) -> Tensor:  # (B,)
+def detail(
+    z: Tensor,  # (B, 3, H, W)
+    y: Tensor,  # (B, 3, h, w)
+) -> Tensor:  # (B,)
     "What bicubic enlargement misses, root mean square"
-    return (z - upsample(degrade(z, scale), scale)).square().mean((1, 2, 3)).sqrt()
+    y_up = upsample(y, z.shape[-1] // y.shape[-1])
+    return (z - y_up).square().mean((1, 2, 3)).sqrt()
 
 
 def detailed(
     images: dict[str, Tensor],  # name -> (3, H, W), in [-1, 1] or uint8
     n: int,  # patches
-    size: int,  # of a side, pixels
-    scale: int,  # of the LR images
+    model: SR3,  # for size and task
     seed: int = 0,  # of the crops
 ) -> tuple:  # z and y, by turns of each photograph, those with most detail first
     "Of four times as many patches the quarter with most detail"
+    size = model.size
     rooms = ((x.shape[1] // size) * (x.shape[2] // size) for x in images.values())
     cut = min(4 * n, sum(rooms))
-    z, _, names = pairs_of(images, max(cut, n), size, scale, seed)
-    order = detail(z, scale).argsort(descending=True).tolist()
+    how = size, model.scale, seed, model.task.name
+    z, y, names = pairs_of(images, max(cut, n), *how)
+    order = detail(z, y).argsort(descending=True).tolist()
     places = {name: [i for i in order if names[i] == name] for name in images}
     turns = [(turn, i) for rows in places.values() for turn, i in enumerate(rows)]
     chosen = [i for _, i in sorted(turns, key=lambda place: place[0])[:n]]
-    return z[chosen], degrade(z[chosen], scale)
+    return z[chosen], y[chosen]
 
 
 # %% ../../nbs/hood/demo.ipynb #bc7ac8a4
@@ -49,8 +54,8 @@ def reference_and_detailed(
 ) -> tuple:  # z and y of the reference, z and y of the test
     "Pairs from different photographs: any patches for the search, detailed ones for the test"
     ours, theirs = split(images, seed=seed)
-    z, y, _ = pairs_of(ours, R, model.size, model.scale, seed)
-    return z, y, *detailed(theirs, n, model.size, model.scale, seed)
+    z, y, _ = pairs_of(ours, R, model.size, model.scale, seed, model.task.name)
+    return z, y, *detailed(theirs, n, model, seed)
 
 
 # %% ../../nbs/hood/demo.ipynb #2b770177
@@ -67,7 +72,7 @@ def enlarged(
     model = SR3.from_pretrained(name, 'auto')
     photograph, row, column = PLACE
     z = from_bytes(images[photograph])[None, :, row : row + 256, column : column + 256]
-    y = degrade(z, model.scale)
+    y = model.task(z)
     x_0 = model.h(candidate(0, model.shape)[None], y, label).cpu()
     small = y.repeat_interleave(model.scale, 2).repeat_interleave(model.scale, 3)
     return {'64 × 64': small, 'bicubic': upsample(y), f'{name}, {label}': x_0, '256 × 256': z}

@@ -39,7 +39,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 from ..boundary import standard_error
-from ..data import degrade, split, tiles, upsample
+from ..data import split, tiles, upsample
 from ..errors import OdebcError
 from ..identity import BICUBIC, declared, digest, picture_digest
 from ..images import from_bytes, to_bytes
@@ -50,6 +50,7 @@ from ..runner import BoundaryCondition
 from ..samplers import nfe
 from ..search import search
 from ..sr3 import SR3
+from ..tasks import task_named
 from ..store import Content, Store, as_json, read_facts
 
 
@@ -61,6 +62,7 @@ def reference_and_test(
     size: int = 64,  # side of a patch, pixels
     scale: int = 4,  # of the LR images
     seed: int = 0,  # of split and crops
+    task: str = 'bicubic',  # what has been done to the pictures, see `odebc.tasks`
 ) -> tuple:  # z and y of the reference, z and y of the test
     "HR–LR pairs from different photographs for the search and for the test"
     g = torch.Generator().manual_seed(seed)
@@ -69,7 +71,8 @@ def reference_and_test(
         for side, count in zip(split(images, seed=seed), (R, n))
     )
     z_ref, z_test = from_bytes(z_ref), from_bytes(z_test)
-    return z_ref, degrade(z_ref, scale), z_test, degrade(z_test, scale)
+    lower = task_named(task).at(scale)
+    return z_ref, lower(z_ref, g), z_test, lower(z_test, g)
 
 
 # %% ../../nbs/hood/lab.ipynb #4d777a1e
@@ -418,11 +421,17 @@ class Lab:
 
         self.z = cut(references, max(protocol.R, protocol.matrix[1]))
         self.tests = {name: cut(images, most(images)) for name, images in tests.items()}
-        self.y = degrade(self.z, model.scale)
-        self.y_tests = {name: degrade(z, model.scale) for name, z in self.tests.items()}
+        self.y = model.task(self.z)
+        self.y_tests = {name: model.task(z) for name, z in self.tests.items()}
         self.searches = {}
         self.told = set()  # what the user has been told of an earlier version
         self.store = self.open_store(accept)
+
+    @property
+    def degradation(self) -> str:
+        "What was done to the pictures"
+        name = self.model.task.name
+        return BICUBIC if name == 'bicubic' else name
 
     def facts(
         self,
@@ -434,7 +443,7 @@ class Lab:
         return dict(
             protocol=asdict(self.p),
             distance=distance,
-            degradation=BICUBIC,
+            degradation=self.degradation,
             weights=weights,
             bf16=self.model.bf16,
             references=of_images(self.z),
