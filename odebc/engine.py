@@ -372,6 +372,12 @@ CONFIGS = {  # name -> network, made with the measured s and s_no_y, and recipe
         lambda *s: UNet(channels=32, mults=(1, 2, 4), blocks=1, attention=(2,), groups=1),
         Recipe(batch=4, steps=20_000, relative=True),
     ),
+    'plain': (  # a fifth of the price of small-mid, for other tasks
+        lambda *s: UNet(
+            channels=32, mults=(1, 2, 4), blocks=1, attention=(2,), groups=1, unshuffle=2
+        ),
+        Recipe(batch=16, steps=20_000, relative=True),
+    ),
     'base': (UNet.base, Recipe(batch=4, size=256)),
     'paper': (
         lambda *s: UNet.paper(),
