@@ -532,8 +532,8 @@ def train(
     config: Annotated[
         str,
         typer.Option(
-            help="small (16 → 64), small-mid (plain SR3 for the same), "
-            "base (64 → 256) or paper (Table 3)"
+            help="small (16 → 64), small-mid (plain SR3 for the same), plain (a fifth of "
+            "its price, for other tasks), base (64 → 256) or paper (Table 3)"
         ),
     ] = 'small',
     out: Annotated[
