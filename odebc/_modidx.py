@@ -1695,6 +1695,18 @@ d = {
                 'odebc/footprint.py',
             ),
         },
+        'odebc.hub': {
+            'odebc.hub.HubSR3': ('hood/hub.html#hubsr3', 'odebc/hub.py'),
+            'odebc.hub.HubSR3._from_pretrained': (
+                'hood/hub.html#hubsr3._from_pretrained',
+                'odebc/hub.py',
+            ),
+            'odebc.hub.HubSR3._save_pretrained': (
+                'hood/hub.html#hubsr3._save_pretrained',
+                'odebc/hub.py',
+            ),
+            'odebc.hub.HubSR3.of': ('hood/hub.html#hubsr3.of', 'odebc/hub.py'),
+        },
         'odebc.identity': {
             'odebc.identity.declared': ('hood/identity.html#declared', 'odebc/identity.py'),
             'odebc.identity.degradation_of': (

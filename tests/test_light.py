@@ -8,6 +8,7 @@ import sys
 from configparser import ConfigParser
 from importlib.metadata import packages_distributions, requires
 from pathlib import Path
+import nbformat
 import pytest
 from packaging.requirements import Requirement
 from waiting import finished
@@ -17,6 +18,7 @@ FILES = {
     path.relative_to(ROOT).with_suffix('').as_posix().replace('/', '.'): path
     for path in (ROOT / 'odebc').rglob('*.py')
 }
+COURSE = sorted((ROOT / 'nbs').glob('*.ipynb'))
 OF_THE_LAB = {'odebc.app.explore', 'odebc.app.still'}
 MODULES = [name for name in sorted(FILES) if name.split('.')[-1][0] != '_']
 
@@ -104,9 +106,22 @@ def test_requirements_are_what_the_modules_import():
         for package, lab in imported(ast.parse(file.read_text(encoding='utf8'))):
             if package not in sys.stdlib_module_names | {'odebc'}:
                 (in_lab if lab else needed).update(SOURCES[package])
+    needed -= {plain(wanted.name) for wanted in listed('hub_requirements')}  # odebc.hub
     assert needed == {plain(wanted.name) for wanted in listed('requirements')}
     assert in_lab == {'matplotlib', 'ipython', 'anywidget', 'traitlets'}
     assert in_lab <= installed_with(listed('lab_requirements')) - ALONE
+
+
+@pytest.mark.parametrize('page', COURSE, ids=lambda page: page.stem)
+def test_a_page_of_the_course_needs_no_more_than_the_lab(page):
+    "What its first cell installs on Colab"
+    there = ALONE | installed_with(listed('lab_requirements'))
+    for cell in nbformat.read(page, as_version=4).cells:
+        if cell.cell_type == 'code':
+            source = re.sub(r'(?m)^( *)[%!].*', r'\1pass', cell.source)
+            for package, _ in imported(ast.parse(source)):
+                if package not in sys.stdlib_module_names | {'odebc'}:
+                    assert SOURCES.get(package, set()) & there, package
 
 
 def test_it_is_told_what_each_requirement_is_for():
