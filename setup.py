@@ -94,6 +94,7 @@ setup(
         site=words('lab_requirements') + words('site_requirements'),
         hub=words('hub_requirements'),
         browser=words('browser_requirements'),
+        rivals=words('rivals_requirements'),
     ),
     entry_points=dict(
         console_scripts=words('console_scripts'), nbdev=['odebc=odebc._modidx:d']

@@ -1652,6 +1652,92 @@ d = {
                 'odebc/experiments/results.py',
             ),
         },
+        'odebc.experiments.rivals': {
+            'odebc.experiments.rivals.DenseBlock': (
+                'hood/rivals.html#denseblock',
+                'odebc/experiments/rivals.py',
+            ),
+            'odebc.experiments.rivals.DenseBlock.__init__': (
+                'hood/rivals.html#denseblock.__init__',
+                'odebc/experiments/rivals.py',
+            ),
+            'odebc.experiments.rivals.DenseBlock.forward': (
+                'hood/rivals.html#denseblock.forward',
+                'odebc/experiments/rivals.py',
+            ),
+            'odebc.experiments.rivals.RRDB': (
+                'hood/rivals.html#rrdb',
+                'odebc/experiments/rivals.py',
+            ),
+            'odebc.experiments.rivals.RRDB.__init__': (
+                'hood/rivals.html#rrdb.__init__',
+                'odebc/experiments/rivals.py',
+            ),
+            'odebc.experiments.rivals.RRDB.forward': (
+                'hood/rivals.html#rrdb.forward',
+                'odebc/experiments/rivals.py',
+            ),
+            'odebc.experiments.rivals.RRDBNet': (
+                'hood/rivals.html#rrdbnet',
+                'odebc/experiments/rivals.py',
+            ),
+            'odebc.experiments.rivals.RRDBNet.__init__': (
+                'hood/rivals.html#rrdbnet.__init__',
+                'odebc/experiments/rivals.py',
+            ),
+            'odebc.experiments.rivals.RRDBNet.forward': (
+                'hood/rivals.html#rrdbnet.forward',
+                'odebc/experiments/rivals.py',
+            ),
+            'odebc.experiments.rivals.Rival': (
+                'hood/rivals.html#rival',
+                'odebc/experiments/rivals.py',
+            ),
+            'odebc.experiments.rivals.Rival.__call__': (
+                'hood/rivals.html#rival.__call__',
+                'odebc/experiments/rivals.py',
+            ),
+            'odebc.experiments.rivals.bent': (
+                'hood/rivals.html#bent',
+                'odebc/experiments/rivals.py',
+            ),
+            'odebc.experiments.rivals.check_file': (
+                'hood/rivals.html#check_file',
+                'odebc/experiments/rivals.py',
+            ),
+            'odebc.experiments.rivals.conv': (
+                'hood/rivals.html#conv',
+                'odebc/experiments/rivals.py',
+            ),
+            'odebc.experiments.rivals.from_pth': (
+                'hood/rivals.html#from_pth',
+                'odebc/experiments/rivals.py',
+            ),
+            'odebc.experiments.rivals.read_ncnn': (
+                'hood/rivals.html#read_ncnn',
+                'odebc/experiments/rivals.py',
+            ),
+            'odebc.experiments.rivals.realesrgan': (
+                'hood/rivals.html#realesrgan',
+                'odebc/experiments/rivals.py',
+            ),
+            'odebc.experiments.rivals.realsr': (
+                'hood/rivals.html#realsr',
+                'odebc/experiments/rivals.py',
+            ),
+            'odebc.experiments.rivals.rival': (
+                'hood/rivals.html#rival',
+                'odebc/experiments/rivals.py',
+            ),
+            'odebc.experiments.rivals.rrdbnet_of': (
+                'hood/rivals.html#rrdbnet_of',
+                'odebc/experiments/rivals.py',
+            ),
+            'odebc.experiments.rivals.shapes_of': (
+                'hood/rivals.html#shapes_of',
+                'odebc/experiments/rivals.py',
+            ),
+        },
         'odebc.explore': {},
         'odebc.flow': {
             'odebc.flow.check_method': ('hood/flow.html#check_method', 'odebc/flow.py'),

@@ -17,6 +17,10 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.setdefault('ODEBC_PRECISION', 'float32')
 
 
+def pytest_configure(config):
+    config.addinivalue_line('markers', 'rivals: needs the extra `rivals`, skips without it')
+
+
 @pytest.fixture(scope='session')
 def photo_folder(tmp_path_factory):
     "Three real photographs as PNG files"
