@@ -1,12 +1,15 @@
 "The shipped model travels in the wheel and loads from it in an empty directory."
 
 import os
+import re
 import sys
 import zipfile
 from pathlib import Path
 from waiting import finished
 
 ROOT = Path(__file__).parents[1]
+BLOB = 'github.com/odebc/odebc/blob/main/'
+RAW = 'raw.githubusercontent.com/odebc/odebc/main/'
 
 
 def test_checkpoint_loads_from_the_wheel(tmp_path):
@@ -21,6 +24,14 @@ def test_checkpoint_loads_from_the_wheel(tmp_path):
     modules = {f.relative_to(ROOT).as_posix() for f in (ROOT / 'odebc').rglob('*.py')}
     inside = set(zipfile.ZipFile(wheel).namelist())
     assert names | modules | {'odebc/py.typed'} <= inside
+    (metadata,) = [name for name in inside if name.endswith('.dist-info/METADATA')]
+    description = zipfile.ZipFile(wheel).read(metadata).decode()
+    links = re.findall(r'\]\(([^)#\s]+)\)', description)
+    ours = [re.fullmatch(f'https://({BLOB}|{RAW})(.+)', link) for link in links]
+    assert len([found for found in ours if found]) > 20
+    assert all((ROOT / found[2]).exists() for found in ours if found)
+    assert all(link.startswith('https://') for link in links)
+    assert {found[1] for found in ours if found and found[2].startswith('docs/pic')} == {RAW}
     zipfile.ZipFile(wheel).extractall(tmp_path / 'site')
     code = "import odebc.sr3 as t; print(t.__file__, t.SR3.from_pretrained().shape)"
     (tmp_path / 'empty').mkdir()

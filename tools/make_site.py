@@ -47,6 +47,7 @@ CONF = dict(
 CSS = """
 .math { overflow-x: auto; overflow-y: hidden; }
 div.cell_output img { background: #fff; max-width: 100%; height: auto; }
+div.cell_output pre, .highlight-text pre { white-space: pre-wrap; }
 /* 95 letters of code */
 @media (min-width: 75em) { .content { width: 50em; } }
 """

@@ -33,9 +33,8 @@ def readme(path=Path(__file__).parents[1] / 'nbs/index.ipynb'):
             if 'text/markdown' in data:
                 parts.append(linked(data['text/markdown']))
             else:
-                parts.append(
-                    f"```\n{output.get('text', data.get('text/plain', '')).strip()}\n```"
-                )
+                text = output.get('text', data.get('text/plain', '')).strip()
+                parts.append(f'```text\n{text}\n```')
     return '\n\n'.join(parts) + '\n'
 
 
