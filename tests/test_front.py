@@ -144,3 +144,29 @@ def test_the_citation_is_of_this_version():
     assert cited['cff-version'] == '1.2.0' and cited['license'] == 'Apache-2.0'
     (paper,) = cited['references']
     assert paper['year'] == 2024 and len(paper['authors']) == 5
+
+
+def test_every_benchmark_is_in_the_table():
+    import bench
+
+    scripts = {path.name for path in (ROOT / 'benchmarks').glob('*.py')}
+    assert {script for script, *_ in bench.RUNS.values()} == scripts
+    assert set(bench.RUNS) == set(bench.FIGURES)
+    for script, *options in bench.RUNS.values():
+        text = (ROOT / 'benchmarks' / script).read_text(encoding='utf8')
+        for option in re.findall(r'--[a-z-]+', ' '.join(options)):
+            assert f"'{option}'" in text, (script, option)
+
+
+def test_a_benchmark_that_does_not_say_its_figure_is_an_error(monkeypatch, tmp_path):
+    import bench
+
+    (tmp_path / 'benchmarks').mkdir()
+    script = tmp_path / 'benchmarks/upscale.py'
+    monkeypatch.setattr(bench, 'ROOT', tmp_path)
+    script.write_text("print('base, DDIM-10: 1.25 megapixels a minute, 10 calls')")
+    (row,) = bench.measured('upscale', quick=False)
+    assert '| 1.25 |' in row
+    script.write_text("print('nothing')")
+    with pytest.raises(SystemExit, match='did not say megapixels'):
+        list(bench.measured('upscale', quick=False))

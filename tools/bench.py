@@ -51,8 +51,8 @@ FIGURES = {
     ],
     'imports': [
         (
-            r'\| odebc.search \| .*?\| .*?\| ' + NUMBER,
-            '`import odebc.search` over `import torch`',
+            r'\| odebc.search (?:\| [\d.]+ ){3}\| ' + NUMBER,
+            '`import odebc.search` over `import torch`, processor time',
         ),
         (
             r'\| odebc --help \| .*\| ' + NUMBER + r' \|',
