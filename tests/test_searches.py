@@ -42,7 +42,8 @@ def test_the_tool_measures_and_goes_on(tool, photo_folder, tmp_path, monkeypatch
     monkeypatch.setattr(tool, 'default_distance', lambda: lpips_lite)
     tool.main()
     told = json.loads(out.read_text())['networks']['small-mid']
-    assert len(told['searches']) == 3 and len(told['rows']) == 2 + 2 * 9
+    ways = {'nothing', *told['tried'], told['everything'], told['chosen']}
+    assert len(told['searches']) == 3 and len(told['rows']) == 2 + 2 * len(ways)
     plain = torch.tensor(told['rows']['nothing']['lpips']).mean()
     for name, row in told['rows'].items():
         lead, low, high, p = row['plain']
@@ -59,7 +60,18 @@ def test_the_tool_measures_and_goes_on(tool, photo_folder, tmp_path, monkeypatch
 
 def test_of_tricks_that_change_one_thing_the_better_one_is_taken(tool):
     gains = {'x_T × 0.98': 0.02, 'x_T × 1.02': 0.03, 'grey energy 0.95': -0.1, '0.995·ε': 0.01}
-    assert tool.together(gains) == ['x_T × 1.02', '0.995·ε']
+    assert tool.all_that_help(gains) == ['x_T × 1.02', '0.995·ε']
+
+
+def test_a_greedy_choice_ends_where_nothing_helps(tool):
+    worth = {'a 1': 0.03, 'a 2': 0.04, 'b': 0.02, 'c': 0.01}
+
+    def score(names):  # b and c do the same: together they overshoot
+        lost = 0.05 if {'b', 'c'} <= set(names) else 0.0
+        return 1 - sum(worth[name] for name in names) + lost
+
+    assert tool.greedy(worth, score) == ['a 2', 'b']
+    assert tool.greedy(worth, lambda names: len(names)) == []
 
 
 def test_tricks_together_are_one_after_the_other(tool):

@@ -3,9 +3,10 @@
     python tools/searches.py --references TRAIN --unseen BSD100 [--networks small small-mid]
 
 Each search draws other candidates and other reference patches. Free tricks are tried on the
-references of the first search; those that help there make the combination. Everything is then
-measured with one sampler, on one patch of each photograph: the errors are over searches and
-photographs. Into data/search/searches.json; the same command goes on where it was stopped.
+references of the first search; taken together are all that help there, and those that a greedy
+choice adds one by one. Everything is then measured with one sampler, on one patch of each
+photograph: the errors are over searches and photographs. Into data/search/searches.json; the
+same command goes on where it was stopped.
 """
 
 import argparse
@@ -71,13 +72,31 @@ def with_tricks(model, chosen):
     return h
 
 
-def together(gains):
-    "Names of the tricks that help: of those that change one thing the better one"
-    helpful = {name: gain for name, gain in gains.items() if gain > 0}
+def kind(name):
+    "What a trick changes: two that change the same are not taken together"
+    return name.rsplit(' ', 1)[0]
+
+
+def all_that_help(gains):
+    "Names of the tricks that help: of each kind the better one"
     best = {}
-    for name, gain in sorted(helpful.items(), key=lambda item: item[1]):
-        best[name.rsplit(' ', 1)[0]] = name  # the last one, with the largest gain, stays
+    for name, gain in sorted(gains.items(), key=lambda item: item[1]):
+        if gain > 0:
+            best[kind(name)] = name  # the last one, with the largest gain, stays
     return [name for name in gains if name in best.values()]
+
+
+def greedy(names, score):
+    "The best one, then what helps most beside it, as long as something does"
+    chosen, best = [], score([])
+    while True:
+        taken = {kind(name) for name in chosen}
+        rest = [name for name in names if kind(name) not in taken]
+        scores = {name: score([*chosen, name]) for name in rest}
+        name = min(scores, key=scores.get, default=None)
+        if name is None or scores[name] >= best:
+            return chosen
+        chosen, best = [*chosen, name], scores[name]
 
 
 def kept(path, make):
@@ -129,8 +148,8 @@ class Bench:
         found = self.found(seed)
         return candidate(found['index'], self.model.shape, found['seed'])
 
-    def tried(self, name):
-        "What a trick gains on the references of the first search"
+    def tried(self, names):
+        "The score with some tricks on the references of the first search"
 
         def scores(h):
             z, y = self.reference_pairs(0)
@@ -140,10 +159,10 @@ class Bench:
             return self.distance(h(x_T, y), z).mean().item()
 
         def make():
-            chosen = {name: self.tricks[name]} if name else {}
+            chosen = {name: self.tricks[name] for name in names}
             return scores(with_tricks(self.model, chosen))
 
-        return kept(self.folder / 'tried' / f'{name or "nothing"}.json', make)
+        return kept(self.folder / 'tried' / f'{named(names)}.json', make)
 
     def measured(self, label, solve):
         "LPIPS and PSNR of each photograph; `solve(rows)` gives their pictures"
@@ -199,6 +218,10 @@ class Bench:
         return [round(v.item(), 5) for v in (self.distance(x_0, z), psnr(x_0, z))]
 
 
+def named(tricks):
+    return ' + '.join(tricks) or 'nothing'
+
+
 def generator(seed):
     return torch.Generator().manual_seed(seed)
 
@@ -228,28 +251,29 @@ def row(scores, **rivals):
 
 def measured(bench):
     "All rows of one network"
-    nothing = bench.tried(None)
-    gains = {name: nothing - bench.tried(name) for name in Bar(bench.tricks, desc='tricks')}
-    chosen = together(gains)
-    ways = {'nothing': {}} | {name: {name: bench.tricks[name]} for name in bench.tricks}
-    ways['together'] = {name: bench.tricks[name] for name in chosen}
-    maps = {name: with_tricks(bench.model, some) for name, some in ways.items()}
+    nothing = bench.tried([])
+    gains = {name: nothing - bench.tried([name]) for name in Bar(bench.tricks, desc='tricks')}
+    everything, chosen = all_that_help(gains), greedy(bench.tricks, bench.tried)
+    ways = [[], *([name] for name in bench.tricks), everything, chosen]
+    tricks = {named(names): {name: bench.tricks[name] for name in names} for names in ways}
+    maps = {name: with_tricks(bench.model, some) for name, some in tricks.items()}
     random, found = {}, {}
     for name, h in Bar(maps.items(), desc=bench.name, unit='way'):
         random[name] = bench.random(name, h)
         found[name] = bench.searched(name, h)
     ddpm = {label: bench.ddpm(label) for label in DDPM}
     best = min(ddpm.values(), key=lambda scores: scores[:, 0].mean())
-    plain, free = random['nothing'], random['together']
+    plain, free = random['nothing'], random[named(chosen)]
     rows = {label: row(scores, plain=plain) for label, scores in ddpm.items()}
-    for name in ways:
+    for name in maps:
         rows[name] = row(random[name], plain=plain, ddpm=best)
         rows[f'x̃_T, {name}'] = row(found[name], plain=plain, ddpm=best, free=free)
     return dict(
         weights=bench.model.fingerprint,
         searches=[bench.found(seed) for seed in range(SEARCHES)],
         tried={name: round(gain / nothing, 4) for name, gain in gains.items()},
-        together=chosen,
+        everything=named(everything),
+        chosen=named(chosen),
         rows=rows,
         cell=bench.cell(),
     )
