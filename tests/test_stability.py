@@ -1,11 +1,21 @@
 "How far runs differ, searches for one picture that are judged by y, and what was measured."
 
+import json
+import os
+import sys
+from pathlib import Path
 import numpy as np
 import pytest
 import torch
 from odebc.data import degrade
 from odebc.errors import OdebcError
+from odebc.metrics import ALEX_VARIABLE, dssim
+from odebc.sr3 import SR3
 from odebc.stability import best_of, g_std, l_std, misfit, neighbour, zero_order
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / 'tools'))
+import stability as tool  # noqa: E402
 
 
 def noise(*shape, seed=0):
@@ -124,3 +134,75 @@ def test_at_least_one_start_is_solved():
         best_of(bumps, STARTS[:0], Y)
     with pytest.raises(OdebcError, match='at least one start'):
         zero_order(bumps, STARTS[0], Y, 0)
+
+
+# --- what was measured
+
+MEASURED = json.loads((ROOT / 'data/search/stability.json').read_text(encoding='utf8'))
+NETWORKS = [name for name in MEASURED if name != 'sample']
+SAMPLED = [(n, label) for n in NETWORKS for label in MEASURED[n]['samplers']]
+
+
+def of(network, label):
+    return MEASURED[network]['samplers'][label]
+
+
+def test_sampled_cells_are_what_is_computed_now(tmp_path):
+    "Machines round differently in bfloat16"
+    real = bool(os.environ.get(ALEX_VARIABLE))
+    found = tool.sample(tmp_path, None if real else dssim)
+    runs, known = found['runs'], MEASURED['sample']['runs']
+    for what in ('PSNR', 'G-STD PSNR'):
+        assert runs[what] == pytest.approx(known[what], abs=0.2)
+    assert runs['L-STD'] == pytest.approx(known['L-STD'], rel=0.05)
+    if not real:
+        return
+    for what in ('LPIPS', 'G-STD LPIPS'):
+        assert runs[what] == pytest.approx(known[what], abs=0.01)
+    for way, row in found['rivals'].items():
+        expected = MEASURED['sample']['rivals'][way]
+        assert row['LPIPS'][0] == pytest.approx(expected['LPIPS'][0], abs=0.02), way
+        assert row['misfit'][0] == pytest.approx(expected['misfit'][0], rel=0.1), way
+
+
+def test_what_is_kept_is_not_solved_again(tmp_path, monkeypatch):
+    first = tool.sample(tmp_path, dssim)
+    monkeypatch.setattr(SR3, 'h', None)
+    assert tool.sample(tmp_path, dssim) == first
+    (file,) = tmp_path.glob('DDIM-10-random-0.safetensors')
+    with pytest.raises(OdebcError):  # other photographs
+        tool.Kept(tmp_path, dict(weights='others'))('DDIM-10-random-0', None)
+
+
+@pytest.mark.parametrize('network, label', SAMPLED)
+def test_every_figure_is_of_24_photographs_and_ten_runs_and_has_its_error(network, label):
+    assert MEASURED[network]['photographs'] >= 24
+    for kind, row in of(network, label)['rows'].items():
+        if kind not in ('found', 'rounding'):
+            assert row['runs'] == (5 if (network, label) == ('small-mid', 'DDPM-100') else 10)
+        for what in ('LPIPS', 'PSNR'):
+            assert row[what][1] > 0
+        for what in ('G-STD LPIPS', 'G-STD PSNR', 'L-STD'):
+            assert (row[what][0] > 0) == (row[what][1] > 0) == (kind != 'found')
+
+
+@pytest.mark.parametrize('network, label', [s for s in SAMPLED if 'DDIM' in s[1]])
+def test_a_found_start_leaves_nothing_but_rounding(network, label):
+    rows = of(network, label)['rows']
+    assert of(network, label)['again'] == 0
+    for what in ('G-STD LPIPS', 'G-STD PSNR', 'L-STD'):
+        assert rows['found'][what][0] == 0
+        assert rows['rounding'][what][0] < 0.1 * rows['random'][what][0]
+
+
+@pytest.mark.parametrize('network, label', [s for s in SAMPLED if 'rivals' in of(*s)])
+def test_searches_do_what_they_are_made_for(network, label):
+    "A smaller misfit with each doubling; the oracle is the best of all by LPIPS"
+    rivals = of(network, label)['rivals']
+    for way in ('best of n', 'neighbours', 'neighbours of x̃_T'):
+        misfits = [rivals[way][n]['misfit'][0] for n in ('2', '4', '8', '16')]
+        assert misfits == sorted(misfits, reverse=True)
+    for n in ('2', '4', '8', '16'):
+        assert rivals['oracle'][n]['LPIPS'][0] <= rivals['best of n'][n]['LPIPS'][0]
+    scores = [rivals['oracle'][n]['LPIPS'][0] for n in ('2', '4', '8', '16')]
+    assert scores == sorted(scores, reverse=True)
