@@ -56,13 +56,13 @@ DEAR = {  # the same where a solve takes long
 }
 
 
-def one_of_each(folder, n, mixed):
+def one_of_each(folder, n, mixed, side=SIDE):
     "A patch of each of n photographs, the first ones or some drawn by a fixed seed"
-    images = list(byte_folder(folder, SIDE).values())
+    images = list(byte_folder(folder, side).values())
     chance = torch.Generator().manual_seed(0)
     if mixed:
         images = [images[i] for i in torch.randperm(len(images), generator=chance).tolist()]
-    z = from_bytes(tiles(images[:n], n, SIDE, chance))
+    z = from_bytes(tiles(images[:n], n, side, chance))
     return z, degrade(z)
 
 
