@@ -1211,6 +1211,10 @@ d = {
                 'hood/errors.html#anothertask.__init__',
                 'odebc/errors.py',
             ),
+            'odebc.errors.AnotherTask.__str__': (
+                'hood/errors.html#anothertask.__str__',
+                'odebc/errors.py',
+            ),
             'odebc.errors.CannotWrite': ('hood/errors.html#cannotwrite', 'odebc/errors.py'),
             'odebc.errors.Damaged': ('hood/errors.html#damaged', 'odebc/errors.py'),
             'odebc.errors.Damaged.__init__': (

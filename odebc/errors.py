@@ -50,8 +50,11 @@ class AnotherTask(OdebcError):
         found: str = '',  # what it holds, and what differs
         remedy: str = '',
     ):
-        super().__init__(f'{found}: {remedy}')
+        super().__init__(found, remedy)  # by these it is made again in other processes
         self.found = found
+
+    def __str__(self):
+        return ': '.join(self.args)
 
 
 class Stopped(Exception):

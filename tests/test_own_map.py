@@ -287,6 +287,7 @@ def test_a_search_that_saves_nothing_says_so(my_py, tmp_path):
     assert '24 starts on 12 pairs' in done.stdout
     assert 'the search was' in done.stdout and 'worth a search' not in done.stdout.lower()
     assert 'search was' not in done.stderr  # it is said once
+    assert f"next, beside random starts: odebc results {own[0]} {own[1]} --x-t" in done.stdout
     larger = ['--k', 40, '--r', 4, '--unseen', 2, '--distance', 'dssim']
     done = odebc('search', *larger, *own[:2], '--out', tmp_path / 'larger')
     assert done.returncode == 0 and 'saved nothing' not in done.stdout, done.stderr
