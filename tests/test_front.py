@@ -79,7 +79,11 @@ def test_code_runs_as_it_stands(path, tmp_path):
         blocks = []  # three lines of DDIM, from the tour
     code = '\n'.join(blocks)
     done = subprocess.run(
-        [sys.executable, '-c', code], capture_output=True, cwd=tmp_path, encoding='utf8'
+        [sys.executable, '-c', code],
+        capture_output=True,
+        cwd=tmp_path,
+        encoding='utf8',
+        timeout=900,
     )
     assert done.returncode == 0, done.stderr
     if path.name == 'README.md':

@@ -41,7 +41,7 @@ def site(tmp_path_factory):
     "Name -> page"
     out = tmp_path_factory.mktemp('site')
     command = [sys.executable, ROOT / 'tools/make_site.py', '--out', out]
-    done = subprocess.run(command, capture_output=True, encoding='utf8')
+    done = subprocess.run(command, capture_output=True, encoding='utf8', timeout=1800)
     assert done.returncode == 0, done.stderr
     folder = out / 'html'
     return folder, {path: Page(path) for path in folder.rglob('*.html')}

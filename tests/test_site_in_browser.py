@@ -30,7 +30,8 @@ CUT = """() => [...document.querySelectorAll('pre')].filter(
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
     out = tmp_path_factory.mktemp('site')
-    subprocess.run([sys.executable, ROOT / 'tools/make_site.py', '--out', out], check=True)
+    command = [sys.executable, ROOT / 'tools/make_site.py', '--out', out]
+    subprocess.run(command, check=True, timeout=1800)
     return out / 'html'
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 ROOT = Path(__file__).parents[1]
+LIMIT = 3600  # seconds for one benchmark
 NUMBER = r'([\d.]+)'
 # name -> script, options, and fewer of them; (what, where its number stands, times)
 RUNS = {
@@ -96,7 +97,9 @@ def measured(name, quick):
     script, options, fewer = RUNS[name]
     words = (fewer if quick else options).split()
     command = [sys.executable, ROOT / 'benchmarks' / script, *words]
-    done = subprocess.run(command, stdout=subprocess.PIPE, encoding='utf8', check=True)
+    done = subprocess.run(
+        command, stdout=subprocess.PIPE, encoding='utf8', check=True, timeout=LIMIT
+    )
     for pattern, what in FIGURES[name]:
         found = re.search(pattern, done.stdout)
         if not found:

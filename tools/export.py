@@ -12,4 +12,5 @@ from pathlib import Path
 
 if __name__ == '__main__':
     for program, *arguments in (['nbdev_export'], ['ruff', 'format', '--quiet', 'odebc']):
-        subprocess.run([Path(sys.executable).with_name(program), *arguments], check=True)
+        command = [Path(sys.executable).with_name(program), *arguments]
+        subprocess.run(command, check=True, timeout=600)

@@ -38,8 +38,8 @@ LABELS = {  # of the first one all is measured, of others less
 }
 NOISY = {
     'small': {'DDPM-100': RUNS},
-    'small-mid': {'DDPM-100': 5},
-}  # runs; the latter are dear
+    'small-mid': {'DDPM-100': RUNS},
+}  # runs
 RANDOM, MOVES, CHANCE = 2000, 3000, 4000  # seeds
 MATRIX = {name: KNOWN[name, 'DDIM-10'] for name in LABELS}
 

@@ -38,10 +38,12 @@ def main():
         venv.create(home, with_pip=True)
         python = home / ('Scripts' if sys.platform == 'win32' else 'bin') / 'python'
         start = time.monotonic()
-        subprocess.run([python, '-m', 'pip', 'install', '--quiet', wanted], check=True)
+        subprocess.run(
+            [python, '-m', 'pip', 'install', '--quiet', wanted], check=True, timeout=3600
+        )
         print(f'installed in {time.monotonic() - start:.0f} s')
         start = time.monotonic()
-        subprocess.run([python, '-c', code], check=True, cwd=empty)
+        subprocess.run([python, '-c', code], check=True, cwd=empty, timeout=1800)
         print(f'the six lines ran in {time.monotonic() - start:.0f} s')
 
 
