@@ -179,7 +179,7 @@ def test_every_figure_is_of_24_photographs_and_ten_runs_and_has_its_error(networ
     assert MEASURED[network]['photographs'] >= 24
     for kind, row in of(network, label)['rows'].items():
         if kind not in ('found', 'rounding'):
-            assert row['runs'] == (5 if (network, label) == ('small-mid', 'DDPM-100') else 10)
+            assert row['runs'] == 10
         for what in ('LPIPS', 'PSNR'):
             assert row[what][1] > 0
         for what in ('G-STD LPIPS', 'G-STD PSNR', 'L-STD'):
