@@ -22,6 +22,15 @@ def pytest_configure(config):
 
 
 @pytest.fixture(scope='session')
+def browser():
+    "One for all tests: a second one beside it cannot be had"
+    from serving import chromium  # only where the extra `browser` is installed
+
+    with chromium() as found:
+        yield found
+
+
+@pytest.fixture(scope='session')
 def photo_folder(tmp_path_factory):
     "Three real photographs as PNG files"
     folder = tmp_path_factory.mktemp('photos')

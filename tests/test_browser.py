@@ -20,7 +20,6 @@ from PIL import Image
 from playwright.sync_api import expect
 from serving import (
     app,
-    chromium,
     drag,
     in_lab,
     in_voila,
@@ -46,13 +45,6 @@ from odebc.sr3 import SR3
 SHOTS = ROOT / 'runs' / 'screenshots'
 expect.set_options(timeout=MINUTE)
 pytestmark = pytest.mark.timeout(1800)  # a browser, two servers and a kernel
-
-
-@pytest.fixture(scope='session')
-def browser():
-    SHOTS.mkdir(parents=True, exist_ok=True)
-    with chromium() as found:
-        yield found
 
 
 HOSTS = {'lab': in_lab, 'Voilà': in_voila}
@@ -86,6 +78,7 @@ UNTOUCHED = """panel => [...panel.querySelectorAll('input, select, button')]
 def host(request, browser, tmp_path_factory):
     "The explorer as a visitor finds it; no script may fail as long as it is open"
     begun = HOSTS[request.param]
+    SHOTS.mkdir(parents=True, exist_ok=True)
     with begun(browser, tmp_path_factory.mktemp('host'), 'light') as (page, errors):
         yield SimpleNamespace(page=page, name=request.param, lab=begun is in_lab)
         assert not errors, errors

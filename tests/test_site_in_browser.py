@@ -4,7 +4,6 @@ import subprocess
 import sys
 from pathlib import Path
 import pytest
-from serving import chromium
 
 pytest.importorskip('myst_nb', reason='the extra `site` is not installed')
 ROOT = Path(__file__).parents[1]
@@ -33,12 +32,6 @@ def folder(tmp_path_factory):
     command = [sys.executable, ROOT / 'tools/make_site.py', '--out', out]
     subprocess.run(command, check=True, timeout=1800)
     return out / 'html'
-
-
-@pytest.fixture(scope='module')
-def browser():
-    with chromium() as found:
-        yield found
 
 
 @pytest.fixture(params=[390, 1280])
