@@ -105,8 +105,7 @@ def in_lab(browser, folder, theme):
         free = page.locator('.jp-Notebook-ExecutionIndicator[data-status="idle"]')
         free.wait_for()
         page.keyboard.press('Control+b')  # the side bar makes room
-        run_all(page)
-        page.locator('.odebc').first.wait_for(timeout=4 * MINUTE)
+        shown(page)
         free.wait_for()
         yield page, errors
 
@@ -144,6 +143,15 @@ def themed(page, lab, theme):
     else:
         page.evaluate(VOILA_THEME, theme)
     page.locator(f'body[data-jp-theme-light="{light}"]').wait_for(state='attached')
+
+
+def shown(page):
+    "JupyterLab loses a widget that is made before its own manager of widgets is there"
+    for patience in (1, 2, 4):
+        run_all(page)
+        with suppress(PlaywrightTimeout):
+            return page.locator('.odebc').first.wait_for(timeout=patience * MINUTE)
+    raise AssertionError('the cells have run, and no app is shown')
 
 
 def run_all(page):
