@@ -425,7 +425,7 @@ def test_an_upscaler_map_is_the_pipeline(upscaler, guidance):
         upscaler.scheduler.register_to_config(timestep_spacing='trailing')
 
 
-# β_T = .004: at α_T = .006, x̂_0 = (x − σε)/α of an untrained ε magnifies rounding 160 times
+# β_T = .004: at α_T = .006, (x − σε)/α of an untrained ε magnifies rounding 160-fold
 MAPS = {
     'pixels': lambda p, label: UNetMap(p.unet, DDIMScheduler(beta_end=0.004), label, 2),
     'latent': LatentMap,

@@ -9,7 +9,7 @@ import pytest
 import torch
 from odebc.data import degrade, photographs, tiles
 from odebc.matrix import candidate
-from odebc.metrics import lpips_lite, psnr
+from odebc.metrics import Distance, lpips_lite, psnr
 from odebc.sr3 import SR3
 
 sys.path.insert(0, str(Path(__file__).parents[1] / 'tools'))
@@ -39,7 +39,7 @@ def test_the_tool_measures_and_goes_on(tool, photo_folder, tmp_path, monkeypatch
         out,
     ]
     monkeypatch.setattr(sys, 'argv', [str(word) for word in words])
-    monkeypatch.setattr(tool, 'default_distance', lambda: lpips_lite)
+    monkeypatch.setattr(tool, 'default_distance', lambda: Distance(lpips_lite, name='lite'))
     tool.main()
     told = json.loads(out.read_text())['networks']['small-mid']
     ways = {'nothing', *told['tried'], told['everything'], told['chosen']}
@@ -53,6 +53,9 @@ def test_the_tool_measures_and_goes_on(tool, photo_folder, tmp_path, monkeypatch
         assert low <= lead <= high and 0 <= p <= 1
     kept = {path: path.stat().st_mtime_ns for path in folder.rglob('*.json')}
     out.unlink()
+    with monkeypatch.context() as other, pytest.raises(SystemExit, match='other R'):
+        other.setattr(tool, 'R', 5)
+        tool.main()
     tool.main()
     assert {path: path.stat().st_mtime_ns for path in folder.rglob('*.json')} == kept
     assert json.loads(out.read_text())['networks']['small-mid'] == told

@@ -17,6 +17,7 @@ from any_size import crop, corners, paired
 from good_starts import one_of_each
 from odebc.canvas import canvas
 from odebc.data import degrade
+from odebc.identity import digest
 from odebc.images import image_folder
 from odebc.matrix import candidate
 from odebc.metrics import default_distance
@@ -25,6 +26,7 @@ from odebc.search import search
 from odebc.sr3 import SR3
 from odebc.store import write_atomically
 from odebc.traits import recipe, with_energy
+from strategies import check_same
 
 LABEL = 'DDIM-10'
 SIZES = {64: 4, 128: 2, 256: 1}  # pixels of a side -> crops of each photograph
@@ -91,6 +93,10 @@ def measure(name, args, distance):
     sides = SEARCHED.get(name, ()) if args.search else ()
     winners = {side: searched(model, side, folder, args.training) for side in sides}
     photographs = image_folder(args.photographs, 256)
+    facts = dict(weights=model.fingerprint, sampler=LABEL, recipes=contest['recipes'])
+    facts |= dict(distance=distance.name, photographs=digest(*photographs.values()))
+    facts['searches'] = {side: [K, R, w.index] for side, w in winners.items()}
+    check_same(folder, facts)
     rows = []
     for number, file in enumerate(sorted(photographs)[FIRST : FIRST + COUNT]):
         path = folder / f'{Path(file).stem}.json'

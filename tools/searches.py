@@ -28,6 +28,7 @@ from odebc.progress import Bar
 from odebc.search import search
 from odebc.sr3 import gaussian_first, scaled, SR3
 from odebc.store import write_atomically
+from strategies import check_same, kept
 
 SAMPLER = 'DDIM-20'
 K, R, BUDGET = 200, 32, 1200  # candidates, pairs and solves of a search
@@ -97,14 +98,6 @@ def greedy(names, score):
         if name is None or scores[name] >= best:
             return chosen
         chosen, best = [*chosen, name], scores[name]
-
-
-def kept(path, make):
-    "What the file holds, or what is made now"
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, json.dumps(make()).encode())
-    return json.loads(path.read_text(encoding='utf8'))
 
 
 def pairs(z):
@@ -289,10 +282,13 @@ def main():
     args = parser.parse_args()
     references, unseen = byte_folder(args.references, 64), byte_folder(args.unseen, 64)
     facts = dict(sampler=SAMPLER, K=K, R=R, budget=BUDGET, patches=PATCHES, draws=DRAWS)
-    facts['unseen'] = digest(list(unseen.values())[0])
+    facts |= dict(references=digest(*references.values()), unseen=digest(*unseen.values()))
     networks = {}
     for name in args.networks:
-        networks[name] = measured(Bench(name, references, unseen, args.folder))
+        bench = Bench(name, references, unseen, args.folder)
+        own = dict(weights=bench.model.fingerprint, distance=bench.distance.name)
+        check_same(bench.folder, facts | own)
+        networks[name] = measured(bench)
         whole = json.dumps(facts | dict(networks=networks), indent=1, ensure_ascii=False)
         write_atomically(args.out, f'{whole}\n'.encode())
 

@@ -25,8 +25,21 @@ from odebc.sr3 import SR3
 def kept(path, make):
     "What the file holds, or what is made now"
     if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, json.dumps(make()).encode())
     return json.loads(path.read_text(encoding='utf8'))
+
+
+def check_same(folder, facts):
+    "What a folder holds belongs to these facts, or the tool ends"
+    facts = json.loads(json.dumps(facts))
+    known = kept(folder / 'facts.json', lambda: facts)
+    differ = [name for name in known | facts if known.get(name) != facts.get(name)]
+    if differ:
+        raise SystemExit(
+            f'{folder} holds measurements with other {", ".join(differ)}: '
+            'give another folder, or remove it to start anew'
+        )
 
 
 def run(name, strategy, seed, args, h, pairs, unseen, coarse):
