@@ -1780,6 +1780,7 @@ d = {
                 'hood/footprint.html#peak_bytes',
                 'odebc/footprint.py',
             ),
+            'odebc.footprint.silence': ('hood/footprint.html#silence', 'odebc/footprint.py'),
             'odebc.footprint.tensors_in': (
                 'hood/footprint.html#tensors_in',
                 'odebc/footprint.py',

@@ -71,7 +71,7 @@ def peak_bytes(
 
 # %% ../nbs/hood/footprint.ipynb #7055b19a
 def only(
-    n: int,  # number of a call, from 1; 0: none
+    n: int,  # number of a call, from 1
 ) -> Callable:  # for `SolutionMap.with_eps`
     "The network is asked in one call; the others are told zero"
 
@@ -83,6 +83,13 @@ def only(
         return eps_of
 
     return change
+
+
+def silence(
+    eps: Callable,  # for `SolutionMap.with_eps`
+) -> Callable:  # the same, but nothing is prepared for y, and all guesses are zero
+    "What is left is the sampler's"
+    return lambda y: lambda x, t: torch.zeros_like(x)
 
 
 # %% ../nbs/hood/footprint.ipynb #7dfab758
@@ -107,7 +114,7 @@ def needs(
     if key and key in KNOWN:
         return KNOWN[key]
     pixels = x_T[0].numel()
-    asked, silent = h.with_eps(only(h.nfe)), h.with_eps(only(0))
+    asked, silent = h.with_eps(only(h.nfe)), h.with_eps(silence)
     most = peak_bytes(asked or h, x_T[None], tile[None])
     least = peak_bytes(silent, x_T[None], tile[None]) if silent else most
     found = Needs(most / pixels, least / pixels)
