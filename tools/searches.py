@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 import torch
 from scipy.stats import t as student
-from odebc.data import crops, degrade, photographs, tiles, upsample
+from odebc.data import crops, photographs, tiles, upsample
 from odebc.boundary import standard_error
 from odebc.diagnosis import Changed, with_grey
 from odebc.identity import digest
@@ -100,11 +100,6 @@ def greedy(names, score):
         chosen, best = [*chosen, name], scores[name]
 
 
-def pairs(z):
-    z = from_bytes(z)
-    return z, degrade(z)
-
-
 def random_start(draw, i, shape):
     return candidate(RANDOM + 1000 * draw + i, shape)
 
@@ -115,15 +110,24 @@ class Bench:
     def __init__(self, name, references, unseen, folder):
         self.name, self.folder = name, folder / name
         self.model = SR3.from_pretrained(name, 'auto')
-        ours, y = pairs(tiles(list(photographs().values()), 40, 64, generator(0)))
-        self.s = (ours - upsample(y)).std().item()
+        ours, y = self.pairs(tiles(list(photographs().values()), 40, 64, generator(0)))
+        self.s = (ours - self.enlarged(y)).std().item()
         self.references = references
-        self.z, self.y = pairs(tiles(list(unseen.values()), PATCHES, 64, generator(0)))
+        self.z, self.y = self.pairs(tiles(list(unseen.values()), PATCHES, 64, generator(0)))
         self.distance = default_distance()
         self.tricks = tricks(self.model, self.s)
 
+    def pairs(self, z, seed=0):
+        "What the network's task makes of bytes; `seed` is of its chance, where it has some"
+        z = from_bytes(z)
+        return z, self.model.task(z, generator(seed))
+
+    def enlarged(self, y):
+        return upsample(y, self.model.scale)
+
     def reference_pairs(self, seed):
-        return pairs(crops(list(self.references.values()), R, 64, generator(200 + seed)))
+        z = crops(list(self.references.values()), R, 64, generator(200 + seed))
+        return self.pairs(z, 200 + seed)
 
     def found(self, seed):
         "One search: its candidate"
@@ -204,9 +208,15 @@ class Bench:
 
         return self.measured(label, solve)[None]
 
+    def nothing_done(self):
+        "y as it is, or enlarged"
+        return self.measured('y', lambda rows: self.enlarged(self.y[rows.start : rows.stop]))[
+            None
+        ]
+
     def cell(self):
         "What a test computes again: the first found start on a shipped photograph"
-        z, y = pairs(tiles([photographs()['coffee']], 1, 64, generator(0)))
+        z, y = self.pairs(tiles([photographs()['coffee']], 1, 64, generator(0)))
         x_0 = with_tricks(SR3.from_pretrained(self.name), {})(self.start(0)[None], y)
         return [round(v.item(), 5) for v in (self.distance(x_0, z), psnr(x_0, z))]
 
@@ -258,6 +268,7 @@ def measured(bench):
     best = min(ddpm.values(), key=lambda scores: scores[:, 0].mean())
     plain, free = random['nothing'], random[named(chosen)]
     rows = {label: row(scores, plain=plain) for label, scores in ddpm.items()}
+    rows['y'] = row(bench.nothing_done(), plain=plain)
     for name in maps:
         rows[name] = row(random[name], plain=plain, ddpm=best)
         rows[f'x̃_T, {name}'] = row(found[name], plain=plain, ddpm=best, free=free)
@@ -272,6 +283,15 @@ def measured(bench):
     )
 
 
+def measured_before(out, facts):
+    "Networks that are in the file already, and stay there"
+    told = json.loads(out.read_text()) if out.exists() else facts
+    networks = told.pop('networks', {})
+    if told != facts:
+        raise SystemExit(f'{out} was measured otherwise: take it away, or say --out')
+    return networks
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition('\n\n')[0])
     parser.add_argument('--references', type=Path, required=True)
@@ -283,7 +303,7 @@ def main():
     references, unseen = byte_folder(args.references, 64), byte_folder(args.unseen, 64)
     facts = dict(sampler=SAMPLER, K=K, R=R, budget=BUDGET, patches=PATCHES, draws=DRAWS)
     facts |= dict(references=digest(*references.values()), unseen=digest(*unseen.values()))
-    networks = {}
+    networks = measured_before(args.out, facts)
     for name in args.networks:
         bench = Bench(name, references, unseen, args.folder)
         own = dict(weights=bench.model.fingerprint, distance=bench.distance.name)
