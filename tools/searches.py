@@ -37,7 +37,7 @@ DRAWS = 2  # random starts for each photograph
 PATCHES, BATCH = 100, 20
 RANDOM = 10**6  # seed of random starts
 TRIED = 2  # starts with which a trick is tried on the references
-DDPM = 'DDPM-250', 'DDPM-100'
+DDPM = 'DDPM-250', 'DDPM-100', 'DDPM-20'
 
 
 @dataclass(frozen=True)
