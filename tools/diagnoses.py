@@ -14,13 +14,19 @@ from odebc.metrics import default_distance
 from odebc.sr3 import SR3
 
 # network, its sampler, and candidates and pairs of the search that ships
-SEARCHES = {'small-mid': ('DDIM-20', 100, 16), 'small': ('DDIM-20', 200, 32)}
+SEARCHES = {
+    'small-mid': ('DDIM-20', 100, 16),
+    'small': ('DDIM-20', 200, 32),
+    'grey': ('DDIM-20', 200, 32),
+    'dark': ('DDIM-20', 200, 32),
+}
 
 
 def diagnosed(name, sampler, asked, folder):
     "The verdict, with its numbers, as JSON knows them"
     model = SR3.from_pretrained(name)
-    z, y, names = pairs_of(photographs(), 12, model.size, model.scale)
+    how = model.size, model.scale, 0, model.task.name
+    z, y, names = pairs_of(photographs(), 12, *how)
     tricks = tricks_of_sr3(model, sampler, (z - upsample(y, model.scale)).std().item())
     found = diagnose(
         model.solution_map(sampler),

@@ -19,7 +19,7 @@ import torch
 from scipy.stats import t as student
 from odebc.data import crops, photographs, tiles, upsample
 from odebc.boundary import standard_error
-from odebc.diagnosis import Changed, with_grey
+from odebc.diagnosis import Changed, with_grey, without_mean
 from odebc.identity import digest
 from odebc.images import byte_folder, from_bytes
 from odebc.matrix import candidate
@@ -49,7 +49,7 @@ class Trick:
 
 
 def tricks(model, s):
-    "Those of any network, and for a plain one the Gaussian guess"
+    "Those of any network; a plain one looks at the mean, and may take the Gaussian guess"
     found = {
         'x_T × 0.98': Trick(start=lambda x_T: 0.98 * x_T),
         'x_T × 1.02': Trick(start=lambda x_T: 1.02 * x_T),
@@ -59,6 +59,7 @@ def tricks(model, s):
         '0.995·ε': Trick(guess=lambda model: scaled(model, 0.995)),
     }
     if model.net.s is None:
+        found['mean of x_T removed'] = Trick(start=without_mean)
         found['Gaussian guess'] = Trick(guess=lambda model: gaussian_first(model, s))
     return found
 
