@@ -27,7 +27,7 @@ from .errors import OdebcError
 from .flow import flow_nfe, flow_sigmas, solve_flow
 from .identity import declared, digest
 from .maps import SolutionMap
-from .samplers import is_ode, level, nfe, sampler as named_sampler
+from .samplers import is_deterministic, level, nfe, sampler as named_sampler
 from .schedule import Schedule
 
 # %% ../nbs/hood/diffusers.ipynb #73b00962
@@ -208,7 +208,8 @@ def ode_sampler(
         if n == 1:
             return x0
         alpha, sigma, _ = level(rest, rest.T)
-        return sample(eps_of(network, rest, prediction_type), alpha * x0 + sigma * x_T)
+        kept = 0 if family == 'D' else sigma  # q(x_s | x_T, x_0) has its mean at α_s x_0
+        return sample(eps_of(network, rest, prediction_type), alpha * x0 + kept * x_T)
 
     return from_noise
 
@@ -217,8 +218,8 @@ def ode_sampler(
 def check_solver(
     sampler: str,  # label
 ):
-    "Refuse one that is no solver of the ODE"
-    if not is_ode(sampler):
+    "Refuse one that draws noise"
+    if not is_deterministic(sampler):
         raise OdebcError(
             f"{sampler} draws noise in every step, so x_0 would not depend on x_T and y "
             f"alone: choose an ODE solver, such as DDIM-50"

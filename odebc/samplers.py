@@ -11,7 +11,10 @@ __all__ = [
     'ddim_step',
     'ddim',
     'ddpm',
+    'mean_step',
+    'ddpm_mean',
     'nfe',
+    'is_deterministic',
     'is_ode',
     'sampler',
     'level',
@@ -179,6 +182,21 @@ def ddpm(
     return Solver(times, n * [ddim_step(1.0)])
 
 
+def mean_step(past, s, sched, generator=None):
+    "A step of DDPM without its fresh noise: to the mean of q(x_s | x_t, x̂_0)"
+    t, x, eps = past[-1]
+    alpha, kept, _ = ddim_weights(level(sched, t)[:2], level(sched, s)[:2], 1.0)
+    return alpha * predict_x0(past[-1], sched) + kept * eps
+
+
+def ddpm_mean(
+    n: int,  # steps
+    sched: Schedule,  # for its T
+) -> Solver:
+    "DDPM's times, and no noise but x_T: DiffIR's sampler, the paper's D-4"
+    return Solver(ddpm(n, sched).times, n * [mean_step])
+
+
 def _dpm(build, order, **how):
     return lambda n, sched: to_zero(build(order, n - 1, sched, **how))
 
@@ -186,6 +204,7 @@ def _dpm(build, order, **how):
 FAMILIES = {
     'DDPM': ddpm,
     'DDIM': ddim,
+    'D': ddpm_mean,  # of the paper's Table 2
     'DPMS': _dpm(singlestep, 3),  # the paper's rows
     'DPM-1': _dpm(multistep, 1),
     'DPM-2S': _dpm(singlestep, 2),
@@ -266,11 +285,18 @@ def nfe(
     return parse(label)[1]
 
 
-def is_ode(
+def is_deterministic(
     label: str,  # "DDIM-50", …
 ) -> bool:  # no noise but x_T
-    "Whether a label solves the ODE, so that x_0 depends on x_T alone"
+    "Whether x_0 depends on x_T alone, so that a search for x_T makes sense"
     return parse(label)[2] == 0
+
+
+def is_ode(
+    label: str,  # "DDIM-50", …
+) -> bool:
+    "Whether a label solves the ODE; the means of D are deterministic, and do not"
+    return is_deterministic(label) and parse(label)[0] != 'D'
 
 
 # %% ../nbs/03_samplers.ipynb #08fbe5e8

@@ -25,7 +25,7 @@ from .errors import OdebcError
 from .identity import declared, digest
 from .maps import check_condition, checked, prepared, SolutionMap
 from .precision import Choice, chosen, precision_asked
-from .samplers import is_ode, nfe, sampler as named_sampler
+from .samplers import is_deterministic, nfe, sampler as named_sampler
 from .schedule import Schedule
 from .store import write_together
 from .tasks import task_named
@@ -70,8 +70,8 @@ def check_folder(
 def check_solver(
     sampler: str,  # label
 ):
-    "Refuse one that is no solver of the ODE"
-    if not is_ode(sampler):
+    "Refuse one that draws noise"
+    if not is_deterministic(sampler):
         raise OdebcError(
             f"{sampler} draws noise in every step, its result is no function of x_T; "
             f"choose one of the ODE, such as DDIM-50"

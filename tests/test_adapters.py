@@ -385,6 +385,22 @@ def test_dpm_solver_from_noise_alone():
     assert error('DPMS-50') < error('DDIM-50') / 100
 
 
+@pytest.mark.parametrize('n', [1, 2, 4, 30])
+def test_means_from_noise_alone(n):
+    "From there x_T says nothing of a Gaussian: D-n returns its mean, whatever x_T is"
+    sched = schedule_of(DDIMScheduler(rescale_betas_zero_snr=True))
+
+    def v(x, i):
+        alpha, sigma = sched.alpha(i.item() + 1), sched.sigma(i.item() + 1)
+        x0 = 0.3 + alpha * 0.04 * (x - alpha * 0.3) / (alpha**2 * 0.04 + sigma**2)
+        return alpha * (x - alpha * x0) / sigma - sigma * x0
+
+    x_T = normal(50).double()
+    x_0 = ode_sampler(f'D-{n}', sched, 'v_prediction')(v, x_T)
+    assert gap(x_0, torch.full_like(x_T, 0.3)) < 1e-9
+    assert n == 1 or ode_sampler(f'DDIM-{n}', sched, 'v_prediction')(v, x_T).std() > 0.01
+
+
 def test_a_latent_map_is_the_pipeline(ldm):
     "Their noise is drawn from a generator of known seed"
     y = lr(2)

@@ -12,10 +12,14 @@ from diffusers import (
     DPMSolverSinglestepScheduler,
 )
 from odebc.errors import OdebcError
-from odebc.samplers import ddim, ddim_step, ddim_weights, ddpm, DDPM_SECTIONS, FAMILIES, is_ode
-from odebc.samplers import level, nfe, sampler, solve, to_zero
+from odebc.maps import solution_map
+from odebc.metrics import Distance
+from odebc.samplers import ddim, ddim_step, ddim_weights, ddpm, DDPM_SECTIONS, FAMILIES
+from odebc.samplers import is_deterministic, is_ode, level, nfe, sampler, solve, to_zero
 from odebc.schedule import Schedule
+from odebc.search import candidates, search
 from odebc.solvers import exponential_step, multistep, singlestep, Solver, stages
+from odebc.sr3 import SR3
 from odebc.toy import Gaussian, Mixture
 
 pytestmark = pytest.mark.filterwarnings(
@@ -34,7 +38,7 @@ def normal(*shape, seed=0):
 
 A, B = normal(16, 5, seed=1), normal(5, 16, seed=2) / 4
 mix = Mixture([0.3, 0.5, 0.2], [[-1, 0.5], [0.6, -0.2], [0.2, 1.1]], [0.25, 0.2, 0.3], sched)
-ODE = [f'{family}-20' for family in FAMILIES if is_ode(f'{family}-20')]
+STILL = [f'{family}-20' for family in FAMILIES if is_deterministic(f'{family}-20')]
 IRREGULAR = [1000, 941, 850, 760, 640, 520, 400, 270, 150, 80, 40, 13, 1]  # 12 steps
 
 
@@ -193,7 +197,7 @@ def test_singlestep_is_diffusers(method, name, algorithm, predict):
     compare(f'{name}-{method}', expected, same, other)
 
 
-@pytest.mark.parametrize('label', ODE)
+@pytest.mark.parametrize('label', STILL)
 def test_rows_do_not_know_each_other(label):
     "A batch is solved as each of its rows alone"
     sample = sampler(label, sched)
@@ -203,7 +207,7 @@ def test_rows_do_not_know_each_other(label):
     assert (together - alone).abs().max() < 1e-12
 
 
-@pytest.mark.parametrize('label', ODE)
+@pytest.mark.parametrize('label', STILL)
 def test_float32_is_enough(label):
     "float32 stays within 1e-4 of float64"
     x_T = normal(64, 2).float()
@@ -230,7 +234,7 @@ def test_chance_comes_from_the_generator(label):
     assert (sample(mix.eps, x_T, chance(4)) - results[0]).abs().max() > 0.01
 
 
-@pytest.mark.parametrize('label', ODE)
+@pytest.mark.parametrize('label', STILL)
 def test_x_T_is_left_alone(label):
     "No deterministic sampler writes into x_T or draws from torch's global generator"
     x_T = normal(4, 2)
@@ -262,7 +266,7 @@ def test_memory_does_not_grow(n):
     assert lengths == [1, 2] + (n - 2) * [3] and max(alive) == 3
 
 
-@pytest.mark.parametrize('label', [*ODE, 'DDPM-20', 'DDIM(0.5)-20'])
+@pytest.mark.parametrize('label', [*STILL, 'DDPM-20', 'DDIM(0.5)-20'])
 def test_callback_sees_every_step(label):
     "i = 1 … n, the times that the network is asked at and 0, and at last the result"
     seen, asked = [], []
@@ -311,10 +315,87 @@ def test_ddpm_of_the_paper_has_as_many_steps(n):
     assert ddpm(n, sched).nfe == sum(DDPM_SECTIONS[n]) == n
 
 
+def mean_by_ho(x, x0, t, s):
+    """Mean of q(x_s | x_t, x_0), from ᾱ of each of the thousand steps (Ho et al., 2020, Eqs. 6
+    and 7, for a step over several of them)
+    """
+    beta = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)
+    alpha_bar = torch.cat([beta.new_ones(1), (1 - beta).cumprod(0)])
+    now, then = alpha_bar[t], alpha_bar[s]
+    share = now / then  # Ho's α_t, of the whole step
+    return (then.sqrt() * (1 - share) * x0 + share.sqrt() * (1 - then) * x) / (1 - now)
+
+
+def test_D_4_is_ddpm_without_its_noise():
+    "The paper's sampler for DiffIR: an independent loop, and the mean of DDPM's first step"
+    times, x = [1000, 750, 500, 250, 0], normal(6, 16)
+    points = []
+    sampler('D-4', sched)(network, x, callback=lambda i, t, x: points.append(x))
+    for (t, s), point in zip(zip(times, times[1:]), points):
+        x0 = (x - sched.sigma(t) * network(x, t)) / sched.alpha(t)
+        x = mean_by_ho(x, x0, t, s)
+        assert (point - x).abs().max() < 1e-6
+    control = sampler('DDIM-4', sched)(network, normal(6, 16))
+    assert (points[-1] - control).abs().max() > 0.1
+    # DDPM's own first step, of very many
+    many, seen = normal(1, 16).expand(40_000, 16), []
+    sampler('DDPM-4', sched)(network, many, chance(), lambda i, t, x: seen.append(x.mean(0)))
+    first = [normal(1, 16)]
+    sampler('D-4', sched)(network, first[0], callback=lambda i, t, x: first.append(x))
+    assert (seen[0] - first[1][0]).abs().max() < 0.03 and sched.sigma(750) > 0.9
+
+
+@pytest.mark.parametrize('n', [1, 4, 20, 100])
+def test_of_gaussian_pictures_D_returns_their_mean_given_x_T(n):
+    "E[x_0 | x_T] in closed form, with any number of calls; DDIM comes to a picture instead"
+    S = torch.tensor([[0.3, 0.1], [0.1, 0.2]], dtype=torch.float64)
+    mean = torch.tensor([0.4, -0.1], dtype=torch.float64)
+    pictures, x_T = Gaussian(mean, S, sched), normal(30, 2)
+    alpha, sigma = sched.alpha(1000), sched.sigma(1000)
+    gain = alpha * S @ torch.linalg.inv(alpha**2 * S + sigma**2 * torch.eye(2).double())
+    expected = mean + (x_T - alpha * mean) @ gain.T
+    x_0 = sampler(f'D-{n}', sched)(pictures.eps, x_T)
+    assert (x_0 - expected).abs().max() < 1e-10
+    assert (x_0 - mean).abs().max() < 0.01 < sampler('DDIM-20', sched)(pictures.eps, x_T).std()
+
+
+def test_a_search_for_D_4():
+    "On tensors, with the winner counted by hand; the map says four calls and draws nothing"
+    asked = []
+
+    def eps(x, t, y):
+        asked.append(t)
+        shift = sched.alpha(t) * y
+        return mix.eps((x - shift).reshape(-1, 2), t).view_as(x)
+
+    def fn(x_T, y):
+        return sampler('D-4', sched)(lambda x, t: eps(x, t, y), x_T)
+
+    h = solution_map(fn, name='D-4 of clouds', nfe=nfe('D-4'))
+    squares = Distance(lambda a, b: (a - b).square().mean((1, 2, 3)), name='squares')
+    z = torch.rand(5, 1, 2, 2, generator=chance(1))
+    y, x_T = 0.5 * z, candidates(12, (1, 2, 2))
+    found = search(h, z, y, K=12, distance=squares, strategy='exhaustive')
+    assert set(asked) == {1000, 750, 500, 250} and found.nfe == 4 * 12 * 5
+    D = torch.stack([squares(h(x.expand(5, -1, -1, -1), y), z) for x in x_T])
+    assert found.index == D.mean(1).argmin() and D.mean(1).std() > 0
+    assert torch.equal(h(x_T, y[:1].expand(12, -1, -1, -1)), fn(x_T, y[:1]))
+
+
+def test_D_4_of_a_network():
+    h = SR3.from_pretrained('small').solution_map('D-4')
+    x_T = candidates(2, (3, 64, 64))
+    y = torch.zeros(2, 3, 16, 16)
+    one, other = h(x_T, y), h(x_T, y)
+    assert h.nfe == 4 and torch.equal(one, other) and (one[0] - one[1]).abs().max() > 1e-4
+    assert is_deterministic('D-4') and not is_ode('D-4') and is_ode('DDIM-4')
+    assert not is_deterministic('DDPM-4') and not is_deterministic('DDIM(0.5)-4')
+
+
 BROKEN = 'DDIM 50 DDIM-5.5 DDIM(2)-50 DPMS(0.5)-20 DPMS)-20 DDIM()-50 DDIM(0.5-50'.split()
 
 
-@pytest.mark.parametrize('label', ['', *BROKEN])
+@pytest.mark.parametrize('label', ['', 'D', 'D(0.5)-4', *BROKEN])
 def test_broken_labels_are_refused(label):
     with pytest.raises(OdebcError, match='unknown sampler'):
         sampler(label, sched)
