@@ -721,6 +721,10 @@ d = {
             'odebc.data.upsample': ('pairs.html#upsample', 'odebc/data.py'),
         },
         'odebc.degradations': {
+            'odebc.degradations.away': (
+                'hood/degradations.html#away',
+                'odebc/degradations.py',
+            ),
             'odebc.degradations.blur': (
                 'hood/degradations.html#blur',
                 'odebc/degradations.py',
@@ -777,6 +781,10 @@ d = {
                 'hood/degradations.html#jpeg',
                 'odebc/degradations.py',
             ),
+            'odebc.degradations.plateau_kernel': (
+                'hood/degradations.html#plateau_kernel',
+                'odebc/degradations.py',
+            ),
             'odebc.degradations.poisson_noise': (
                 'hood/degradations.html#poisson_noise',
                 'odebc/degradations.py',
@@ -789,12 +797,20 @@ d = {
                 'hood/degradations.html#random_jpeg',
                 'odebc/degradations.py',
             ),
+            'odebc.degradations.random_kernel': (
+                'hood/degradations.html#random_kernel',
+                'odebc/degradations.py',
+            ),
             'odebc.degradations.random_noise': (
                 'hood/degradations.html#random_noise',
                 'odebc/degradations.py',
             ),
             'odebc.degradations.random_resize': (
                 'hood/degradations.html#random_resize',
+                'odebc/degradations.py',
+            ),
+            'odebc.degradations.random_size': (
+                'hood/degradations.html#random_size',
                 'odebc/degradations.py',
             ),
             'odebc.degradations.realistic': (
