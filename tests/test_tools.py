@@ -5,6 +5,7 @@ import base64
 import io
 import json
 import os
+import re
 import runpy
 import sys
 from pathlib import Path
@@ -51,6 +52,13 @@ def test_throughput(tool, capsys):
     tool('benchmarks/train.py', '--batch', 2, '--size', 32, '--rounds', 1)
     lines = [line for line in capsys.readouterr().out.splitlines() if 'ratio' in line]
     assert lines[0].split()[-1] == '1.00'
+
+
+def test_what_the_degradation_costs(tool, capsys):
+    how = '--config plain --batch 2 --size 32 --rounds 1 --precision float32'.split()
+    tool('benchmarks/degradation.py', *how)
+    share = re.search(r'share ([\d.]+)%', capsys.readouterr().out)
+    assert 0 < float(share[1]) < 500
 
 
 @real

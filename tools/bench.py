@@ -1,6 +1,7 @@
 """Every ratio of benchmarks/ in one table, with the machine.
 
-python tools/bench.py [sampler search precision train imports upscale explore] [--quick]
+python tools/bench.py [sampler search precision train degradation imports upscale explore]
+    [--quick]
 """
 
 import argparse
@@ -21,6 +22,7 @@ RUNS = {
     'search': ('search.py', '', '--rounds 1 --k 6 --r 4 --sampler DDIM-10'),
     'precision': ('precision.py', '', 'small base --images 2'),
     'train': ('train.py', '', '--rounds 3 --batch 8'),
+    'degradation': ('degradation.py', '', '--rounds 1 --batch 1'),
     'imports': ('imports.py', '', '3'),
     'upscale': ('upscale.py', '', '--side 256'),
     'explore': ('explore.py', '', '--n 10 --repeats 1'),
@@ -49,6 +51,9 @@ FIGURES = {
     'train': [
         (r'bfloat16, channels last .*ratio ' + NUMBER, 'training in bfloat16 over float32'),
         (r'each, ([\d.]+%)', 'share of the time that makes examples'),
+    ],
+    'degradation': [
+        (r'share ([\d.]+%)', 'the degradation of `real` over a training step of `base`'),
     ],
     'imports': [
         (
