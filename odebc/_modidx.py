@@ -362,6 +362,14 @@ d = {
                 'hood/pictures.html#picture',
                 'odebc/app/pictures.py',
             ),
+            'odebc.app.pictures.pieces': (
+                'hood/pictures.html#pieces',
+                'odebc/app/pictures.py',
+            ),
+            'odebc.app.pictures.planned': (
+                'hood/pictures.html#planned',
+                'odebc/app/pictures.py',
+            ),
             'odebc.app.pictures.received': (
                 'hood/pictures.html#received',
                 'odebc/app/pictures.py',
@@ -371,6 +379,10 @@ d = {
                 'odebc/app/pictures.py',
             ),
             'odebc.app.pictures.seams': ('hood/pictures.html#seams', 'odebc/app/pictures.py'),
+            'odebc.app.pictures.square': (
+                'hood/pictures.html#square',
+                'odebc/app/pictures.py',
+            ),
             'odebc.app.pictures.start_named': (
                 'hood/pictures.html#start_named',
                 'odebc/app/pictures.py',
@@ -386,10 +398,6 @@ d = {
             ),
             'odebc.app.pictures.telling': (
                 'hood/pictures.html#telling',
-                'odebc/app/pictures.py',
-            ),
-            'odebc.app.pictures.tiling_of': (
-                'hood/pictures.html#tiling_of',
                 'odebc/app/pictures.py',
             ),
             'odebc.app.pictures.usual_crop': (

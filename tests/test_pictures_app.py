@@ -1,21 +1,25 @@
 "The app that enlarges a picture, from Python's side: what it answers to the browser."
 
 import io
+import tempfile
 import threading
 import time
+from pathlib import Path
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
 from waiting import LIMIT
+import odebc.enlarge
 from odebc.app.pictures import ANSWERS
 from odebc.app.views import BESIDE, SCORED
 from odebc.app.workshop import Job, Request, Workshop
 from odebc.data import degrade, photographs, upsample
-from odebc.enlarge import enlarge_files, kept_facts, shipped_start
+from odebc.enlarge import Enlargement, enlarge_files, gigabytes, kept_facts, shipped_start
 from odebc.errors import OdebcError, Stopped
-from odebc.images import from_file, load_image, load_picture, picture_size, to_bytes, to_image
+from odebc.images import from_file, load_image, load_picture, Picture, picture_size
+from odebc.images import to_bytes, to_image
 from odebc.matrix import candidate
 from odebc.metrics import psnr
 from odebc.runner import BoundaryCondition
@@ -34,6 +38,7 @@ def room(tmp_path_factory):
     save_file(tensors | shown, folder / 'small-DDIM-2.safetensors', facts)
     room = Workshop(folder)
     room.paces['small'] = 3, 0.01  # so that tiles come in several batches
+    room.paces['base'] = 1, 1.0
     return room
 
 
@@ -98,6 +103,122 @@ def test_the_file_is_that_of_the_command(room, tmp_path):
     got = load_picture(result['file'])
     assert mine['alpha'] and got.alpha.shape == (1, 72, 80)
     assert (got.alpha - upsample(alpha[None])[0].clamp(0, 1)).abs().max() < 0.01
+
+
+FIXED = dict(kind='fixed')  # start of a network for which none is shipped
+WIDE = 80, 66  # LR pixels of a picture for `base`, whose tiles have 64
+
+
+def ways(mode, monkeypatch):
+    "What is known of the network leaves one way"
+    if mode == 'windows':
+        monkeypatch.setattr(odebc.enlarge, 'AT_ONCE', 0)
+    if mode == 'tiles':
+        monkeypatch.setattr(odebc.enlarge, 'advised', lambda h: ('tiles', 'periodic'))
+
+
+@pytest.mark.parametrize('mode', ['whole', 'windows', 'tiles'])
+def test_a_network_enlarges_in_its_own_way(room, tmp_path, monkeypatch, mode):
+    "The forecast, the pixels and the file are those of `odebc upscale --mode auto`"
+    ways(mode, monkeypatch)
+    content = png(shade(WIDE[1], WIDE[0]))
+    mine = handed(room, content)
+    args = run(mine['picture'], network='base', start=FIXED)
+    said = ask(room, 'forecast', args)
+    told = []
+    result = ask(room, 'enlarge', args, tell=told.append)
+    assert said['mode'] == result['mode'] == mode
+    base = room.model('base')
+    h, x_T = base.solution_map('DDIM-2'), candidate(0, base.shape)
+    (tmp_path / 'mine.png').write_bytes(content)
+    target = tmp_path / 'out.png'
+    how = dict(batch=1, mode='auto')
+    work = Enlargement(h, load_picture(content), x_T, target, **how)
+    cost = work.forecast(2.0)  # seconds of a tile, two calls
+    assert said['memory'] == gigabytes(cost.memory)
+    assert said['seconds'] == pytest.approx(cost.seconds)
+    enlarge_files(h, {target: tmp_path / 'mine.png'}, x_T, say=lambda line: None, **how)
+    assert result['file'] == target.read_bytes()
+    x = base.upscale(load_picture(content).colours, x_T, 'DDIM-2', **how)
+    pixels = to_bytes(load_picture(result['file']).colours)
+    assert torch.equal(pixels, to_bytes(x))
+    other = base.upscale(
+        load_picture(content).colours,
+        x_T,
+        'DDIM-2',
+        batch=1,
+        mode='whole' if mode == 'tiles' else 'tiles',
+    )
+    assert not torch.equal(pixels, to_bytes(other))
+    assert (result['seams'] is None) == (mode == 'whole')
+    pieces = 1 if mode == 'whole' else 4
+    assert said['calls'] == result['calls'] == 2 * said['tiles'] == 2 * pieces
+    shares = [one['share'] for one in told if 'share' in one]
+    assert shares == sorted(shares) and shares[0] == 0 and shares[-1] == 1 > shares[-2]
+
+
+def test_what_is_solved_at_once_is_shown_when_it_is_there(room):
+    "Each start's picture, as one tile, before the next one is begun"
+    mine = handed(room, png(shade(WIDE[1], WIDE[0])))
+    told = []
+    args = run(mine['picture'], network='base', start=FIXED, draws=1)
+    result = ask(room, 'enlarge', args, tell=told.append)
+    shown = [one for one in told if 'tiles' in one]
+    assert [one['which'] for one in shown] == [0, 1]
+    assert told.index(shown[0]) < len(told) / 2 + 1
+    for one, name in zip(shown, ('file', 'random')):
+        assert one['places'] == [[0, 0]] and one['side'] == 4 * WIDE[0]
+        seen = np.asarray(Image.open(io.BytesIO(one['tiles'])).convert('RGB'), float)
+        assert seen.shape == (4 * WIDE[0], 4 * WIDE[0], 3)
+        x = np.asarray(Image.open(io.BytesIO(result[name])), float)
+        assert np.abs(seen[: 4 * WIDE[1]] - x).mean() < 12  # but for WEBP's rounding
+
+
+def test_where_memory_is_short_it_is_windows(room, monkeypatch):
+    mine = handed(room, png(shade(WIDE[1], WIDE[0])))
+    args = run(mine['picture'], network='base', start=FIXED)
+    base = room.model('base')
+    y = load_picture(png(shade(WIDE[1], WIDE[0]))).colours
+    how = dict(batch=1, mode='whole')
+    h = base.solution_map('DDIM-2')
+    whole = Enlargement(h, Picture(y), candidate(0, base.shape), 'none.png', **how)
+    assert ask(room, 'forecast', args)['mode'] == 'whole'
+    monkeypatch.setattr(odebc.enlarge, 'available_memory', lambda device: whole.way.memory - 1)
+    said = ask(room, 'forecast', args)
+    assert said['mode'] == 'windows' and said['tiles'] == 4
+
+
+@pytest.mark.parametrize('mode', ['whole', 'windows'])
+def test_a_picture_that_is_solved_at_once_can_be_cancelled(room, monkeypatch, mode):
+    "Between two calls of the network; nothing is left on disk"
+    ways(mode, monkeypatch)
+    mine = handed(room, png(shade(WIDE[1], WIDE[0])))
+    args = run(mine['picture'], network='base', start=FIXED, sampler='DDIM-10')
+    assert ask(room, 'forecast', args)['mode'] == mode
+    folders, calls, asked = [], [], []
+    made = tempfile.TemporaryDirectory
+
+    def noted():
+        folders.append(made())
+        return folders[-1]
+
+    def check():
+        calls.append(1)
+        if len(calls) == 3:
+            raise Stopped
+
+    eps = SR3.eps
+
+    def counting(self, y):
+        fn = eps(self, y)
+        return lambda x, t: (asked.append(len(x)), fn(x, t))[1]
+
+    monkeypatch.setattr(SR3, 'eps', counting)
+    monkeypatch.setattr(tempfile, 'TemporaryDirectory', noted)
+    with pytest.raises(Stopped):
+        ask(room, 'enlarge', args, check=check)
+    assert len(calls) == 3 and len(asked) == 2
+    assert folders and not any(Path(folder.name).exists() for folder in folders)
 
 
 @pytest.mark.parametrize('draws', [0, 2])
@@ -312,7 +433,6 @@ def test_what_does_not_belong_together_is_told(room):
     assert 'for another network' in warned(start=chosen)[0]
     assert warned(start=chosen | dict(network='small')) == ('', True)
     assert 'not with DDIM-2' in warned(start=chosen | dict(network='small', sampler='X'))[0]
-    room.paces['base'] = 1, 1.0
     says, usable = warned(network='base', start=chosen)
     assert says == 'This start has 64×64 pixels, and the network takes 256×256.' and not usable
     with pytest.raises(OdebcError, match='256×256'):

@@ -14,11 +14,12 @@ from typing import NamedTuple
 import tempfile
 import time
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 from .workshop import last_found, Request, Watched, Workshop
 from ..data import degrade, photographs, upsample
-from ..enlarge import Enlargement, shipped_start, shipped_worth, Tiling
+from ..enlarge import Enlargement, gigabytes, shipped_start, shipped_worth, Tiling
 from ..errors import OdebcError
 from ..images import from_file, load_picture, Picture, picture_size, to_image
 from ..matrix import candidate
@@ -330,12 +331,25 @@ def pace(
     return room.paces[network]
 
 
-def tiling_of(
+def planned(
+    model: SR3,
+    label: str,  # sampler
     picture: Picture,  # LR
-    model: SR3,  # for size and scale
-) -> Tiling:
-    "Where its tiles lie"
-    return Tiling(*picture.colours.shape[1:], model.size, model.scale)
+    x_T: Tensor,  # (3, size, size)
+    folder: str,  # empty, so that nothing was begun there
+    batch: int,  # tiles or windows at a time
+) -> Enlargement:
+    "An enlargement in the network's own way"
+    target = Path(folder) / 'planned.png'
+    how = dict(scale=model.scale, batch=batch, mode='auto')
+    return Enlargement(model.solution_map(label), picture, x_T, target, **how)
+
+
+def pieces(
+    work: Enlargement,
+) -> int:
+    "What the network is asked for in each step of the solver: tiles, windows, or the whole"
+    return 1 if work.mode == 'whole' else work.way.work
 
 
 def forecast(
@@ -348,18 +362,24 @@ def forecast(
     network, label = args['network'], args['sampler']
     model = room.model(network)
     model.solution_map(label)  # refuses a sampler that there is not
-    sentence, usable = doubt(start_named(room, args['start'], network, label), model, label)
-    tiling = tiling_of(found.picture, model)
-    tiles = len(tiling.places)
-    calls = tiles * nfe(label) * (1 + args['draws'])
+    start = start_named(room, args['start'], network, label)
+    sentence, usable = doubt(start, model, label)
+    x_T = start.x_T if usable else torch.zeros(model.shape)
     batch, seconds = pace(room, network)
+    with tempfile.TemporaryDirectory() as folder:
+        work = planned(model, label, found.picture, x_T, folder, batch)
+        cost = work.forecast(nfe(label) * seconds)
+    starts = 1 + args['draws']
+    height, width = work.tiling.shape
     return dict(
-        tiles=tiles,
+        mode=work.mode,
+        tiles=pieces(work),
         batch=batch,
-        calls=calls,
-        seconds=calls * seconds,
-        width=tiling.shape[1],
-        height=tiling.shape[0],
+        calls=pieces(work) * nfe(label) * starts,
+        seconds=starts * cost.seconds,
+        memory=gigabytes(cost.memory),
+        width=width,
+        height=height,
         warning=sentence,
         usable=usable,
     )
@@ -377,7 +397,8 @@ def seams(
         ends = [i + tiling.side for i in begins[:-1]]
         steps = x.diff(dim=dim).abs().mean((0, 3 - dim))
         at = torch.zeros(len(steps), dtype=torch.bool)
-        at[[tiling.scale * i - 1 for i in begins[1:] + ends]] = True
+        edges = [tiling.scale * i - 1 for i in begins[1:] + ends]
+        at[[i for i in edges if i < len(at)]] = True  # a canvas may be larger than x
         on.append(steps[at])
         off.append(steps[~at])
     if not sum(map(len, on)):
@@ -408,6 +429,15 @@ def strip(
     return packed_picture(torch.cat(list(tiles.float().cpu()), 1), None, 'WEBP', quality=90)
 
 
+def square(
+    x: Tensor,  # (3, H, W)
+) -> Tensor:  # (1, 3, side, side)
+    "A picture as one tile: it goes on as its edge to the right, or below"
+    height, width = x.shape[1:]
+    side = max(height, width)
+    return F.pad(x[None], (0, side - width, 0, side - height), mode='replicate')
+
+
 def scores(
     room: Workshop,
     x: Tensor,  # result (3, H, W)
@@ -427,7 +457,7 @@ def enlarge(
     room: Workshop,
     request: Request,  # as for `forecast`
 ) -> dict:
-    "Enlarge from the start that was chosen, then from random ones; tells tile after tile"
+    "Enlarge from the start that was chosen, then from random ones; tells what is there"
     args = request.args
     found = subject(room, args['picture'], args['crop'])
     network, label = args['network'], args['sampler']
@@ -435,10 +465,12 @@ def enlarge(
     start = start_named(room, args['start'], network, label)
     sentence, usable = doubt(start, room.model(network), label)
     check_usable(usable, sentence)
-    tiling = tiling_of(found.picture, room.model(network))
+    with tempfile.TemporaryDirectory() as folder:
+        work = planned(room.model(network), label, found.picture, start.x_T, folder, batch)
+    tiling, mode = work.tiling, work.mode
     draws = range(1, args['draws'] + 1)
     x_Ts = [start.x_T, *(candidate(k, start.x_T.shape, RANDOM) for k in draws)]
-    calls = len(tiling.places) * nfe(label) * len(x_Ts)
+    calls = pieces(work) * nfe(label) * len(x_Ts)
     begun = done = 0
     begin = time.monotonic()
 
@@ -454,26 +486,33 @@ def enlarge(
     def enlarged(which, x_T, folder):
         solved = 0
 
+        def lay(corners, tiles):
+            told = dict(which=which, side=tiles.shape[-1], tiles=strip(tiles))
+            request.tell(told | dict(places=corners))
+
         def tell(tiles):
             nonlocal solved
             places = tiling.places[solved : solved + len(tiles)]
             solved += len(tiles)
-            corners = [[tiling.scale * j, tiling.scale * i] for i, j in places]
-            told = dict(places=corners, side=tiling.size, tiles=strip(tiles))
-            request.tell(told | dict(which=which))
+            lay([[tiling.scale * j, tiling.scale * i] for i, j in places], tiles)
 
-        h = telling(model.solution_map(label), tell)
+        h = model.solution_map(label)
         path = Path(folder) / f'{which}.png'
-        how = dict(scale=model.scale, batch=batch)
-        Enlargement(h, found.picture, x_T, path, **how).run()
-        return path.read_bytes()
+        how = dict(scale=model.scale, batch=batch, mode=mode, cells=work.way.cells)
+        told_h = telling(h, tell) if mode == 'tiles' else h
+        Enlargement(told_h, found.picture, x_T, path, **how).run()
+        file = path.read_bytes()
+        if mode != 'tiles':
+            lay([[0, 0]], square(load_picture(file).colours))
+        return file
 
     with tempfile.TemporaryDirectory() as folder:
         files = [enlarged(which, x_T, folder) for which, x_T in enumerate(x_Ts)]
     request.check()
     seconds = time.monotonic() - begin
     request.tell(dict(share=1, left=None))
-    return judged(room, found, tiling, files) | dict(
+    return judged(room, found, work, files) | dict(
+        mode=mode,
         file=files[0],
         name=f'{found.name}_x{model.scale}.png',
         seconds=seconds,
@@ -485,14 +524,17 @@ def enlarge(
 def judged(
     room: Workshop,
     found: Subject,  # what was enlarged
-    tiling: Tiling,
+    work: Enlargement,  # how
     files: list[bytes],  # results: of the chosen start, and of random ones
 ) -> dict:
     "What can be said about the results; all numbers are of the files, with 8 bits a colour"
     results = [load_picture(file).colours for file in files]
-    smooth = packed_picture(bicubic(found.picture, tiling.scale).colours)
+    smooth = packed_picture(bicubic(found.picture, work.tiling.scale).colours)
     plain = load_picture(smooth).colours
-    answer = dict(seams=seams(results[0], tiling), smooth=seams(plain, tiling))
+    answer = dict(seams=None, smooth=None)
+    if work.mode != 'whole':
+        cut = work.tiling if work.mode == 'tiles' else work.way.grid
+        answer = dict(seams=seams(results[0], cut), smooth=seams(plain, cut))
     if len(files) > 1:
         answer |= dict(random=files[1])
     if found.z is not None:

@@ -2,7 +2,7 @@ const MOST_SENT = 8e6; // bytes of a file: servers drop connections over larger 
 const SHIPPED_NETWORKS = ["small-mid", "small", "base"];
 const EXAMPLE_PICTURES = ["china", "coffee", "flower", "chelsea", "rocket", "retina", "astronaut"];
 
-/** A picture is enlarged tile by tile: one that comes with odebc, or one of the user's own. */
+/** A picture is enlarged, in tiles or at once: one that comes with odebc, or the user's own. */
 function enlargeApp(place, { ask, shared, facts, guarded, still }) {
   if (still) {
     place.append(tag("p", {}, "Enlarging a picture needs a running kernel."));
@@ -76,8 +76,9 @@ function enlargeApp(place, { ask, shared, facts, guarded, still }) {
     tag(
       "p",
       {},
-      "The picture is cut into tiles that overlap; each is solved from the same x_T, and all " +
-        "are blended. A picture of your own may be dropped anywhere here.",
+      "The picture is solved in the way that was best for the network: in tiles that overlap, " +
+        "each from the same x_T, or at once, from a canvas that is made of it. " +
+        "A picture of your own may be dropped anywhere here.",
     ),
     tag(
       "div",
@@ -249,9 +250,9 @@ function enlargeApp(place, { ask, shared, facts, guarded, still }) {
       warning.textContent = answer.warning;
       const from = counted(1 + draws.value, "start");
       cost.textContent =
-        `To ${answer.width}×${answer.height} pixels in ${counted(answer.tiles, "tile")}, ` +
+        `To ${answer.width}×${answer.height} pixels ${inWords(answer)}, ` +
         `${answer.calls.toLocaleString("en")} solver steps from ${from}: ` +
-        `about ${lastingFor(answer.seconds)}.`;
+        `about ${lastingFor(answer.seconds)}, up to ${answer.memory} of memory.`;
     });
     if (cost.textContent === "…") cost.textContent = "";
     ready();
@@ -391,9 +392,15 @@ function lastingFor(seconds) {
   return seconds < 90 ? `${seconds.toFixed(0)} s` : `${(seconds / 60).toFixed(0)} min`;
 }
 
+/** How a picture is solved. */
+function inWords({ mode, tiles }) {
+  if (mode === "whole") return "at once";
+  return `in ${counted(tiles, mode === "windows" ? "window" : "tile")}`;
+}
+
 function seamsInWords(answer) {
   return (
-    `Steps across the edges of tiles are ${answer.seams.toFixed(2)} times those elsewhere ` +
+    `Steps across the edges of ${answer.mode} are ${answer.seams.toFixed(2)} times those elsewhere ` +
     `(bicubic ${answer.smooth.toFixed(2)}).`
   );
 }
