@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import os
 import sys
 from pathlib import Path
 import pytest
@@ -9,6 +10,8 @@ import torch
 from odebc.data import photographs
 from odebc.images import to_image
 from odebc.matrix import candidate
+from odebc.metrics import ALEX_VARIABLE, default_distance
+from odebc.sr3 import SR3
 from odebc.traits import energies, energy
 
 ROOT = Path(__file__).parents[1]
@@ -88,3 +91,24 @@ def test_gains_follow_from_the_table_and_have_errors(name):
         random = found['table'][f'{kind.split()[0]} random'][0]
         assert gain == pytest.approx(random - found['table'][kind][0], abs=3e-5)
         assert error > 0
+
+
+@pytest.mark.skipif(not os.environ.get(ALEX_VARIABLE), reason='the scores are of LPIPS')
+@pytest.mark.parametrize('name', sorted(TOLD))
+def test_a_photograph_of_the_package_is_computed_again(name):
+    "Machines round differently in bfloat16"
+    tool = importlib.import_module('other_sizes')
+    found = TOLD[name]
+    model = SR3.from_pretrained(name, precision='bfloat16')
+    assert model.fingerprint == found['weights'] and tool.LABEL == found['sampler']
+    contests = json.loads((ROOT / 'data/search/good_starts.json').read_text(encoding='utf8'))
+    (contest,) = [one for one in contests['contests'] if one['network'] == name]
+    again = tool.sample(model, name, found, contest['recipes'], default_distance())
+    kinds = ['random', 'grey', 'recipe'] + [f'x̃_T of {side}' for side in found['searches']]
+    sizes = tool.SAMPLED[name]
+    assert set(found['sample']) == {f'{size} {kind}' for size in sizes for kind in kinds}
+    within = 0.005 if name == 'small' else 0.02
+    for kind, score in found['sample'].items():
+        assert again[kind] == pytest.approx(score, abs=within), kind
+    spread = [found['sample'][f'64 {kind}'] for kind in kinds]
+    assert max(spread) - min(spread) > 0.04, 'one could be taken for another'

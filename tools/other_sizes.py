@@ -5,6 +5,7 @@
 Recipes are those of data/search/good_starts.json, found at 64². With `--search`, two searches
 of the same K and R for `small-mid`, too, at 64² and at 128², on photographs for training. All
 is tested at 64², 128² and 256² on photographs that nobody searched on. It is kept in --folder.
+One photograph of the package is solved beside them, for a test to do the same.
 In the end it writes data/search/other_sizes.json.
 """
 
@@ -16,7 +17,7 @@ import torch
 from any_size import crop, corners, paired
 from good_starts import one_of_each
 from odebc.canvas import canvas
-from odebc.data import degrade
+from odebc.data import degrade, photographs as shipped
 from odebc.identity import digest
 from odebc.images import image_folder
 from odebc.matrix import candidate
@@ -57,7 +58,7 @@ def parts(z, size, n):
 
 
 def starts_of(name, number, size, recipes, winners):
-    "Each kind of start, of this size, for one photograph"
+    "Each kind of start, of this size, for one photograph; winners: side -> x_T"
     shape = 3, size, size
     random = candidate(number, shape, RANDOM)
     found = dict(
@@ -66,14 +67,14 @@ def starts_of(name, number, size, recipes, winners):
         recipe=recipe(**recipes[number % len(recipes)], shape=shape),
     )
     for side, winner in winners.items():
-        found[f'x̃_T of {side}'] = canvas(winner.x_T, size, size, 'scrambled', number)
+        found[f'x̃_T of {side}'] = canvas(winner, size, size, 'scrambled', number)
     return found
 
 
-def photograph(model, name, z, number, recipes, winners, distance, known):
+def photograph(model, name, z, number, recipes, winners, distance, known, sizes=None):
     "LPIPS of all kinds of starts at all sizes; `known` are solved already"
     h, scores = model.solution_map(LABEL), dict(known)
-    for size, n in SIZES.items():
+    for size, n in (sizes or SIZES).items():
         z_s = parts(z, size, n)
         y = degrade(z_s)
         for kind, x_T in starts_of(name, number, size, recipes, winners).items():
@@ -91,11 +92,12 @@ def measure(name, args, distance):
     folder = args.folder / name
     folder.mkdir(parents=True, exist_ok=True)
     sides = SEARCHED.get(name, ()) if args.search else ()
-    winners = {side: searched(model, side, folder, args.training) for side in sides}
+    searches = {side: searched(model, side, folder, args.training) for side in sides}
+    winners = {side: found.x_T for side, found in searches.items()}
     photographs = image_folder(args.photographs, 256)
     facts = dict(weights=model.fingerprint, sampler=LABEL, recipes=contest['recipes'])
     facts |= dict(distance=distance.name, photographs=digest(*photographs.values()))
-    facts['searches'] = {side: [K, R, w.index] for side, w in winners.items()}
+    facts['searches'] = {side: [K, R, w.index] for side, w in searches.items()}
     check_same(folder, facts)
     rows = []
     for number, file in enumerate(sorted(photographs)[FIRST : FIRST + COUNT]):
@@ -108,13 +110,31 @@ def measure(name, args, distance):
             write_atomically(path, json.dumps(scores).encode())
             print(path, flush=True)
         rows.append(scores)
-    return summary(rows) | dict(
+    found = summary(rows) | dict(
         weights=model.fingerprint,
         sampler=LABEL,
         photographs=len(rows),
         grey=GREY[name],
-        searches={side: dict(K=K, R=R, x_T=w.index) for side, w in winners.items()},
+        searches={side: dict(K=K, R=R, x_T=w.index) for side, w in searches.items()},
     )
+    return found | dict(sample=sample(model, name, found, contest['recipes'], distance))
+
+
+SAMPLE = 'chelsea', 1  # a photograph that comes with the package, and its number
+SAMPLED = {'small': {64: 4, 128: 2}, 'small-mid': {64: 4}}  # sizes, crops
+
+
+def sample(model, name, found, recipes, distance):
+    "LPIPS of all kinds of starts, as of other photographs; a test computes it again"
+    winners = {
+        int(side): candidate(one['x_T'], (3, int(side), int(side)))
+        for side, one in found['searches'].items()
+    }
+    file, number = SAMPLE
+    z = crop(shipped()[file], 256, 256)
+    rest = recipes, winners, distance, {}, SAMPLED[name]
+    scores = photograph(model, name, z, number, *rest)
+    return {kind: round(score, 5) for kind, score in scores.items()}
 
 
 def summary(rows):
