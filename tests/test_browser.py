@@ -543,6 +543,7 @@ def test_enlarged_pictures_score_as_they_do_in_python(place, distance):
     box.get_by_label('random starts beside').select_option(str(draws))
     cost = box.locator('.odebc-enlarge-cost')
     expect(cost).to_contain_text(f'from {1 + draws} starts', timeout=4 * MINUTE)
+    expect(cost).to_contain_text('To 256×256 pixels', timeout=4 * MINUTE)
     tiles = int(re.search(r'in (\d+) tiles', cost.inner_text())[1])
     model = chosen_model('small')
     calls = tiles * nfe(label) * (1 + draws)
@@ -690,7 +691,14 @@ def test_a_crop_is_drawn_by_hand(place):
     for field, value in zip(fields, (5, 6, 30, 20)):
         field.fill(str(value))
         field.blur()
-    expect(box.locator('.odebc-enlarge-cost')).to_contain_text('To 120×80 pixels')
+    cost = box.locator('.odebc-enlarge-cost')
+    expect(cost).to_contain_text('To 120×80 pixels in 6 tiles')
+    expect(cost).to_contain_text('of memory')
+    box.get_by_label('network', exact=True).select_option(label='base')  # its tiles have 64
+    expect(cost).to_contain_text('To 120×80 pixels in 1 tile,', timeout=4 * MINUTE)
+    fields[2].fill('70')
+    fields[2].blur()
+    expect(cost).to_contain_text('To 280×80 pixels at once', timeout=4 * MINUTE)
     no_errors(page)
 
 
