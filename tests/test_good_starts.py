@@ -5,6 +5,7 @@ import json
 import sys
 from importlib.resources import files
 from pathlib import Path
+import numpy as np
 import pytest
 import torch
 from odebc.data import degrade, photographs, tiles
@@ -60,6 +61,17 @@ def test_what_predicts_is_recomputed(tool):
             assert again['tenths_by_length'] == pytest.approx(
                 row['tenths_by_length'], abs=1e-3
             )
+
+
+def test_scores_by_two_samplers_are_compared_for_the_same_starts(tool, monkeypatch):
+    one, other = torch.randn(12, 5), torch.randn(20, 3)
+    other[:12] += 2 * one[:, :3]
+    known = {'DDIM-20': one, 'DDIM-50': other}
+    monkeypatch.setattr(tool, 'matrix', lambda name, label, folder: (known.get(label), None))
+    (told,) = tool.alike('base', 'DDIM-50', Path('none')).items()
+    r = np.corrcoef(one[:, :3].mean(1), other[:12].mean(1))[0, 1]
+    assert told == ('DDIM-20', pytest.approx([r, (1 - r**2) / 11**0.5], abs=1e-4))
+    assert tool.alike('base', 'DDIM-10', Path('none')) == {}
 
 
 def test_every_figure_has_its_error():

@@ -49,7 +49,7 @@ KNOWN = {  # matrices that ship, from starts of the same seed
 }
 SIZES = {'small': (120, 16), 'small-mid': (100, 8), 'base': (64, 12)}  # starts, pairs
 DEAR = {  # the same where a solve takes long
-    ('small', 'DDIM-50'): (80, 8),
+    ('small', 'DDIM-50'): (40, 16),
     ('small-mid', 'DPMS-20'): (60, 8),
     ('small-mid', 'DDIM-50'): (40, 6),
     ('base', 'DDIM-50'): (40, 6),
@@ -153,10 +153,29 @@ def explanation(D, of, side):
     )
 
 
+def alike(name, label, folder):
+    "Correlations with the mean scores by other samplers, for the same starts and pairs"
+    asked = [one for one in SAMPLERS if (name, one) not in KNOWN]
+    found = {one: matrix(name, one, folder)[0] for one in asked}
+    solved = {one: D for one, D in found.items() if D is not None}
+    if label not in solved:
+        return {}
+    mine, told = solved.pop(label), {}
+    for other, D in solved.items():
+        K, R = (min(sizes) for sizes in zip(mine.shape, D.shape))
+        both = torch.stack([mine[:K, :R].mean(1), D[:K, :R].mean(1)])
+        r = torch.corrcoef(both)[0, 1]
+        told[other] = rounded(r, (1 - r**2) / (K - 1) ** 0.5)
+    return told
+
+
 def predicted(name, label, folder):
     "What explains the scores of a network with a sampler; None where it is not solved"
     D, of = matrix(name, label, folder)
-    return D if D is None else dict(network=name, sampler=label) | explanation(D, of, SIDE)
+    if D is None:
+        return None
+    row = dict(network=name, sampler=label) | explanation(D, of, SIDE)
+    return row | dict(alike=alike(name, label, folder))
 
 
 def at_its_own_size():
