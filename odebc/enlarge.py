@@ -6,6 +6,7 @@
 __all__ = [
     'tile_starts',
     'Tiling',
+    'gigabytes',
     'Forecast',
     'enlarge',
     'kept_facts',
