@@ -11,8 +11,6 @@ __all__ = [
     'ddim_step',
     'ddim',
     'ddpm',
-    'mean_step',
-    'ddpm_mean',
     'nfe',
     'is_deterministic',
     'is_ode',
@@ -165,6 +163,22 @@ def to_zero(
     return Solver(torch.cat([solver.times, torch.zeros(1)]), solver.steps + [ddim_step()])
 
 
+# %% ../nbs/03_samplers.ipynb #d4mean00
+def mean_step(past, s, sched, generator=None):
+    "A step of DDPM without its fresh noise: to the mean of q(x_s | x_t, x̂_0)"
+    t, x, eps = past[-1]
+    alpha, kept, _ = ddim_weights(level(sched, t)[:2], level(sched, s)[:2], 1.0)
+    return alpha * predict_x0(past[-1], sched) + kept * eps
+
+
+def ddpm_mean(
+    n: int,  # steps
+    sched: Schedule,  # for its T
+) -> Solver:
+    "DDPM's times, and no noise but x_T: DiffIR's sampler, the paper's D-4"
+    return Solver(ddpm(n, sched).times, n * [mean_step])
+
+
 # %% ../nbs/03_samplers.ipynb #ea61777f
 # the paper's respacing
 DDPM_SECTIONS = {1000: [1000], 250: [90, 60, 60, 20, 20], 100: [45, 20, 15, 10, 10]}
@@ -180,21 +194,6 @@ def ddpm(
     else:
         times = uniform_times(n, sched.T).round()
     return Solver(times, n * [ddim_step(1.0)])
-
-
-def mean_step(past, s, sched, generator=None):
-    "A step of DDPM without its fresh noise: to the mean of q(x_s | x_t, x̂_0)"
-    t, x, eps = past[-1]
-    alpha, kept, _ = ddim_weights(level(sched, t)[:2], level(sched, s)[:2], 1.0)
-    return alpha * predict_x0(past[-1], sched) + kept * eps
-
-
-def ddpm_mean(
-    n: int,  # steps
-    sched: Schedule,  # for its T
-) -> Solver:
-    "DDPM's times, and no noise but x_T: DiffIR's sampler, the paper's D-4"
-    return Solver(ddpm(n, sched).times, n * [mean_step])
 
 
 def _dpm(build, order, **how):

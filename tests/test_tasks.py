@@ -3,12 +3,13 @@
 import json
 import pytest
 import torch
-from odebc.data import degrade
+from odebc.data import degrade, photographs, tiles
 from odebc.diagnosis import pairs_of
 from odebc.engine import Recipe, Training
 from odebc.errors import OdebcError
 from odebc.experiments.lab import reference_and_test
 from odebc.images import from_bytes
+from odebc.matrix import candidates
 from odebc.objective import Examples
 from odebc.sr3 import gaussian_first, scaled, SR3
 from odebc.tasks import TASKS
@@ -85,3 +86,22 @@ def test_impossible_tasks_are_refused(task, scale):
         SR3(UNet(**TINY), scale, task=task)
     with pytest.raises(OdebcError):
         Examples(IMAGES, 16, scale, task=task)
+
+
+@pytest.mark.parametrize('name', ['grey', 'dark'])
+def test_those_that_ship_undo_what_their_name_says(name):
+    "And give a picture of the right size; the means of a start decide its tint"
+    model = SR3.from_pretrained(name)
+    assert (model.task.name, model.scale, model.size) == (name, 1, 64)
+    z = tiles(list(photographs().values()), 2, 64, torch.Generator().manual_seed(0))
+    y = model.task(z)
+    assert torch.equal(y, TASKS[name](z))
+    x_T = candidates(2, model.shape)
+    means = x_T.mean((2, 3), keepdim=True)
+    swapped = x_T - means + means.flip(0)
+    before, after = (
+        torch.stack([model.h(one[None], y, 'DDIM-5').mean((2, 3)) for one in starts])
+        for starts in (x_T, swapped)
+    )
+    stays, moves = (after - before).norm(), (after - before.flip(0)).norm()
+    assert moves < stays / 2

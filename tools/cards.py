@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from safetensors.torch import load_file
 from odebc.sr3 import SR3
-from odebc.variance import parts, worth
+from odebc.variance import parts, worth, Worth
 
 DATA = Path(__file__).parents[1] / 'data'
 PHOTOGRAPHS = """| photographs | how many | terms |
@@ -21,6 +21,8 @@ FOR = {
         "the same way for all pictures. It is the paper's mid-training case."
     ),
     'base': 'Enlarging pictures, from 64×64 to 256×256 and, tile by tile, of any size.',
+    'grey': 'Seeing what a start does in another task: it colours a grey picture.',
+    'dark': 'Seeing what a start does in another task: it brightens a dark, noisy picture.',
 }
 LIMITS = {
     'small': (
@@ -35,7 +37,18 @@ LIMITS = {
         'Many-step ODE solvers are no better than DDIM-20. It makes detail up: do not use it '
         'where a picture is evidence.'
     ),
+    'grey': (
+        'It knows light and shapes, and next to nothing of which colour belongs where: the '
+        'colours of a result are those of its start.'
+    ),
+    'dark': (
+        'Fine detail goes with the noise, and the tint of a result is that of its start.'
+    ),
 }
+REDUCED = (
+    ' It was trained on bicubic reduction: noise, JPEG and blur of real cameras it does\n'
+    'not know.'
+)
 MATRICES = {
     'small': 'results/small/matrix.safetensors',
     'small-mid': 'results/small-mid/matrix.safetensors',
@@ -50,7 +63,7 @@ tags: [super-resolution, diffusion, sr3]
 
 # odebc {name}
 
-{use} From {small}×{small} to {size}×{size} pixels, of pictures reduced by bicubic.
+{use} {task}
 
 ```py
 from odebc.sr3 import SR3
@@ -75,19 +88,15 @@ should ask a lawyer, or train again (`odebc train`).
 
 ## What it can do
 
-LPIPS on {crops} crops of BSD100, as a share of bicubic's: {quality}.
+{quality}
 
 ## What x_T does
 
-ρ = {rho.value:.2f} ({rho.low:.2f} … {rho.high:.2f}): how well two pictures agree about
-starts ({K} starts on {R} crops, DDIM-10). The best of 200, chosen by 16 pairs, should
-take {gain.value:.0%} ({gain.low:.0%} … {gain.high:.0%}) from the LPIPS of random starts,
-at {size}×{size} pixels.
+{starts}
 
 ## Limits
 
-{limits} It was trained on bicubic reduction: noise, JPEG and blur of real cameras it does
-not know.
+{limits}
 
 ## How to cite
 
@@ -112,26 +121,69 @@ def loss(recipe):
     return ', '.join(terms)
 
 
+AGREE = """\
+ρ = {rho.value:.2f} ({rho.low:.2f} … {rho.high:.2f}): how well two pictures agree about
+starts ({K} starts on {R} crops, {sampler}). The best of 200, chosen by {by} pairs, should
+take {gain.value:.0%} ({gain.low:.0%} … {gain.high:.0%}) from the LPIPS of random starts,
+at {size}×{size} pixels."""
+
+
 def quality(name, model):
     rows = [r for r in told(f'{name}/evaluation.json') if r['images'] == 'BSD100']
     rows = [r for r in rows if r.get('weights') == model.fingerprint and not r.get('squares')]
     crops = max(r['crops'] for r in rows)
     rows = [r for r in rows if r['crops'] == crops and r['sampler'] != 'bicubic']
-    return crops, '; '.join(f'{r["sampler"]} {r["ratio"]:.2f}' for r in rows)
+    shares = '; '.join(f'{r["sampler"]} {r["ratio"]:.2f}' for r in rows)
+    return f"LPIPS on {crops} crops of BSD100, as a share of bicubic's: {shares}."
+
+
+def agreement(name, model):
+    D = load_file(DATA / MATRICES[name])['LPIPS']
+    found = worth(parts(D), 200, 16)
+    how = dict(K=D.shape[0], R=D.shape[1], sampler='DDIM-10', by=16, size=model.size)
+    return AGREE.format(rho=found.rho, gain=found.share, **how)
+
+
+def quality_of_task(name):
+    rows = told('search/searches.json')['networks'][name]['rows']
+    best = min(
+        (label for label in rows if label.startswith('DDPM')), key=lambda x: mean(rows[x])
+    )
+    names = {
+        'y': 'y as it is',
+        'nothing': 'DDIM-20, random starts',
+        'mean of x_T removed': 'the same, without the means of each start',
+        'x̃_T, nothing': 'five starts found',
+        best: best,
+    }
+    shares = '; '.join(f'{what} {mean(rows[row]):.3f}' for row, what in names.items())
+    return f'LPIPS on a patch of each of 100 photographs of BSD100: {shares}.'
+
+
+def mean(row):
+    return sum(row['lpips']) / len(row['lpips'])
+
+
+def agreement_of_task(name, model):
+    found = told('search/diagnoses.json')[name]
+    forecast = Worth.of(found['worth'])
+    how = dict(K=len(found['scores']), R=len(found['scores'][0]), sampler=found['sampler'])
+    how |= dict(by=forecast.R, size=model.size)
+    text = AGREE.format(rho=forecast.rho, gain=forecast.share, **how)
+    return f'{text} Most of it is tint, which three numbers of $x_T$ decide: its means.'
 
 
 def card(name):
     model = SR3.from_pretrained(name)
     record = model.record
-    D = load_file(DATA / MATRICES[name])['LPIPS']
-    found = worth(parts(D), 200, 16)
-    crops, shares = quality(name, model)
+    size, bicubic = model.size, model.task.name == 'bicubic'
+    small = size // model.scale
     some = f'At last on {record["images"]} of them. ' if record['images'] < 773 else ''
     return CARD.format(
         name=name,
         use=FOR[name],
-        small=model.size // model.scale,
-        size=model.size,
+        task=f'From {small}×{small} to {size}×{size} pixels, of pictures '
+        + ('reduced by bicubic.' if bicubic else f'{model.task.what}.'),
         form='A plain' if model.net.s is None else 'A residual',
         count=sum(p.numel() for p in model.net.parameters()) / 1e6,
         schedule=model.net.config['schedule'],
@@ -140,13 +192,9 @@ def card(name):
         loss=loss(record['recipe']),
         photographs=PHOTOGRAPHS,
         note=some,
-        crops=crops,
-        quality=shares,
-        K=D.shape[0],
-        R=D.shape[1],
-        rho=found.rho,
-        gain=found.share,
-        limits=LIMITS[name],
+        quality=quality(name, model) if bicubic else quality_of_task(name),
+        starts=agreement(name, model) if bicubic else agreement_of_task(name, model),
+        limits=LIMITS[name] + (REDUCED if bicubic else ''),
     )
 
 

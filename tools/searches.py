@@ -304,12 +304,13 @@ def main():
     references, unseen = byte_folder(args.references, 64), byte_folder(args.unseen, 64)
     facts = dict(sampler=SAMPLER, K=K, R=R, budget=BUDGET, patches=PATCHES, draws=DRAWS)
     facts |= dict(references=digest(*references.values()), unseen=digest(*unseen.values()))
-    networks = measured_before(args.out, facts)
+    measured_before(args.out, facts)  # refuse before the work, not after it
     for name in args.networks:
         bench = Bench(name, references, unseen, args.folder)
         own = dict(weights=bench.model.fingerprint, distance=bench.distance.name)
         check_same(bench.folder, facts | own)
-        networks[name] = measured(bench)
+        rows = measured(bench)
+        networks = measured_before(args.out, facts) | {name: rows}
         whole = json.dumps(facts | dict(networks=networks), indent=1, ensure_ascii=False)
         write_atomically(args.out, f'{whole}\n'.encode())
 

@@ -400,8 +400,8 @@ function inWords({ mode, tiles }) {
 
 function seamsInWords(answer) {
   return (
-    `Steps across the edges of ${answer.mode} are ${answer.seams.toFixed(2)} times those elsewhere ` +
-    `(bicubic ${answer.smooth.toFixed(2)}).`
+    `Steps across the edges of ${answer.mode} are ${answer.seams.toFixed(2)} times those ` +
+    `elsewhere (bicubic ${answer.smooth.toFixed(2)}).`
   );
 }
 
