@@ -1377,6 +1377,10 @@ d = {
                 'hood/lab.html#kept_precision',
                 'odebc/experiments/lab.py',
             ),
+            'odebc.experiments.lab.key_of': (
+                'hood/lab.html#key_of',
+                'odebc/experiments/lab.py',
+            ),
             'odebc.experiments.lab.markdown': (
                 'hood/lab.html#markdown',
                 'odebc/experiments/lab.py',
@@ -1399,6 +1403,10 @@ d = {
             ),
             'odebc.experiments.lab.network_facts': (
                 'hood/lab.html#network_facts',
+                'odebc/experiments/lab.py',
+            ),
+            'odebc.experiments.lab.of_rival': (
+                'hood/lab.html#of_rival',
                 'odebc/experiments/lab.py',
             ),
             'odebc.experiments.lab.older_facts': (
@@ -1443,6 +1451,7 @@ d = {
                 'hood/lab.html#tabulated',
                 'odebc/experiments/lab.py',
             ),
+            'odebc.experiments.lab.wins': ('hood/lab.html#wins', 'odebc/experiments/lab.py'),
         },
         'odebc.experiments.on_tests': {
             'odebc.experiments.on_tests.OnTest': (
@@ -1461,8 +1470,16 @@ d = {
                 'hood/on_tests.html#from_start',
                 'odebc/experiments/on_tests.py',
             ),
+            'odebc.experiments.on_tests.on_rivals': (
+                'hood/on_tests.html#on_rivals',
+                'odebc/experiments/on_tests.py',
+            ),
             'odebc.experiments.on_tests.on_tests': (
                 'hood/on_tests.html#on_tests',
+                'odebc/experiments/on_tests.py',
+            ),
+            'odebc.experiments.on_tests.table_beside': (
+                'hood/on_tests.html#table_beside',
                 'odebc/experiments/on_tests.py',
             ),
             'odebc.experiments.on_tests.table_of': (
@@ -1725,12 +1742,40 @@ d = {
                 'hood/rivals.html#rival.__call__',
                 'odebc/experiments/rivals.py',
             ),
+            'odebc.experiments.rivals.Rival.facts': (
+                'hood/rivals.html#rival.facts',
+                'odebc/experiments/rivals.py',
+            ),
+            'odebc.experiments.rivals.Rival.note': (
+                'hood/rivals.html#rival.note',
+                'odebc/experiments/rivals.py',
+            ),
             'odebc.experiments.rivals.bent': (
                 'hood/rivals.html#bent',
                 'odebc/experiments/rivals.py',
             ),
+            'odebc.experiments.rivals.check_distinct': (
+                'hood/rivals.html#check_distinct',
+                'odebc/experiments/rivals.py',
+            ),
+            'odebc.experiments.rivals.check_enlarges': (
+                'hood/rivals.html#check_enlarges',
+                'odebc/experiments/rivals.py',
+            ),
             'odebc.experiments.rivals.check_file': (
                 'hood/rivals.html#check_file',
+                'odebc/experiments/rivals.py',
+            ),
+            'odebc.experiments.rivals.check_fits': (
+                'hood/rivals.html#check_fits',
+                'odebc/experiments/rivals.py',
+            ),
+            'odebc.experiments.rivals.check_four_times': (
+                'hood/rivals.html#check_four_times',
+                'odebc/experiments/rivals.py',
+            ),
+            'odebc.experiments.rivals.check_short': (
+                'hood/rivals.html#check_short',
                 'odebc/experiments/rivals.py',
             ),
             'odebc.experiments.rivals.conv': (
@@ -1757,12 +1802,20 @@ d = {
                 'hood/rivals.html#rival',
                 'odebc/experiments/rivals.py',
             ),
+            'odebc.experiments.rivals.rivals_named': (
+                'hood/rivals.html#rivals_named',
+                'odebc/experiments/rivals.py',
+            ),
             'odebc.experiments.rivals.rrdbnet_of': (
                 'hood/rivals.html#rrdbnet_of',
                 'odebc/experiments/rivals.py',
             ),
             'odebc.experiments.rivals.shapes_of': (
                 'hood/rivals.html#shapes_of',
+                'odebc/experiments/rivals.py',
+            ),
+            'odebc.experiments.rivals.sources': (
+                'hood/rivals.html#sources',
                 'odebc/experiments/rivals.py',
             ),
         },

@@ -123,6 +123,14 @@ Images = Annotated[
 
 # %% ../nbs/hood/cli.ipynb #8bc933cc
 Model = Annotated[str, typer.Option(help="a shipped model, or a folder with one")]
+Rivals = Annotated[
+    list[str],
+    typer.Option(
+        '--rival',
+        help="another method for the tables: RealSR DF2K, RealSR DF2K-JPEG, Real-ESRGAN "
+        "(with the extra rivals), or NAME=FILE with its weights; may be given several times",
+    ),
+]
 Own = Annotated[
     str | None,
     typer.Option(
@@ -1052,16 +1060,19 @@ def found_on_tests(
     patches: int,  # of each set
     out: Path,  # folder
     accept: list,  # facts of its files that may differ
+    names: list,  # of rivals
 ) -> str:  # table
     "What a found start brings on test sets; measured once, and kept in the folder"
     from odebc.diagnosis import pairs_of
-    from odebc.experiments.on_tests import on_tests, table_of
+    from odebc.experiments.on_tests import on_rivals, on_tests, table_beside, table_of
+    from odebc.experiments.rivals import rivals_named
     from odebc.runner import BoundaryCondition
     from odebc.store import write_atomically
 
     if x_t is None:
         raise OdebcError("say by --x-t which x_T: the file that `odebc search --map …` wrote")
     found = BoundaryCondition.load(x_t)
+    rivals = rivals_named(names, subject.scale, subject.task)
     warn_of_another_map(found, x_t, subject.h)
     searched = set(found.meta.get('photographs', {}).values())
     tests = {}
@@ -1075,10 +1086,12 @@ def found_on_tests(
         z, y, names = pairs_of(unseen, patches, subject.size, subject.scale)
         tests[name] = z.to(subject.device), y.to(subject.device), names
     distance = distance_named('best')
-    table = table_of(
-        on_tests(subject.h, found.x_T, tests, distance, folder=out, accept=accept),
-        distance.name,
-    )
+    results = on_tests(subject.h, found.x_T, tests, distance, folder=out, accept=accept)
+    table = table_of(results, distance.name)
+    if rivals:
+        others = on_rivals(rivals, tests, distance, out, accept)
+        beside = table_beside(results, others, rivals, distance.name, subject.task)
+        table = f'{table}\n\n{beside}'
     write_atomically(out / 'results.md', f'{table}\n'.encode())
     return f"{table}\n\nwrote {out / 'results.md'}"
 
@@ -1118,6 +1131,7 @@ def results(
     ] = [],
     precision: Precision = 'auto',
     bf16: Annotated[bool | None, typer.Option('--bf16', hidden=True)] = None,
+    rival: Rivals = [],
     own: Own = None,
     x_t: Annotated[
         Path | None, typer.Option(help="with --map: the x_T that odebc search found")
@@ -1138,6 +1152,7 @@ def results(
     from odebc.images import byte_folder
     from odebc.experiments.lab import kept_precision, Lab, MEASURED, OLDER, PROTOCOLS
     from odebc.experiments.results import report
+    from odebc.experiments.rivals import rivals_named
     from odebc.searching import tell_stand_in
     from odebc.sr3 import SR3
 
@@ -1152,7 +1167,7 @@ def results(
     if own:
         subject = of_file(own, None, size, scale)
         sets = sets or dict(photographs=photographs())
-        print(found_on_tests(subject, x_t, sets, patches or 96, ready(out), accept))
+        print(found_on_tests(subject, x_t, sets, patches or 96, ready(out), accept, rival))
         return
     sets.setdefault('photographs', theirs)
     sets = {name: list(images.values()) for name, images in sets.items()}
@@ -1164,6 +1179,8 @@ def results(
     earlier = [out / MEASURED, out / OLDER]
     network = loaded(model, precision, lambda sr3: begun(precision, earlier, kept_precision))
 
+    rivals = rivals_named(rival, network.scale, network.task.name)
+
     def load(name):
         return SR3.from_pretrained(name, network.precision).to(network.device)
 
@@ -1171,11 +1188,11 @@ def results(
     check_networks(networks, model, network.shape)
     how = PROTOCOLS['quick' if quick else protocol]
 
-    def make(network, folder):
-        return Lab(network, how, pairs, sets, folder, accept)
+    def make(network, folder, rivals=()):
+        return Lab(network, how, pairs, sets, folder, accept, rivals)
 
     ready(out)
-    lab = make(network, out)
+    lab = make(network, out, rivals)
     others = {name: make(other, out / 'networks' / name) for name, other in networks.items()}
     tell_stand_in(lab.distance)
     main_set = main_set or max(lab.tests, key=lambda name: len(lab.tests[name]))

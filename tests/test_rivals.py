@@ -33,7 +33,7 @@ def files_of(name):
     made = rivals.rrdbnet_of
     rivals.rrdbnet_of = lambda param, numbers: seen.append((param, numbers)) or RRDBNet(**TINY)
     try:
-        KNOWN[name][1]()
+        KNOWN[name][-1]()
     finally:
         rivals.rrdbnet_of = made
     return seen[0]

@@ -11,9 +11,11 @@ __all__ = [
     'batch_size',
     'measure',
     'bicubic',
+    'of_rival',
     'fixed',
     'drawn',
     'methods',
+    'wins',
     'mean_over',
     'Protocol',
     'kept_precision',
@@ -150,6 +152,13 @@ def network_facts(
 
 
 # %% ../../nbs/hood/lab.ipynb #7eb87663
+def of_rival(
+    rival: Callable,  # `odebc.experiments.rivals.Rival`
+) -> Way:
+    "Enlarged by another method; its weights tell it from others, not its name"
+    return Way(lambda y, numbers: rival(y), rival.facts)
+
+
 def fixed(
     model: SR3,
     x_T: Tensor,  # (3, H, W)
@@ -197,12 +206,16 @@ def randoms(
 class Row:
     "A row of the table: a sampler, and where it starts"
 
-    sampler: str  # label, or 'bicubic'
+    sampler: str  # label, 'bicubic', or the name of a rival
     found: bool = False  # from the start that a search has found
+    rival: bool = False  # another method, see `odebc.experiments.rivals`
+    note: str = ''  # what a reader should know of it
 
     @property
     def calls(self) -> int:
         "Network evaluations for an image"
+        if self.rival:
+            return 1
         return 0 if self.sampler == 'bicubic' else nfe(self.sampler)
 
     def __str__(self):
@@ -215,9 +228,13 @@ def methods(
     ddpm: list,  # labels
     found: dict[str, Tensor],  # label of an ODE sampler -> x̃_T
     draws: int,  # random x_T of each image, for a mean
+    rivals: list = (),  # `odebc.experiments.rivals.Rival`
 ) -> dict[Row, dict]:  # row of the table -> name -> way; to be averaged
-    "Bicubic, DDPM, and each ODE sampler with random and with found x_T"
+    "Bicubic, rivals, DDPM, and each ODE sampler with random and with found x_T"
     rows = {Row('bicubic'): {'bicubic': bicubic(model)}}
+    for rival in rivals:
+        row = Row(rival.name, rival=True, note=rival.note(model.task.name))
+        rows[row] = {rival.name: of_rival(rival)}
     for label in ddpm:
         rows[Row(label)] = {label: drawn(model, label)}
     for label in found:
@@ -225,6 +242,15 @@ def methods(
     for label, x_T in found.items():
         rows[Row(label, found=True)] = {f'{label} found': fixed(model, x_T, label)}
     return rows
+
+
+def wins(
+    one: list[dict],  # results of `measure`, of each draw
+    other: list[dict],  # of another method on the same images
+) -> Tensor:  # (n,), from 0 to 1
+    "Of each image the share of draws where the one is better than the other"
+    won = [a['distance'] < b['distance'] for a in one for b in other]
+    return torch.stack(won).float().mean(0)
 
 
 def mean_over(
@@ -373,6 +399,14 @@ def says_otherwise(
     )
 
 
+def key_of(
+    way: Way,
+    images: str,  # their identity
+) -> str:
+    "What scores are kept under"
+    return digest(declared(way.facts | dict(images=images)))
+
+
 def merged(
     theirs: Content,  # what another process has written
     ours: Content,
@@ -398,7 +432,9 @@ class Lab:
         tests: dict[str, list[Tensor]],  # test set -> images
         folder: str | Path,  # of the results
         accept: list[str] = (),  # facts of lab.json that may differ, such as "tests"
+        rivals: list = (),  # other methods for Table 1, see `odebc.experiments.rivals`
     ):
+        self.rivals = list(rivals)
         self.model = model
         self.p = protocol
         self.folder = Path(folder)
@@ -517,8 +553,7 @@ class Lab:
 
     def key_of(self, test: str, way: Way) -> str:
         "What scores are kept under: the way and the images, not their names"
-        images = self.store.facts['tests'][test]
-        return digest(declared(way.facts | dict(images=images)))
+        return key_of(way, self.store.facts['tests'][test])
 
     def measured_by_name(self, test: str, name: str) -> bool:
         "Then the older file of that name has found its way, or is that of another"
@@ -620,13 +655,20 @@ def table_1(
     lab: Lab,
     test: str,  # name of the set
 ) -> dict[Row, dict]:  # row -> scores
-    "Bicubic, DDPM, random and found x_T on one test set"
+    "Bicubic, rivals, DDPM, random and found x_T on one test set"
     found = {label: lab.found(label).x_T for label in lab.p.ode}
-    rows = methods(lab.model, lab.p.ddpm, found, lab.p.draws)
-    return {
-        row: mean_over([lab.scores(test, name, solve) for name, solve in solves.items()])
+    rows = methods(lab.model, lab.p.ddpm, found, lab.p.draws, lab.rivals)
+    draws = {
+        row: [lab.scores(test, name, solve) for name, solve in solves.items()]
         for row, solves in Bar(rows.items(), desc=test, unit='row')
     }
+    first = Row(lab.p.ode[0])
+
+    def scores(row):
+        own = {} if row == first else dict(wins=wins(draws[row], draws[first]))
+        return mean_over(draws[row]) | own
+
+    return {row: scores(row) for row in rows}
 
 
 def stats(
@@ -667,15 +709,20 @@ def tabulated(
 def markdown(
     rows: dict[Row, dict],  # of `table_1`
     distance: str = 'LPIPS',  # its name
+    first: str = '',  # the sampler that 'wins' are against; empty: they are not told
 ) -> str:
     "The table, with the paired difference to the row of the same sampler without x̃_T"
 
-    head = 'method', f'{distance} ↓', 'PSNR ↑', 'SSIM ↑', 'NFE', 's/image'
+    head = ['method', f'{distance} ↓', 'PSNR ↑', 'SSIM ↑', 'NFE', 's/image']
+    head += [f'{distance}: x̃_T − random'] + [f'beats a random {first}'] * bool(first)
     lines = []
     for row, scores in rows.items():
         means = pm(scores['distance']), pm(scores['PSNR'], 2), pm(scores['SSIM'], 3)
         seconds = f"{scores['seconds'].mean():.2f}"
         difference = paired(rows, row)
         gain = '' if difference is None else pm(difference)
-        lines.append([row, *means, row.calls, seconds, gain])
-    return tabulated([*head, f'{distance}: x̃_T − random'], lines)
+        name = f'{row} ({row.note})' if row.note else row
+        lines.append([name, *means, row.calls, seconds, gain])
+        if first:
+            lines[-1].append(f"{scores['wins'].mean():.0%}" if 'wins' in scores else '')
+    return tabulated(head, lines)

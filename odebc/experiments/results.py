@@ -43,6 +43,7 @@ from ..store import Content, head_of, Store, unpacked, write_atomically
 from ..errors import from_lab, OdebcError
 from .lab import drawn, fixed, Lab, markdown, mean_over
 from .lab import paired, pm, stats, table_1, tabulated
+from .rivals import sources
 from ..metrics import dssim, mse
 from ..progress import Bar
 from ..matrix import candidate
@@ -832,6 +833,7 @@ def table_lines(lab, rows, test):
             'PSNR': scores['PSNR'],
             'SSIM': scores['SSIM'],
             'x̃_T − random': paired(rows, row),
+            f'beats a random {lab.p.ode[0]}': scores.get('wins'),
         }
         seconds = f"{scores['seconds'].mean():.4f}"
         for metric, v in values.items():
@@ -966,8 +968,9 @@ def report(
     tables, texts = {}, {}
     for test, z in lab.tests.items():
         tables[test] = table_1(lab, test)
-        shown = markdown(tables[test], lab.distance.name)
-        texts[f'Table 1, {test}'] = f'{len(z)} patches.\n\n{shown}'
+        shown = markdown(tables[test], lab.distance.name, lab.p.ode[0])
+        below = f'\n\n{sources(lab.rivals)}' if lab.rivals else ''
+        texts[f'Table 1, {test}'] = f'{len(z)} patches.\n\n{shown}{below}'
         write(lab, tables, texts)
     for title, text in experiments(lab, main, others):
         texts[title] = text
