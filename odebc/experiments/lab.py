@@ -9,16 +9,18 @@ __all__ = [
     'OLDER',
     'reference_and_test',
     'batch_size',
+    'Way',
     'measure',
     'bicubic',
     'of_rival',
     'fixed',
     'drawn',
     'methods',
-    'wins',
     'mean_over',
     'Protocol',
     'kept_precision',
+    'key_of',
+    'merged',
     'Lab',
     'table_1',
     'stats',
@@ -244,6 +246,14 @@ def methods(
     return rows
 
 
+def mean_over(
+    rows: list[dict],  # results of `measure` on the same images
+) -> dict:
+    "Per image, the mean over several measurements"
+    return {name: torch.stack([row[name] for row in rows]).mean(0) for name in rows[0]}
+
+
+# %% ../../nbs/hood/lab.ipynb #labwins1
 def wins(
     one: list[dict],  # results of `measure`, of each draw
     other: list[dict],  # of another method on the same images
@@ -251,13 +261,6 @@ def wins(
     "Of each image the share of draws where the one is better than the other"
     won = [a['distance'] < b['distance'] for a in one for b in other]
     return torch.stack(won).float().mean(0)
-
-
-def mean_over(
-    rows: list[dict],  # results of `measure` on the same images
-) -> dict:
-    "Per image, the mean over several measurements"
-    return {name: torch.stack([row[name] for row in rows]).mean(0) for name in rows[0]}
 
 
 # %% ../../nbs/hood/lab.ipynb #e03b1c24
@@ -399,6 +402,7 @@ def says_otherwise(
     )
 
 
+# %% ../../nbs/hood/lab.ipynb #labkeys1
 def key_of(
     way: Way,
     images: str,  # their identity
