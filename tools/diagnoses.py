@@ -1,6 +1,6 @@
 """Diagnose the networks that ship, and write what came out beside their other measurements:
 
-    python tools/diagnoses.py [--folder FOLDER] [--out data/search/diagnoses.json]
+    python tools/diagnoses.py [--networks NAME …] [--folder FOLDER] [--out FILE]
 
 FOLDER keeps what is measured; the same command goes on there.
 """
@@ -54,11 +54,12 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.partition('\n\n')[0])
     parser.add_argument('--folder', type=Path, default=Path('runs/diagnoses'))
     parser.add_argument('--out', type=Path, default=Path('data/search/diagnoses.json'))
+    parser.add_argument('--networks', nargs='+', default=list(SEARCHES), choices=SEARCHES)
     args = parser.parse_args()
-    results = {
-        name: diagnosed(name, sampler, asked, args.folder / name)
-        for name, (sampler, *asked) in SEARCHES.items()
-    }
+    results = json.loads(args.out.read_text()) if args.out.exists() else {}
+    for name in args.networks:
+        sampler, *asked = SEARCHES[name]
+        results[name] = diagnosed(name, sampler, asked, args.folder / name)
     args.out.write_text(json.dumps(results, indent=1, ensure_ascii=False) + '\n')
     for name, result in results.items():
         print(f"{name}: {result['sentence']}\n")
