@@ -512,7 +512,7 @@ def demo(
 
     if draws:
         above = {}
-        if large:
+        if large and sr3.scale > 1:
             print("enlarging one photograph from 64 to 256 pixels")
             above = enlarged(photographs())
         shown = {str(row): first_ones(group) for row, group in ways.items()}

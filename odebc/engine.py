@@ -440,7 +440,7 @@ def watch(
         if now - last < every and now < seconds:
             continue
         with torch.no_grad():
-            x_0 = SR3(run.net, scale).h(x_T, y, 'DDIM-10').cpu()
+            x_0 = SR3(run.net, scale, task=run.recipe.task).h(x_T, y, 'DDIM-10').cpu()
         for ax in axes:
             ax.clear()
         axes[0].plot(range(1, len(run.losses) + 1), run.losses, lw=0.8)
@@ -448,7 +448,8 @@ def watch(
         axes[0].set(xlabel='step', ylabel='loss', xscale='log', yscale=yscale)
         rows = [torch.cat([*pictures], -1) for pictures in (upsample(y, scale), x_0, z)]
         axes[1].imshow(to_image(torch.cat(rows, -2)))
-        title = f'bicubic, $h(x_T, y)$, $z$ after {len(run.losses)} steps'
+        known = 'bicubic' if scale > 1 else '$y$'
+        title = f'{known}, $h(x_T, y)$, $z$ after {len(run.losses)} steps'
         axes[1].set(xticks=[], yticks=[], title=title)
         shown.update(fig)
         last = now

@@ -3,11 +3,11 @@
 import json
 import pytest
 import torch
-from odebc.data import degrade, photographs, tiles
+from odebc.data import degrade, photographs, tiles, upsample
 from odebc.diagnosis import pairs_of
-from odebc.engine import Recipe, Training
+from odebc.engine import Recipe, Training, watch
 from odebc.errors import OdebcError
-from odebc.experiments.lab import reference_and_test
+from odebc.experiments.lab import methods, reference_and_test
 from odebc.images import from_bytes
 from odebc.matrix import candidates
 from odebc.objective import Examples
@@ -105,3 +105,28 @@ def test_those_that_ship_undo_what_their_name_says(name):
     )
     stays, moves = (after - before).norm(), (after - before.flip(0)).norm()
     assert moves < stays / 2
+
+
+@pytest.mark.parametrize('task', TASKS)
+def test_a_row_without_network_says_what_it_shows(task):
+    "y enlarged by bicubic; or y as it is, where nothing is enlarged"
+    model = SR3(UNet(**TINY), TASKS[task].scale, 16, task=task)
+    ways = methods(model, ['DDPM-2'], {}, 1)
+    row, group = next(iter(ways.items()))
+    assert str(row) == ('bicubic' if model.scale == 4 else 'y') and row.calls == 0
+    y = torch.rand(2, 3, 16 // model.scale, 16 // model.scale)
+    (way,) = group.values()
+    assert torch.equal(way(y, range(2)), upsample(y) if model.scale == 4 else y)
+
+
+@pytest.mark.parametrize('task, known', [('grey', '$y$'), ('bicubic', 'bicubic')])
+def test_a_training_is_watched_whatever_its_task(task, known, monkeypatch):
+    shown = []
+
+    class Handle:
+        def update(self, fig):
+            shown.append(fig.axes[1].get_title())
+
+    monkeypatch.setattr('IPython.display.display', lambda *_, **__: Handle())
+    watch(training(task), from_bytes(IMAGES[0])[None, :, :16, :16], seconds=0, every=0)
+    assert len(shown) == 1 and shown[0].startswith(f'{known}, $h(x_T, y)$')

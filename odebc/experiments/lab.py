@@ -204,11 +204,14 @@ def randoms(
 
 
 # %% ../../nbs/hood/lab.ipynb #d5cda576
+NO_NETWORK = 'bicubic', 'y'  # y enlarged; or as it is, where the size stays
+
+
 @dataclass(frozen=True)
 class Row:
     "A row of the table: a sampler, and where it starts"
 
-    sampler: str  # label, 'bicubic', or the name of a rival
+    sampler: str  # label, 'bicubic' or 'y' without a network, or the name of a rival
     found: bool = False  # from the start that a search has found
     rival: bool = False  # another method, see `odebc.experiments.rivals`
     note: str = ''  # what a reader should know of it
@@ -218,7 +221,7 @@ class Row:
         "Network evaluations for an image"
         if self.rival:
             return 1
-        return 0 if self.sampler == 'bicubic' else nfe(self.sampler)
+        return 0 if self.sampler in NO_NETWORK else nfe(self.sampler)
 
     def __str__(self):
         return f'{self.sampler} + x̃_T' if self.found else self.sampler
@@ -232,8 +235,9 @@ def methods(
     draws: int,  # random x_T of each image, for a mean
     rivals: list = (),  # `odebc.experiments.rivals.Rival`
 ) -> dict[Row, dict]:  # row of the table -> name -> way; to be averaged
-    "Bicubic, rivals, DDPM, and each ODE sampler with random and with found x_T"
-    rows = {Row('bicubic'): {'bicubic': bicubic(model)}}
+    "No network, rivals, DDPM, and each ODE sampler with random and with found x_T"
+    known = NO_NETWORK[model.scale == 1]
+    rows = {Row(known): {known: bicubic(model)}}
     for rival in rivals:
         row = Row(rival.name, rival=True, note=rival.note(model.task.name))
         rows[row] = {rival.name: of_rival(rival)}
