@@ -170,7 +170,7 @@ def agreement_of_task(name, model):
     how = dict(K=len(found['scores']), R=len(found['scores'][0]), sampler=found['sampler'])
     how |= dict(by=forecast.R, size=model.size)
     text = AGREE.format(rho=forecast.rho, gain=forecast.share, **how)
-    return f'{text} Most of it is tint, which three numbers of $x_T$ decide: its means.'
+    return f'{text} What differs is mostly tint, and three numbers of $x_T$ decide it: its means.'
 
 
 def card(name):
