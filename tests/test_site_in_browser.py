@@ -1,4 +1,4 @@
-"The pages of the site in a real browser, at the widths of a phone and of a desk."
+"The pages of the site in a real browser, at the widths of a phone, a small screen and a desk."
 
 import subprocess
 import sys
@@ -25,6 +25,9 @@ CUT = """() => [...document.querySelectorAll('pre')].filter(
   (pre) => pre.scrollWidth > pre.clientWidth + 1
     && !['auto', 'scroll'].includes(getComputedStyle(pre).overflowX)).length"""
 
+SCROLLED = """() => [...document.querySelectorAll('div.cell_input pre')].filter(
+  (pre) => pre.scrollWidth > pre.clientWidth + 1).map((pre) => pre.textContent.slice(0, 60))"""
+
 
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
@@ -34,7 +37,7 @@ def folder(tmp_path_factory):
     return out / 'html'
 
 
-@pytest.fixture(params=[390, 1280])
+@pytest.fixture(params=[390, 1100, 1280])
 def page(browser, request):
     size = dict(width=request.param, height=900)
     context = browser.new_context(viewport=size, color_scheme='dark')
@@ -55,6 +58,8 @@ def test_formulas_are_typeset_and_nothing_is_cut(folder, page, name):
     assert page.locator('mjx-merror').count() == 0
     assert page.evaluate('document.documentElement.scrollWidth - innerWidth') <= 0
     assert page.evaluate(CUT) == 0
+    if page.viewport_size['width'] > 1000 and name.startswith('nbs/'):
+        assert page.evaluate(SCROLLED) == []  # all of the code can be seen at once
     assert not [url for url in page.asked if not url.startswith(('file:', 'data:'))]
     assert not page.errors
 

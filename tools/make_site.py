@@ -49,8 +49,9 @@ CSS = """
 .math { overflow-x: auto; overflow-y: hidden; }
 div.cell_output img { background: #fff; max-width: 100%; height: auto; }
 div.cell_output pre, .highlight-text pre { white-space: pre-wrap; }
-/* 95 letters of code */
+/* 95 letters of code: a wider column, or smaller letters */
 @media (min-width: 75em) { .content { width: 50em; } }
+@media (max-width: 75em) { div.highlight pre { font-size: 0.75rem; } }
 """
 
 
