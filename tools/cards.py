@@ -170,7 +170,8 @@ def agreement_of_task(name, model):
     how = dict(K=len(found['scores']), R=len(found['scores'][0]), sampler=found['sampler'])
     how |= dict(by=forecast.R, size=model.size)
     text = AGREE.format(rho=forecast.rho, gain=forecast.share, **how)
-    return f'{text} What differs is mostly tint, and three numbers of $x_T$ decide it: its means.'
+    what = 'What differs is mostly brightness and tint: the three means of $x_T$ decide them.'
+    return f'{text} {what}'
 
 
 def card(name):

@@ -25,7 +25,7 @@ from odebc.images import byte_folder, from_bytes
 from odebc.matrix import candidate
 from odebc.metrics import default_distance, psnr
 from odebc.progress import Bar
-from odebc.search import search
+from odebc.search import BoundaryCondition, search
 from odebc.sr3 import gaussian_first, scaled, SR3
 from odebc.store import write_atomically
 from strategies import check_same, kept
@@ -37,6 +37,7 @@ DRAWS = 2  # random starts for each photograph
 PATCHES, BATCH = 100, 20
 RANDOM = 10**6  # seed of random starts
 TRIED = 2  # starts with which a trick is tried on the references
+WITHOUT_MEAN = 'mean of x_T removed'
 DDPM = 'DDPM-250', 'DDPM-100', 'DDPM-20'
 
 
@@ -59,7 +60,7 @@ def tricks(model, s):
         '0.995·ε': Trick(guess=lambda model: scaled(model, 0.995)),
     }
     if model.net.s is None:
-        found['mean of x_T removed'] = Trick(start=without_mean)
+        found[WITHOUT_MEAN] = Trick(start=without_mean)
         found['Gaussian guess'] = Trick(guess=lambda model: gaussian_first(model, s))
     return found
 
@@ -141,6 +142,11 @@ class Bench:
             return dict(seed=seed + 1, index=best.index, solves=best.solves)
 
         return kept(self.folder / f'search-{seed}.json', make)
+
+    def agreement(self, seed):
+        "ρ among its pairs, with its interval"
+        worth = BoundaryCondition.load(self.folder / f'search-{seed}.safetensors').worth
+        return dict(rho=[round(v, 4) for v in worth.rho] if worth else None)
 
     def start(self, seed):
         found = self.found(seed)
@@ -272,10 +278,13 @@ def measured(bench):
     rows['y'] = row(bench.nothing_done(), plain=plain)
     for name in maps:
         rows[name] = row(random[name], plain=plain, ddpm=best)
-        rows[f'x̃_T, {name}'] = row(found[name], plain=plain, ddpm=best, free=free)
+        others = dict(plain=plain, ddpm=best, free=free)
+        if WITHOUT_MEAN in random:
+            others['bare'] = random[WITHOUT_MEAN]
+        rows[f'x̃_T, {name}'] = row(found[name], **others)
     return dict(
         weights=bench.model.fingerprint,
-        searches=[bench.found(seed) for seed in range(SEARCHES)],
+        searches=[bench.found(seed) | bench.agreement(seed) for seed in range(SEARCHES)],
         tried={name: round(gain / nothing, 4) for name, gain in gains.items()},
         everything=named(everything),
         chosen=named(chosen),
