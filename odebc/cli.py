@@ -541,7 +541,8 @@ def train(
         str,
         typer.Option(
             help="small (16 → 64), small-mid (plain SR3 for the same), plain (a fifth of "
-            "its price, for other tasks), base (64 → 256) or paper (Table 3)"
+            "its price, for other tasks), base (64 → 256), base-plain (the same, plain) "
+            "or paper (Table 3)"
         ),
     ] = 'small',
     out: Annotated[

@@ -379,6 +379,12 @@ CONFIGS = {  # name -> network, made with the measured s and s_no_y, and recipe
         Recipe(batch=16, steps=20_000, relative=True),
     ),
     'base': (UNet.base, Recipe(batch=4, size=256)),
+    'base-plain': (  # plain SR3 in the layout of base
+        lambda *s: UNet(
+            channels=64, mults=(1, 1, 2, 2), blocks=1, attention=(2, 3), groups=1, unshuffle=2
+        ),
+        Recipe(batch=4, size=256, relative=True),
+    ),
     'paper': (
         lambda *s: UNet.paper(),
         Recipe(steps=3_000_000, lr=1e-4, size=256, decay=0.9999, bf16=True),

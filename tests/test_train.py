@@ -372,7 +372,7 @@ def test_a_folder_that_cannot_be_is_refused_before_the_first_step(images, tmp_pa
 @pytest.mark.parametrize('name', CONFIGS)
 def test_configurations(name, images):
     run = configured(name, images, size=64)
-    plain = name in ('small-mid', 'plain', 'paper')
+    plain = name in ('small-mid', 'plain', 'base-plain', 'paper')
     assert run.net.s == (None if plain else residual_std(Examples(images, 64))[0])
     assert run.recipe.size == 64
     assert run.net.config['unshuffle'] == (1 if name in ('small-mid', 'paper') else 2)
