@@ -125,7 +125,10 @@ def blur(
     # a picture that is too small for a mirror goes on as its edge
     mode = 'reflect' if min(x.shape[-2:]) > half else 'replicate'
     x = F.pad(x, (half,) * 4, mode=mode)
-    return F.conv2d(x, kernel.to(x).expand(3, 1, -1, -1), groups=3).clamp(-1, 1)
+    # a product of spectra: the same as conv2d, and faster where a kernel is large
+    spectrum = torch.fft.rfft2(kernel.to(x).flip(0, 1), s=x.shape[-2:])
+    mixed = torch.fft.irfft2(torch.fft.rfft2(x) * spectrum, s=x.shape[-2:])
+    return mixed[..., 2 * half :, 2 * half :].clamp(-1, 1)
 
 
 # %% ../nbs/hood/degradations.ipynb #ffa8a5ec

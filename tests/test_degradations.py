@@ -8,10 +8,11 @@ import re
 from dataclasses import dataclass
 import pytest
 import torch
+import torch.nn.functional as F
 from scipy.stats import chisquare, kstest
 from odebc import degradations
 from odebc.data import photographs
-from odebc.degradations import degradation_stages, realistic
+from odebc.degradations import blur, degradation_stages, realistic
 
 HISTORIES = 800
 # with the seed below the least of all p is .066
@@ -306,3 +307,18 @@ def test_stages_are_those_of_the_whole(scale):
         *_, last = stages.values()
         assert last.shape == (1, 3, 64 // scale, 96 // scale)
         assert torch.equal(last, realistic(z, scale, seeded(seed)))
+
+
+@pytest.mark.parametrize('size', [7, 13, 21])
+@pytest.mark.parametrize('sides', [(24, 24), (33, 48), (5, 40)])
+def test_spectra_blur_like_a_sum_over_neighbours(size, sides):
+    "Also with a kernel that has no symmetry, and a picture that is smaller than it"
+    chance = torch.Generator().manual_seed(size)
+    x = 2 * torch.rand(2, 3, *sides, generator=chance) - 1
+    kernel = torch.rand(size, size, generator=chance)
+    kernel /= kernel.sum()
+    half = size // 2
+    mode = 'reflect' if min(sides) > half else 'replicate'
+    padded = F.pad(x, (half,) * 4, mode=mode)
+    sums = F.conv2d(padded, kernel.expand(3, 1, -1, -1), groups=3)
+    assert (blur(x, kernel) - sums).abs().max() < 1e-5
