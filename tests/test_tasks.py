@@ -10,6 +10,7 @@ from odebc.errors import OdebcError
 from odebc.experiments.lab import methods, reference_and_test
 from odebc.images import from_bytes
 from odebc.matrix import candidates
+from odebc.metrics import lpips_lite
 from odebc.objective import Examples
 from odebc.sr3 import gaussian_first, scaled, SR3
 from odebc.tasks import TASKS
@@ -105,6 +106,17 @@ def test_those_that_ship_undo_what_their_name_says(name):
     )
     stays, moves = (after - before).norm(), (after - before.flip(0)).norm()
     assert moves < stays / 2
+
+
+def test_the_network_for_bad_pictures_enlarges_and_cleans():
+    "Nearer to the photograph than bicubic by the distance that ships"
+    model = SR3.from_pretrained('real')
+    assert (model.task.name, model.scale, model.size) == ('real', 4, 256)
+    z = tiles([photographs()['coffee']], 1, 256, torch.Generator().manual_seed(0))
+    y = model.task(z)
+    x_0 = model.h(candidates(1, model.shape), y, 'D-4')
+    assert x_0.shape == z.shape
+    assert lpips_lite(x_0, z) < lpips_lite(upsample(y, 4), z)
 
 
 @pytest.mark.parametrize('task', TASKS)

@@ -21,6 +21,7 @@ FOR = {
         "the same way for all pictures. It is the paper's mid-training case."
     ),
     'base': 'Enlarging pictures, from 64×64 to 256×256 and, tile by tile, of any size.',
+    'real': 'Seeing what a start does where pictures are blurred, noisy and compressed.',
     'grey': 'Seeing what a start does in another task: it colours a grey picture.',
     'dark': 'Seeing what a start does in another task: it brightens a dark, noisy picture.',
 }
@@ -36,6 +37,10 @@ LIMITS = {
     'base': (
         'Many-step ODE solvers are no better than DDIM-20. It makes detail up: do not use it '
         'where a picture is evidence.'
+    ),
+    'real': (
+        'It has barely begun to learn: results look painted. To enlarge pictures of cameras, '
+        'take a network such as Real-ESRGAN.'
     ),
     'grey': (
         'It knows light and shapes, and next to nothing of which colour belongs where: the '
@@ -75,7 +80,7 @@ x_0 = model.h(x_T, y, 'DDIM-20')  # images (B, 3, H, W) in [-1, 1]
 ## Form
 
 {form} network of SR3's kind, {count:.2f} M parameters, on the {schedule} schedule.
-Trained on {samples:,} patches, in {hours:.1f} hours; the loss was {loss}.
+Trained on {samples:,} patches, in {hours:.1f} hours{begun}; the loss was {loss}.
 
 ## Training photographs
 
@@ -121,6 +126,19 @@ def loss(recipe):
     return ', '.join(terms)
 
 
+def begun(record):
+    "How much of it was training for its own task, where it began with the weights of another"
+    task = record['recipe'].get('task')
+    own = [one for one in sittings(record) if one['recipe'].get('task') == task]
+    if len(own) == len(sittings(record)):
+        return ''
+    samples, minutes = (sum(one[what] for one in own) for what in ('samples', 'minutes'))
+    return (
+        f' (it began with the weights of `base`;\n'
+        f'{samples:,} patches and {minutes:.0f} minutes of them were for its own task)'
+    )
+
+
 AGREE = """\
 ρ = {rho.value:.2f} ({rho.low:.2f} … {rho.high:.2f}): how well two pictures agree about
 starts ({K} starts on {R} crops, {sampler}). The best of 200, chosen by {by} pairs, should
@@ -160,6 +178,23 @@ def quality_of_task(name):
     return f'LPIPS on a patch of each of 100 photographs of BSD100: {shares}.'
 
 
+def quality_of_real():
+    rows = told('results/real.json')
+    bicubic = rows['others']['bicubic']
+    own = rows['networks']['real']['rows']
+    shares = '; '.join(
+        f'{name} {mean_of(row):.3f}' for name, row in (dict(bicubic=bicubic) | own).items()
+    )
+    count = len(rows['photographs'])
+    return f'LPIPS on {count} crops of BSD100 and Urban100: {shares}.'
+
+
+def mean_of(row):
+    "Over draws and crops"
+    values = [value for draw in row['lpips'] for value in draw]
+    return sum(values) / len(values)
+
+
 def mean(row):
     return sum(row['lpips']) / len(row['lpips'])
 
@@ -169,15 +204,37 @@ def agreement_of_task(name, model):
     forecast = Worth.of(found['worth'])
     how = dict(K=len(found['scores']), R=len(found['scores'][0]), sampler=found['sampler'])
     how |= dict(by=forecast.R, size=model.size)
-    text = AGREE.format(rho=forecast.rho, gain=forecast.share, **how)
-    what = 'What differs is mostly brightness and tint: the three means of $x_T$ decide them.'
-    return f'{text} {what}'
+    return AGREE.format(rho=forecast.rho, gain=forecast.share, **how)
+
+
+CORNER = """\
+{sampler}: ρ = {rho[0]:.2f} ({rho[1]:.2f} … {rho[2]:.2f}), {starts} starts on {pairs} training
+photographs; a search should take {share[0]:.1%} ({share[1]:.1%} … {share[2]:.1%}) from the
+LPIPS of random starts."""
+
+
+def agreement_of_real():
+    corners = told('results/real.json')['networks']['real']['corners']
+    return '\n\n'.join(CORNER.format(sampler=label, **one) for label, one in corners.items())
+
+
+TINT = ' What differs is mostly brightness and tint: the three means of $x_T$ decide them.'
+
+
+def evidence(name, model):
+    "What it can do, and what x_T does"
+    if model.task.name == 'bicubic':
+        return quality(name, model), agreement(name, model)
+    if model.task.name == 'real':
+        return quality_of_real(), agreement_of_real()
+    return quality_of_task(name), agreement_of_task(name, model) + TINT
 
 
 def card(name):
     model = SR3.from_pretrained(name)
     record = model.record
     size, bicubic = model.size, model.task.name == 'bicubic'
+    able, starts = evidence(name, model)
     small = size // model.scale
     some = f'At last on {record["images"]} of them. ' if record['images'] < 773 else ''
     return CARD.format(
@@ -190,11 +247,12 @@ def card(name):
         schedule=model.net.config['schedule'],
         samples=model.samples,
         hours=sum(s['minutes'] for s in sittings(record)) / 60,
+        begun=begun(record),
         loss=loss(record['recipe']),
         photographs=PHOTOGRAPHS,
         note=some,
-        quality=quality(name, model) if bicubic else quality_of_task(name),
-        starts=agreement(name, model) if bicubic else agreement_of_task(name, model),
+        quality=able,
+        starts=starts,
         limits=LIMITS[name] + (REDUCED if bicubic else ''),
     )
 

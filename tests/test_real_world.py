@@ -1,0 +1,133 @@
+"Table 2: the tool on a small scale, and figures recomputed."
+
+import importlib
+import json
+import sys
+from importlib.resources import files
+from pathlib import Path
+import pytest
+import torch
+from odebc.data import photographs, tiles, upsample
+from odebc.errors import OdebcError
+from odebc.images import from_bytes
+from odebc.matrix import candidate
+from odebc.metrics import Distance, lpips_lite, psnr
+from odebc.sr3 import SR3
+from odebc.unet import UNet
+
+sys.path.insert(0, str(Path(__file__).parents[1] / 'tools'))
+
+
+@pytest.fixture
+def tool(monkeypatch):
+    tool = importlib.import_module('real_world')
+    small = dict(K=6, R=4, SIZE=32, BATCH=2, SETS={'one': 3, 'two': 2})
+    small |= dict(DDPM='DDPM-3', DDIM='DDIM-20', MEANS='D-2')
+    small |= dict(BUDGETS={'DDIM-20': 40, 'D-2': 12})
+    small |= dict(CORNERS={'DDIM-20': (8, 3)})
+    small |= dict(DRAWS={'DDPM-3': 1, 'DDIM-20': 1, 'D-2': 2})
+    for name, value in small.items():
+        monkeypatch.setattr(tool, name, value)
+    monkeypatch.setattr(tool, 'default_distance', lambda: Distance(lpips_lite, name='lite'))
+    # VGG16's weights are not at hand everywhere
+    monkeypatch.setattr(tool, 'dists', lambda a, b: (a - b).abs().mean((1, 2, 3)))
+    return tool
+
+
+@pytest.fixture
+def network(tmp_path):
+    torch.manual_seed(0)
+    net = UNet(channels=8, mults=(1, 2), blocks=1, attention=(), groups=1)
+    for p in net.parameters():
+        torch.nn.init.normal_(p, std=0.1)
+    folder = tmp_path / 'tiny'
+    SR3(net.eval().requires_grad_(False), 4, 32, task='real').save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def call(tool, network, photo_folder, tmp_path, monkeypatch):
+    "The command; returns what it wrote"
+    tests = tmp_path / 'tests'
+    for name in tool.SETS:
+        (tests / name).mkdir(parents=True)
+        for photograph in sorted(photo_folder.iterdir()):
+            (tests / name / photograph.name).write_bytes(photograph.read_bytes())
+    words = ['real_world.py', '--references', photo_folder, '--tests', tests]
+    words += ['--network', network, '--folder', tmp_path / 'runs', '--out', tmp_path / 'told']
+    monkeypatch.setattr(sys, 'argv', [str(word) for word in words])
+
+    def call():
+        tool.main()
+        return json.loads((tmp_path / 'told').read_text())
+
+    return call
+
+
+def test_the_tool_measures_and_goes_on(tool, call, tmp_path, monkeypatch):
+    def gone(name, task):
+        raise OdebcError('its weights are not there')
+
+    monkeypatch.setattr(tool, 'rival', gone)
+    told = call()
+    assert list(told['others']) == ['bicubic']  # a rival without weights is left out
+    rows = told['networks']['tiny']['rows']
+    assert list(rows) == ['DDPM-3', 'DDIM-20', 'DDIM-20 + x̃_T', 'D-2', 'D-2 + x̃_T']
+    assert [len(row['lpips']) for row in rows.values()] == [1, 1, 1, 2, 1]  # draws
+    assert all(len(draw) == 5 for row in rows.values() for draw in row['dists'])
+    corner = told['networks']['tiny']['corners']['DDIM-20']
+    assert corner['rho'][1] <= corner['rho'][0] <= corner['rho'][2]
+    assert [row['calls'] for row in rows.values()] == [3, 20, 20, 2, 2]
+    assert len(told['photographs']) == 5
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / 'runs').rglob('*.json')}
+    (tmp_path / 'told').unlink()
+    assert call() == told
+    assert {
+        path: path.stat().st_mtime_ns for path in (tmp_path / 'runs').rglob('*.json')
+    } == kept
+    monkeypatch.setattr(tool, 'R', 5)
+    with pytest.raises(SystemExit, match='measured otherwise'):
+        call()
+
+
+def test_rows_are_what_h_gives(tool, call, network, photo_folder):
+    told = call()
+    model = SR3.from_pretrained(network)
+    bench = tool.Bench(
+        network,
+        {},
+        {name: tool.byte_folder(photo_folder, tool.SIZE) for name in tool.SETS},
+        None,
+    )
+    found = told['networks']['tiny']['searches']['D-2']
+    x_T = candidate(found['index'], model.shape, found['seed'])
+    x_0 = model.h(x_T[None], bench.y, 'D-2')
+    row = told['networks']['tiny']['rows']['D-2 + x̃_T']
+    assert psnr(x_0, bench.z).tolist() == pytest.approx(row['psnr'][0], abs=0.02)
+    enlarged = psnr(upsample(bench.y, 4), bench.z)
+    assert enlarged.tolist() == pytest.approx(told['others']['bicubic']['psnr'][0], abs=0.02)
+
+
+PATH = files('odebc.assets') / 'results/real.json'
+TOLD = json.loads(PATH.read_text())
+
+
+@pytest.mark.parametrize('name', TOLD['networks'])
+def test_a_cell_is_recomputed(name):
+    "D-4 from the start that was found, on a photograph that ships"
+    told = TOLD['networks'][name]
+    if not (files('odebc.assets') / name).is_dir():
+        pytest.skip(f'the weights of {name} do not ship')
+    tool = importlib.import_module('real_world')
+    model, found = SR3.from_pretrained(name), told['searches']['D-4']
+    assert model.fingerprint == told['weights']
+    z = from_bytes(tiles([photographs()['coffee']], 1, 256, tool.generator(0)))
+    y = model.task(z, tool.generator(0))
+    x_T = candidate(found['index'], model.shape, found['seed'])[None]
+    pictures = dict(bicubic=upsample(y, 4), found=model.h(x_T, y, 'D-4'))
+    distance = tool.default_distance()
+    for kind, x in pictures.items():
+        lpips, quality = told['cell'][kind]
+        assert psnr(x, z).item() == pytest.approx(quality, abs=0.05)
+        if distance.name == 'LPIPS':  # not where its weights cannot be had
+            assert distance(x, z).item() == pytest.approx(lpips, abs=2e-3)
