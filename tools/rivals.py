@@ -3,7 +3,8 @@
     python tools/rivals.py --tests BSD100 [--pairs 24] [--rival NAME=FILE …] [--out FILE]
 
 BSD100 is a folder of photographs. The weights are found as `odebc.experiments.rivals` says; a
-method whose weights are not there is left out, and said so.
+method whose weights are not there is left out, and said so. `base` is measured beside them,
+from one random start.
 """
 
 import argparse
@@ -16,10 +17,13 @@ from odebc.errors import OdebcError
 from odebc.experiments.lab import pm, tabulated
 from odebc.experiments.rivals import KNOWN, rival, Rival
 from odebc.images import byte_folder
+from odebc.matrix import candidate
 from odebc.metrics import default_distance, psnr
 from odebc.progress import Bar
+from odebc.sr3 import SR3
 
 SIZE = 256  # side of a crop; y is four times smaller
+OURS = 'DDIM-20', 'DDPM-100'  # samplers of `base`
 
 
 def found(names):
@@ -30,6 +34,18 @@ def found(names):
             yield rival(name)
         except OdebcError as e:
             print(f'{name} is left out: {e}')
+
+
+def of_network(name, label):
+    "One of ours: all pictures from one start, chance anew for each"
+    model = SR3.from_pretrained(name, 'auto')
+    x_T = candidate(0, model.shape)[None]
+
+    def solve(y):
+        chance = torch.Generator().manual_seed(0)
+        return (model.h(x_T, 2 * y - 1, label, chance) + 1) / 2
+
+    return Rival(f'{name}, {label}', 'data/base', solve)
 
 
 def measured(method, z, y, distance):
@@ -52,7 +68,8 @@ def main():
     z, y, names = pairs_of(byte_folder(args.tests, SIZE), args.pairs, SIZE)
     distance = default_distance()
     rows = {}
-    for method in found([*KNOWN, *args.rival]):
+    ours = [of_network('base', label) for label in OURS]
+    for method in (*found([*KNOWN, *args.rival]), *ours):
         rows[method.name] = measured(method, z, y, distance)
     result = dict(set=args.tests.name, size=SIZE, photographs=names, rows=rows)
     args.out.write_text(json.dumps(result, indent=1, ensure_ascii=False) + '\n')
