@@ -7,6 +7,7 @@ import signal
 os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
 
 import pytest
+from hypothesis import HealthCheck, settings
 from odebc.data import photographs
 from odebc.images import to_image
 
@@ -15,6 +16,10 @@ from odebc.images import to_image
 signal.signal(signal.SIGINT, signal.default_int_handler)
 # what a test compares must not depend on what is faster here; tests/test_precision.py chooses
 os.environ.setdefault('ODEBC_PRECISION', 'float32')
+
+# a machine that is busy draws examples slowly, and that is no fault
+settings.register_profile('busy', suppress_health_check=[HealthCheck.too_slow], deadline=None)
+settings.load_profile('busy')
 
 
 def pytest_configure(config):
