@@ -126,9 +126,10 @@ def blur(
     mode = 'reflect' if min(x.shape[-2:]) > half else 'replicate'
     x = F.pad(x, (half,) * 4, mode=mode)
     # a product of spectra: the same as conv2d, and faster where a kernel is large
-    spectrum = torch.fft.rfft2(kernel.to(x).flip(0, 1), s=x.shape[-2:])
-    mixed = torch.fft.irfft2(torch.fft.rfft2(x) * spectrum, s=x.shape[-2:])
-    return mixed[..., 2 * half :, 2 * half :].clamp(-1, 1)
+    exact = x.float() if x.dtype.itemsize < 4 else x  # there are no spectra of half numbers
+    spectrum = torch.fft.rfft2(kernel.to(exact).flip(0, 1), s=x.shape[-2:])
+    mixed = torch.fft.irfft2(torch.fft.rfft2(exact) * spectrum, s=x.shape[-2:])
+    return mixed[..., 2 * half :, 2 * half :].clamp(-1, 1).to(x.dtype)
 
 
 # %% ../nbs/hood/degradations.ipynb #ffa8a5ec
