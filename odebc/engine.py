@@ -36,7 +36,7 @@ from .store import Store, as_json, packed_by_torch, unpacked_by_torch, write_ato
 from .data import upsample
 from .objective import Examples, Objective, residual_std
 from .tasks import task_named
-from .unet import UNet
+from .unet import BASE, UNet
 
 
 # %% ../nbs/hood/engine.ipynb #dc604eb4
@@ -380,9 +380,7 @@ CONFIGS = {  # name -> network, made with the measured s and s_no_y, and recipe
     ),
     'base': (UNet.base, Recipe(batch=4, size=256)),
     'base-plain': (  # plain SR3 in the layout of base
-        lambda *s: UNet(
-            channels=64, mults=(1, 1, 2, 2), blocks=1, attention=(2, 3), groups=1, unshuffle=2
-        ),
+        lambda *s: UNet(**BASE | dict(groups=1)),
         Recipe(batch=4, size=256, relative=True),
     ),
     'paper': (

@@ -4,6 +4,7 @@
 
 # %% auto #0
 __all__ = [
+    'BASE',
     'time_embedding',
     'zero',
     'ResBlock',
@@ -245,6 +246,8 @@ class Backbone(nn.Module):
 PAPER = dict(channels=96, mults=(1, 1, 2, 2, 3), attention=(3, 4))
 LAPTOP = dict(channels=64, blocks=1, groups=8, unshuffle=2)
 SMALL = LAPTOP | dict(mults=(1, 1, 2), attention=(2,))
+
+# %% ../nbs/08_unet.ipynb #41d8b886
 BASE = LAPTOP | dict(mults=(1, 1, 2, 2), attention=(2, 3))
 
 

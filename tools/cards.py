@@ -128,9 +128,9 @@ def loss(recipe):
 
 def begun(record):
     "How much of it was training for its own task, where it began with the weights of another"
-    task = record['recipe'].get('task')
-    own = [one for one in sittings(record) if one['recipe'].get('task') == task]
-    if len(own) == len(sittings(record)):
+    tasks = [one['recipe'].get('task', 'bicubic') for one in sittings(record)]
+    own = [one for one, task in zip(sittings(record), tasks) if task == tasks[-1]]
+    if len(own) == len(tasks):
         return ''
     samples, minutes = (sum(one[what] for one in own) for what in ('samples', 'minutes'))
     return (

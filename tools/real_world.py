@@ -28,6 +28,7 @@ from odebc.samplers import nfe
 from odebc.search import BoundaryCondition, search
 from odebc.sr3 import SR3
 from odebc.store import write_atomically
+from searches import agreement, generator, start_of
 from strategies import check_same, kept
 
 SETS = {'BSD100': 48, 'Urban100-dev': 48}  # crops of each
@@ -38,18 +39,12 @@ DDPM, DDIM, MEANS = 'DDPM-200', 'DDIM-50', 'D-4'
 DRAWS = {DDPM: 1, DDIM: 1, MEANS: 2}  # random starts for each crop
 # solves; half of DDIM-50's pay for five times as many of DDIM-10, the rest for finalists
 BUDGETS = {DDIM: 320, MEANS: 1200}
-
-
 # of D, from random starts: how many of them, and on how many training photographs
 CORNERS = {'DDIM-10': (12, 8), MEANS: (24, 12)}
 # what the picture shows, the middle of each: where 256² pixels are spoilt by the chain, and
 # where 64² are taken as they came (row, column)
 SPOILT = {'chelsea': (20, 100), 'coffee': (60, 200)}
 AS_IT_CAME = {'rocket': (352, 290), 'china': (30, 180)}
-
-
-def generator(seed):
-    return torch.Generator().manual_seed(seed)
 
 
 class Bench:
@@ -68,10 +63,17 @@ class Bench:
         ]
         self.z, self.y = self.pairs(torch.cat(parts), 0)
 
+    @property
+    def own_facts(self):
+        return dict(weights=self.model.fingerprint, bf16=self.model.bf16)
+
     def pairs(self, z, seed):
         "What the network's task makes of bytes"
         z = from_bytes(z)
         return z, self.model.task(z, generator(seed))
+
+    def path(self, label):
+        return self.folder / f'search-{label}.safetensors'
 
     def found(self, label):
         "A search on training photographs: its candidate, and what it says of itself"
@@ -81,25 +83,23 @@ class Bench:
                 crops(list(self.references.values()), R, SIZE, generator(200)), 200
             )
             how = dict(budget=BUDGETS[label], seed=1, batch=BATCH)
-            how['path'] = self.folder / f'search-{label}.safetensors'
+            how['path'] = self.path(label)
+            strategy = 'halving'
+            if label == DDIM:
+                strategy, how['coarse'] = 'multifidelity', self.model.solution_map('DDIM-10')
             h = self.model.solution_map(label)
-            if label == MEANS:
-                best = search(h, z, y, K, self.distance, 'halving', **how)
-            else:
-                coarse = self.model.solution_map('DDIM-10')
-                best = search(h, z, y, K, self.distance, 'multifidelity', coarse=coarse, **how)
+            best = search(h, z, y, K, self.distance, strategy, **how)
             return dict(seed=1, index=best.index, solves=best.solves)
 
         return kept(self.folder / f'search-{label}.json', make)
 
-    def agreement(self, label):
-        "ρ among the pairs of a search, with its interval, where it has measured it"
-        worth = BoundaryCondition.load(self.folder / f'search-{label}.safetensors').worth
-        return dict(rho=[round(v, 4) for v in worth.rho] if worth else None)
+    def searched(self, label):
+        "The same, what it cost, and how far its pairs agree"
+        calls = BoundaryCondition.load(self.path(label)).nfe  # with those of DDIM-10
+        return self.found(label) | dict(calls=calls) | agreement(self.path(label))
 
     def start(self, label):
-        found = self.found(label)
-        return candidate(found['index'], self.model.shape, found['seed'])
+        return start_of(self.found(label), self.model.shape)
 
     def corner(self, label):
         "What `odebc diagnose` says of it: ρ and the forecast gain, with their intervals"
@@ -147,9 +147,12 @@ class Bench:
             if label in BUDGETS:
                 yield f'{label} + x̃_T', nfe(label), [partial(self.shared, label)]
 
-    def cell(self):
-        "What a test computes again: bicubic and D-4 + x̃_T on a shipped photograph"
+    def cell(self, path):
+        """What a test computes again: bicubic and D-4 + x̃_T on a shipped photograph; y goes
+        into a file, as its chance may fall otherwise on another machine
+        """
         z, y = self.pairs(tiles([photographs()['coffee']], 1, SIZE, generator(0)), 0)
+        to_image(y[0]).save(path)
         exact = SR3(self.model.net, self.model.scale, SIZE, task=self.model.task.name)
         x_0 = exact.h(self.start(MEANS)[None], y, MEANS)  # in float32, as anywhere
         pictures = dict(bicubic=upsample(y, 4), found=x_0)
@@ -212,19 +215,19 @@ def told(draws, calls):
 
 def corners_of_network(bench):
     "Whether its starts differ at all"
-    facts = dict(weights=bench.model.fingerprint, bf16=bench.model.bf16)
-    return facts | dict(corners={label: bench.corner(label) for label in CORNERS})
+    corners = {label: bench.corner(label) for label in CORNERS}
+    return bench.own_facts | dict(corners=corners)
 
 
-def of_network(bench):
-    "The same, and all rows"
+def of_network(bench, path):
+    "The same, and all rows; `path`: for y of the cell"
     rows = {}
     for name, calls, solves in bench.ways():
         draws = [bench.measured(f'{name}, {k}', solve) for k, solve in enumerate(solves)]
         rows[name] = told(draws, calls)
-    searches = {label: bench.found(label) | bench.agreement(label) for label in BUDGETS}
+    searches = {label: bench.searched(label) for label in BUDGETS}
     corners = corners_of_network(bench)
-    return corners | dict(searches=searches, rows=rows, cell=bench.cell())
+    return corners | dict(searches=searches, rows=rows, cell=bench.cell(path))
 
 
 def measured_before(out, facts):
@@ -251,13 +254,15 @@ def main():
     name = Path(args.network).name
     bench = Bench(args.network, references, tests, args.folder / name)
     facts = dict(K=K, R=R, budgets=BUDGETS, draws=DRAWS, photographs=bench.photographs)
-    facts |= dict(references=digest(*references.values()), unseen=digest(bench.z))
+    facts |= dict(references=digest(*references.values()), distance=bench.distance.name)
+    facts['unseen'] = [digest(z, y) for z, y in zip(bench.z, bench.y)]
     measured_before(args.out, facts)  # refuse before the work, not after it
-    check_same(bench.folder, facts | dict(weights=bench.model.fingerprint))
+    check_same(bench.folder, facts | bench.own_facts)
     if args.corners:
         network, others = corners_of_network(bench), {}
     else:
-        network, others = of_network(bench), of_rivals(bench)
+        network = of_network(bench, args.out.with_suffix('.png'))
+        others = of_rivals(bench)
     known = measured_before(args.out, facts)
     whole = facts | dict(others=known['others'] | others)
     whole['networks'] = known['networks'] | {name: network}

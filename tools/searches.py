@@ -143,14 +143,8 @@ class Bench:
 
         return kept(self.folder / f'search-{seed}.json', make)
 
-    def agreement(self, seed):
-        "ρ among its pairs, with its interval"
-        worth = BoundaryCondition.load(self.folder / f'search-{seed}.safetensors').worth
-        return dict(rho=[round(v, 4) for v in worth.rho] if worth else None)
-
     def start(self, seed):
-        found = self.found(seed)
-        return candidate(found['index'], self.model.shape, found['seed'])
+        return start_of(self.found(seed), self.model.shape)
 
     def tried(self, names):
         "The score with some tricks on the references of the first search"
@@ -230,6 +224,17 @@ class Bench:
         return [round(v.item(), 5) for v in (self.distance(x_0, z), psnr(x_0, z))]
 
 
+def start_of(found, shape):
+    "The candidate that a search has found"
+    return candidate(found['index'], shape, found['seed'])
+
+
+def agreement(path):
+    "ρ among the pairs of a search, with its interval, where it has measured it"
+    worth = BoundaryCondition.load(path).worth
+    return dict(rho=[round(v, 4) for v in worth.rho] if worth else None)
+
+
 def named(tricks):
     return ' + '.join(tricks) or 'nothing'
 
@@ -286,7 +291,10 @@ def measured(bench):
         rows[f'x̃_T, {name}'] = row(found[name], **others)
     return dict(
         weights=bench.model.fingerprint,
-        searches=[bench.found(seed) | bench.agreement(seed) for seed in range(SEARCHES)],
+        searches=[
+            bench.found(seed) | agreement(bench.folder / f'search-{seed}.safetensors')
+            for seed in range(SEARCHES)
+        ],
         tried={name: round(gain / nothing, 4) for name, gain in gains.items()},
         everything=named(everything),
         chosen=named(chosen),

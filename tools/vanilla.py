@@ -32,13 +32,11 @@ from odebc.engine import facts_of_photographs, interrupts
 from odebc.errors import OdebcError
 from odebc.sr3 import SR3
 from odebc.train import sr3_loss
-from odebc.unet import UNet
+from odebc.unet import BASE, UNet
 
 LAYOUTS = {
     # the layout of `base` with one group: squares of 2×2 pixels folded into channels
-    'folded': dict(
-        channels=64, mults=(1, 1, 2, 2), blocks=1, attention=(2, 3), groups=1, unshuffle=2
-    ),
+    'folded': BASE | dict(groups=1),
     # the layout of `small-mid`, one level deeper
     'pixels': dict(channels=32, mults=(1, 2, 4, 4), blocks=1, attention=(2, 3), groups=1),
 }
