@@ -1345,8 +1345,16 @@ d = {
                 'hood/lab.html#lab.tell_once',
                 'odebc/experiments/lab.py',
             ),
+            'odebc.experiments.lab.Lab.way_to_search': (
+                'hood/lab.html#lab.way_to_search',
+                'odebc/experiments/lab.py',
+            ),
             'odebc.experiments.lab.Protocol': (
                 'hood/lab.html#protocol',
+                'odebc/experiments/lab.py',
+            ),
+            'odebc.experiments.lab.Protocol.facts': (
+                'hood/lab.html#protocol.facts',
                 'odebc/experiments/lab.py',
             ),
             'odebc.experiments.lab.Row': ('hood/lab.html#row', 'odebc/experiments/lab.py'),

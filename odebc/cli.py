@@ -284,6 +284,7 @@ WITH_A_MODEL = (
     'references',
     'main_set',
     'others',
+    'also',
 )
 
 
@@ -1104,7 +1105,7 @@ def results(
     quick: Annotated[
         bool, typer.Option('--quick', help="a look in minutes; the same as --protocol quick")
     ] = False,
-    protocol: Annotated[str, typer.Option(help="quick, mid, full or paper")] = 'full',
+    protocol: Annotated[str, typer.Option(help="quick, mid, full, large or paper")] = 'full',
     references: Annotated[
         Path | None,
         typer.Option(
@@ -1133,6 +1134,13 @@ def results(
     precision: Precision = 'auto',
     bf16: Annotated[bool | None, typer.Option('--bf16', hidden=True)] = None,
     rival: Rivals = [],
+    also: Annotated[
+        list[str],
+        typer.Option(
+            help="another distance for the tables: dists, dssim or lpips-lite; "
+            "may be given several times"
+        ),
+    ] = [],
     own: Own = None,
     x_t: Annotated[
         Path | None, typer.Option(help="with --map: the x_T that odebc search found")
@@ -1181,6 +1189,7 @@ def results(
     network = loaded(model, precision, lambda sr3: begun(precision, earlier, kept_precision))
 
     rivals = rivals_named(rival, network.scale, network.task.name)
+    others_too = {name.upper(): distance_named(name) for name in also}
 
     def load(name):
         return SR3.from_pretrained(name, network.precision).to(network.device)
@@ -1190,7 +1199,7 @@ def results(
     how = PROTOCOLS['quick' if quick else protocol]
 
     def make(network, folder, rivals=()):
-        return Lab(network, how, pairs, sets, folder, accept, rivals)
+        return Lab(network, how, pairs, sets, folder, accept, rivals, others_too)
 
     ready(out)
     lab = make(network, out, rivals)

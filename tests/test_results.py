@@ -14,15 +14,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
-from odebc.data import degrade, photographs, split, tiles
+from odebc.data import degrade, photographs, split, tiles, upsample
+from odebc.errors import OdebcError
 from odebc.identity import digest
 from odebc.images import image_folder
 from odebc.identity import picture_digest
 from odebc.experiments.lab import COLUMNS, Lab, markdown, MEASURED, measure, methods, pm
-from odebc.experiments.lab import Protocol, stats
-from odebc.experiments.lab import table_1
+from odebc.experiments.lab import Protocol, PROTOCOLS, Row, stats, table_1
 from odebc.experiments.results import agreement, choice_by, matrix, PHOTOGRAPHS, report
-from odebc.experiments.results import section, table, winners
+from odebc.experiments.results import section, table, tricks, winners, worst
+from odebc.metrics import Distance, dssim
 from odebc.runner import BoundaryCondition
 from odebc.sr3 import SR3
 from odebc.store import packed, read_facts, unpacked
@@ -98,6 +99,47 @@ def test_a_stopped_run_goes_on_and_ends_the_same(tmp_path, monkeypatch):
     for row in whole:
         for metric in ('distance', 'PSNR', 'SSIM'):
             assert (whole[row][metric] - again[row][metric]).abs().max() < 1e-4
+
+
+@pytest.mark.timeout(1800)
+def test_a_cheaper_sampler_chooses_first_and_another_distance_stands_beside(tmp_path):
+    dear = replace(TINY, coarse='DDIM-1', calls=24, side=2)
+    halved = Distance(lambda a, b: dssim(a, b) / 2, 'halved')
+
+    def measured(folder, also=dict(DSSIM=Distance(dssim, 'dssim'), halved=halved)):
+        ours, theirs = split(photographs())
+        tests = dict(photographs=list(theirs.values()))
+        model = SR3.from_pretrained('small')
+        return Lab(model, dear, list(ours.values()), tests, folder, also=also)
+
+    mine = measured(tmp_path)
+    rows = table_1(mine, 'photographs')
+    for row, scores in rows.items():
+        assert (scores['halved'] - scores['DSSIM'] / 2).abs().max() < 1e-5
+    y, z = mine.y_tests['photographs'], mine.tests['photographs']
+    by_hand = dssim(upsample(y), z)
+    assert (rows[Row('bicubic')]['DSSIM'] - by_hand).abs().max() < 1e-5
+    text = markdown(rows, mine.distance.name, 'DDIM-3')
+    assert '| DSSIM ↓ | halved ↓ | PSNR ↑ |' in text
+    for label in ('DDIM-3', 'DPMS-3'):
+        found = mine.found(label)
+        assert found.meta['strategy'] == 'multifidelity' and found.nfe <= 24
+        # candidates that the cheaper sampler put last have no score of the sampler itself
+        assert found.scores.isnan().any() and found.scores[found.index].isfinite().all()
+    D = matrix(mine)[mine.distance.name]
+    assert worst(mine, 'DDIM-3') == D.mean(1).argmax()
+    assert len(tricks(mine, 'photographs', dear.side)['0.5·x_T']['DSSIM']) == 2
+
+    assert measured(tmp_path).known.keys() == mine.known.keys()
+    with pytest.raises(OdebcError, match='also'):
+        measured(tmp_path, {})
+
+
+def test_what_is_as_ever_is_not_told_of_a_protocol():
+    "So folders of versions that did not know of it are still theirs"
+    assert not {'side', 'coarse', 'calls'} & TINY.facts.keys()
+    assert replace(TINY, side=7).facts == TINY.facts | dict(side=7)
+    assert Protocol(**PROTOCOLS['large'].facts) == PROTOCOLS['large']
 
 
 def test_the_matrix_has_as_many_pairs_as_the_references_hold(tmp_path):

@@ -32,7 +32,7 @@ __all__ = [
 
 # %% ../../nbs/hood/lab.ipynb #b4f05fb8
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 import json
 import math
@@ -48,7 +48,7 @@ from ..errors import OdebcError
 from ..identity import BICUBIC, declared, digest, picture_digest
 from ..images import from_bytes, to_bytes
 from ..matrix import candidate
-from ..metrics import default_distance, psnr, ssim
+from ..metrics import default_distance, Distance, psnr, ssim
 from ..progress import Bar
 from ..runner import BoundaryCondition
 from ..samplers import nfe
@@ -113,12 +113,15 @@ def measure(
     z: Tensor,  # HR images (n, 3, H, W)
     y: Tensor,  # LR images (n, 3, h, w)
     distance: Callable,  # LPIPS or its stand-in, (x_0, z) -> (n,)
-    known: Tensor | None = None,  # (m, 4), what an earlier call has measured
+    known: Tensor | None = None,  # (m, 4 or more), what an earlier call has measured
     after: Callable = lambda known: None,  # gets what is known after each batch
     batch: int | None = None,  # images at a time, see `batch_size`
-) -> dict:  # 'distance', 'PSNR', 'SSIM' -> (n,), and 'seconds' per image
+    also: dict[str, Callable] = {},  # name -> another distance
+) -> dict:  # 'distance', 'PSNR', 'SSIM' and others -> (n,), and 'seconds' per image
     "Run a method on every image and score it"
-    known = torch.empty(0, 4, dtype=torch.float64) if known is None else known
+    columns = *COLUMNS, *also
+    if known is None:
+        known = torch.empty(0, len(columns), dtype=torch.float64)
     batch = batch or batch_size(z)
     for i in range(len(known), len(z), batch):
         start = time.perf_counter()
@@ -129,11 +132,13 @@ def measure(
         seconds = (time.perf_counter() - start) / len(x_0)
         HR = z[i : i + batch]
         limited = psnr(x_0, HR).clamp(max=EIGHT_BITS)
-        scores = distance(x_0, HR), limited, ssim(x_0, HR), torch.full((len(HR),), seconds)
+        scores = [distance(x_0, HR), limited, ssim(x_0, HR)]
+        scores += [torch.full((len(HR),), seconds)]
+        scores += [other(x_0, HR) for other in also.values()]
         new = torch.stack([score.double().cpu() for score in scores], 1)
         known = torch.cat([known, new.mul(1e6).round().div(1e6)])
         after(known)
-    return dict(zip(COLUMNS, known[: len(z)].float().T))
+    return dict(zip(columns, known[: len(z)].float().T))
 
 
 def bicubic(
@@ -281,6 +286,15 @@ class Protocol:
     draws: int  # random x_T of each image, whose mean is called random
     matrix: tuple  # candidates, pairs and sampler of the matrix behind the figures
     blocks: int  # disjoint sets of candidates in it, the repeats of Figure 3
+    side: int = 100  # patches of the side experiments, at most
+    coarse: str = ''  # a cheaper sampler that chooses first; empty: halving by each itself
+    calls: int = 0  # network calls of each search with a cheaper sampler
+
+    @property
+    def facts(self) -> dict:
+        "As a results folder keeps it: what is as ever is not told"
+        usual = {f.name: f.default for f in fields(self)}
+        return {name: v for name, v in asdict(self).items() if v != usual[name]}
 
 
 PROTOCOLS = dict(
@@ -316,6 +330,20 @@ PROTOCOLS = dict(
         draws=2,
         matrix=(1280, 20, 'DDIM-10'),
         blocks=8,
+    ),
+    large=Protocol(
+        K=200,
+        R=32,
+        n=48,
+        few=4,
+        ode=['DPMS-20', 'DDIM-50'],
+        ddpm=['DDPM-250', 'DDPM-100'],
+        draws=2,
+        matrix=(100, 10, 'DDIM-10'),
+        blocks=2,
+        side=24,
+        coarse='DDIM-10',
+        calls=16_000,
     ),
     paper=Protocol(
         K=1000,
@@ -441,8 +469,10 @@ class Lab:
         folder: str | Path,  # of the results
         accept: list[str] = (),  # facts of lab.json that may differ, such as "tests"
         rivals: list = (),  # other methods for Table 1, see `odebc.experiments.rivals`
+        also: dict[str, Distance] = {},  # name -> another one for Table 1
     ):
         self.rivals = list(rivals)
+        self.also = also
         self.model = model
         self.p = protocol
         self.folder = Path(folder)
@@ -484,8 +514,10 @@ class Lab:
         distance: str,  # identity of the distance
     ) -> dict:
         "What the results depend on"
-        return dict(
-            protocol=asdict(self.p),
+        also = {name: other.identity for name, other in self.also.items()}
+        also = dict(also=also) if also else {}
+        return also | dict(
+            protocol=self.p.facts,
             distance=distance,
             degradation=self.degradation,
             weights=weights,
@@ -529,8 +561,20 @@ class Lab:
                 self.distance,
                 path=self.folder / f'x_T-{label}.safetensors',
                 accept=self.accepted,
+                **self.way_to_search(label),
             )
         return self.searches[label]
+
+    def way_to_search(
+        self,
+        label: str,  # of an ODE sampler
+    ) -> dict:  # arguments of `search`
+        "A strategy, and what it may cost"
+        if not self.p.coarse:
+            return {}
+        cheap = self.model.solution_map(self.p.coarse)
+        budget = self.p.calls // nfe(label)
+        return dict(strategy='multifidelity', coarse=cheap, budget=budget, batch=4)
 
     @property
     def accepted(self) -> list:
@@ -557,7 +601,7 @@ class Lab:
         def keep(known):
             self.remember(key, known)
 
-        return measure(way, z, y, self.distance, self.known.get(key), keep)
+        return measure(way, z, y, self.distance, self.known.get(key), keep, also=self.also)
 
     def key_of(self, test: str, way: Way) -> str:
         "What scores are kept under: the way and the images, not their names"
@@ -620,7 +664,7 @@ class Lab:
     def remember(
         self,
         key: str,  # of a test set and a way
-        known: Tensor,  # (m, 4)
+        known: Tensor,  # (m, 4 or more)
     ):
         "Write the file anew"
         self.known[key] = known
@@ -721,11 +765,15 @@ def markdown(
 ) -> str:
     "The table, with the paired difference to the row of the same sampler without x̃_T"
 
-    head = ['method', f'{distance} ↓', 'PSNR ↑', 'SSIM ↑', 'NFE', 's/image']
+    first_row = next(iter(rows.values()))
+    also = [name for name in first_row if name not in (*COLUMNS, 'wins')]
+    head = ['method', f'{distance} ↓', *(f'{name} ↓' for name in also)]
+    head += ['PSNR ↑', 'SSIM ↑', 'NFE', 's/image']
     head += [f'{distance}: x̃_T − random'] + [f'beats a random {first}'] * bool(first)
     lines = []
     for row, scores in rows.items():
-        means = pm(scores['distance']), pm(scores['PSNR'], 2), pm(scores['SSIM'], 3)
+        means = [pm(scores[name]) for name in ('distance', *also)]
+        means += [pm(scores['PSNR'], 2), pm(scores['SSIM'], 3)]
         seconds = f"{scores['seconds'].mean():.2f}"
         difference = paired(rows, row)
         gain = '' if difference is None else pm(difference)
