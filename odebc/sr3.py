@@ -38,6 +38,45 @@ CONFIG = 'config.json'
 # %% ../nbs/hood/sr3.ipynb #5e2527b0
 RECORD = 'record.json'
 
+# %% ../nbs/hood/sr3.ipynb #bits8001
+SCALE_OF = 'scale of '
+
+
+def in_8_bits(
+    weights: dict[str, Tensor],  # name -> weight
+) -> dict[str, Tensor]:
+    "Whole numbers up to 127 and a scale for each output channel; vectors in half precision"
+    kept = {}
+    for name, w in weights.items():
+        if w.dim() < 2:
+            kept[name] = w.half()
+            continue
+        largest = w.flatten(1).abs().amax(1).clamp(min=1e-8)
+        kept[SCALE_OF + name] = scale = largest / 127
+        kept[name] = (w / channelwise(scale, w)).round().to(torch.int8)
+    return kept
+
+
+def in_floats(
+    kept: dict[str, Tensor],  # as a file holds them
+) -> dict[str, Tensor]:  # name -> weight, float32
+    "Of halves, or of whole numbers with their scales"
+
+    def weight(name):
+        w = kept[name].float()
+        scale = kept.get(SCALE_OF + name)
+        return w if scale is None else w * channelwise(scale, w)
+
+    return {name: weight(name) for name in kept if not name.startswith(SCALE_OF)}
+
+
+def channelwise(
+    scale: Tensor,  # (C,)
+    w: Tensor,  # (C, …)
+) -> Tensor:  # (C, 1, …)
+    "For a product"
+    return scale.view(-1, *[1] * (w.dim() - 1))
+
 
 # %% ../nbs/hood/sr3.ipynb #1ccba129
 def check_start(
@@ -65,6 +104,14 @@ def check_folder(
     missing = [f for f in (CONFIG, RECORD, WEIGHTS) if not (folder / f).is_file()]
     if missing:
         raise OdebcError(f"no model in {folder}: {', '.join(missing)} is missing")
+
+
+def check_bits(
+    bits: int,  # of a stored weight
+):
+    "Refuse what files do not hold"
+    if bits not in (8, 16):
+        raise OdebcError(f"weights are stored in 16 or 8 bits, not in {bits}")
 
 
 def check_solver(
@@ -246,12 +293,19 @@ class SR3:
     def save_pretrained(
         self,
         folder: str | Path,  # made if missing
+        bits: int = 16,  # of a weight; 8: half the size, and weights rounded to 1 % or so
     ):
-        "Write weights (half precision), configuration and training record"
+        "Write weights, configuration and training record"
+        check_bits(bits)
         folder = Path(folder)
         config = dict(scale=self.scale, size=self.size, net=self.net.config)
         config |= {} if self.task.name == 'bicubic' else dict(task=self.task.name)
-        weights = {k: v.half().contiguous() for k, v in self.net.state_dict().items()}
+        weights = self.net.state_dict()
+        if bits == 8:
+            weights = in_8_bits(weights)
+        else:
+            weights = {name: w.half() for name, w in weights.items()}
+        weights = {name: w.contiguous() for name, w in weights.items()}
         contents = {
             folder / CONFIG: json.dumps(config, indent=1).encode(),
             folder / RECORD: json.dumps(self.record).encode(),
@@ -284,7 +338,7 @@ class SR3:
             scale, size = int(config['scale']), int(config['size'])
             record, task = dict(record), config.get('task', 'bicubic')
             weights = load_file(folder / WEIGHTS)
-            net.load_state_dict({k: v.float() for k, v in weights.items()})
+            net.load_state_dict(in_floats(weights))
         except (*unreadable, *of_another_form) as e:
             why = ' '.join(str(e).split())[:200]
             raise OdebcError(
@@ -367,7 +421,7 @@ class Altered(SR3):
         super().__init__(model.net, *how, task=model.task.name)
         self.model = model
 
-    def save_pretrained(self, folder):
+    def save_pretrained(self, folder, bits=16):
         raise OdebcError("a file holds a network, not what alters its guesses: save `.model`")
 
 
