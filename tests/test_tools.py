@@ -7,6 +7,7 @@ import json
 import os
 import re
 import runpy
+import subprocess
 import sys
 from pathlib import Path
 from queue import Empty
@@ -46,6 +47,19 @@ def test_training_by_the_clock(tool, photo_folder, tmp_path):
     assert not torch.equal(found.net.F.last.weight, start.net.F.last.weight)
     with pytest.raises(SystemExit):
         tool(*args, '--batch', 12)
+
+
+def test_what_a_gpu_is_asked_to_do_runs_here(photo_folder, tmp_path):
+    "The script of nine minutes, with tiny numbers"
+    args = [sys.executable, ROOT / 'tools/on_a_gpu.py']
+    args += ['--images', photo_folder, '--out', tmp_path]
+    args += '--start small-mid --batch 8 --size 32 --training-size 32 --rounds 1'.split()
+    args += '--only training precision --training 0.1 --seconds 1500'.split()
+    done = subprocess.run(args, capture_output=True, encoding='utf8', timeout=600)
+    report = (tmp_path / 'report.txt').read_text(encoding='utf8')
+    assert done.returncode == 0, report
+    assert 'training: status 0' in report and 'bfloat16, channels last' in report
+    assert SR3.from_pretrained(tmp_path / 'vanilla').record['samples'] > 0
 
 
 def test_throughput(tool, capsys):

@@ -15,6 +15,7 @@ from odebc.metrics import lite_model, lpips_model
 from odebc.samplers import clipped, ddim_step, Point, predict_x0, solve, Solver
 from odebc.engine import CONFIGS, configured, Recipe, Training
 from odebc.sr3 import CHECKPOINT, SR3
+from odebc.train import sr3_loss
 from odebc.objective import Examples, Objective, noise_of, residual_std, training_times
 from odebc.unet import UNet
 
@@ -422,3 +423,20 @@ def test_a_shipped_name_is_not_a_folder_of_that_name(tmp_path, monkeypatch):
     (tmp_path / 'small' / 'config.json').write_bytes(b'\xff')
     with pytest.raises(ValueError, match='damaged or of another version'):
         SR3.from_pretrained('./small')
+
+
+def test_the_loss_of_the_course_is_the_papers():
+    "Eq. B.1 written out, with and without conditions that are dropped"
+    torch.manual_seed(0)
+    net = UNet(channels=8, mults=(1, 2), blocks=1, heads=2, groups=1)
+    torch.nn.init.normal_(net.F.last.weight, std=0.1)
+    z, y_up, eps = torch.rand(3, 4, 3, 32, 32) * 2 - 1
+    t = torch.tensor([1.0, 300.0, 700.0, 1000.0])
+    alpha, sigma = (f(t).float().view(-1, 1, 1, 1) for f in (net.sched.alpha, net.sched.sigma))
+    for drop in (None, torch.tensor([True, False, True, False])):
+        with torch.no_grad():
+            estimate = net(
+                alpha * z + sigma * eps, y_up, t, drop if drop is None else drop.float()
+            )
+            expected = (eps - estimate).square().mean((1, 2, 3))
+            assert torch.allclose(sr3_loss(net, z, y_up, t, eps, drop), expected, rtol=1e-4)

@@ -5,7 +5,6 @@ other part. Everything that it prints goes to the screen and into report.txt, be
 """
 
 import argparse
-import math
 import subprocess
 import sys
 import time
@@ -23,12 +22,10 @@ def command(script, *args):
 
 def parts(args):
     "Name -> command and seconds, the most important part first"
-    folders = ['--images', args.images, '--out', args.out / 'vanilla']
-    network = ['--start', args.start, '--layout', args.layout, '--bf16']
-    network += [] if args.eager else ['--compile']
-    steps = ['--batch', args.batch, '--lr', args.lr, '--decay', 0.9995]
-    limit = ['--minutes', 0.6 * args.seconds / 60, '--patches', args.patches]
-    train = command('tools/vanilla.py', *folders, *network, *steps, *limit)
+    folders = ['--images', args.images, '--out', args.out / 'vanilla', '--start', args.start]
+    steps = ['--batch', args.batch, '--lr', args.lr, '--size', args.training_size]
+    limit = ['--seconds', args.training or 0.6 * args.seconds]
+    train = command('tools/train_by_clock.py', *folders, *steps, *limit)
     speed = ['--rounds', args.rounds, '--size', args.size]
     paper = ['--config', 'paper', '--batch', args.paper_batch]
     precision = command('benchmarks/train.py', '--batch', args.batch, *speed)
@@ -72,15 +69,11 @@ def main():
     parser.add_argument('--images', type=Path, required=True, help='folder of photographs')
     parser.add_argument('--start', default='vanilla', help='a shipped model, or a folder')
     parser.add_argument(
-        '--layout', default='pixels', help='of the network, see tools/vanilla.py'
-    )
-    parser.add_argument(
         '--out', type=Path, default=Path('runs/gpu'), help='for model and report'
     )
     parser.add_argument('--seconds', type=float, default=540, help='for all parts together')
-    parser.add_argument(
-        '--patches', type=float, default=math.inf, help='at most, to try it out'
-    )
+    parser.add_argument('--training', type=float, help='seconds of it, to try it out')
+    parser.add_argument('--training-size', type=int, default=128, help='side of a patch')
     parser.add_argument('--batch', type=int, default=256, help='patches per step')
     parser.add_argument('--paper-batch', type=int, default=64, help="for the paper's network")
     parser.add_argument('--lr', type=float, default=6e-4, help='learning rate')
@@ -88,7 +81,6 @@ def main():
     parser.add_argument('--rounds', type=int, default=8, help='of the measurements of speed')
     parser.add_argument('--k', type=int, default=40, help='candidates of the search')
     parser.add_argument('--only', choices=NAMES, nargs='+', default=NAMES, help='these parts')
-    parser.add_argument('--eager', action='store_true', help='do not compile the network')
     args = parser.parse_args()
     args.out = args.out.resolve()
     args.images = args.images.resolve()
