@@ -40,15 +40,17 @@ RECORD = 'record.json'
 
 # %% ../nbs/hood/sr3.ipynb #bits8001
 SCALE_OF = 'scale of '
+# numbers in a weight; the last layer, which has fewer, would suffer most
+LARGE = 20_000
 
 
 def in_8_bits(
     weights: dict[str, Tensor],  # name -> weight
 ) -> dict[str, Tensor]:
-    "Whole numbers up to 127 and a scale for each output channel; vectors in half precision"
+    "Large ones as whole numbers up to 127, with a scale for each output channel; others halved"
     kept = {}
     for name, w in weights.items():
-        if w.dim() < 2:
+        if w.numel() < LARGE:
             kept[name] = w.half()
             continue
         largest = w.flatten(1).abs().amax(1).clamp(min=1e-8)
@@ -293,7 +295,7 @@ class SR3:
     def save_pretrained(
         self,
         folder: str | Path,  # made if missing
-        bits: int = 16,  # of a weight; 8: half the size, and weights rounded to 1 % or so
+        bits: int = 16,  # of a weight; 8: half the size, and large ones rounded by 1 % or so
     ):
         "Write weights, configuration and training record"
         check_bits(bits)

@@ -45,13 +45,16 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.partition('\n\n')[0])
     parser.add_argument('--networks', nargs='+', default=['small-mid', 'small'])
     parser.add_argument('--sizes', nargs='+', type=int, default=[64, 128])
+    parser.add_argument('--precision', default='float32', help='or bfloat16')
     parser.add_argument('--folder', type=Path, default=Path('runs/map'))
     parser.add_argument('--out', type=Path, default=Path('data/search'))
     args = parser.parse_args()
     distance = default_distance()
     for name in args.networks:
-        model = SR3.from_pretrained(name)
+        model = SR3.from_pretrained(name, args.precision)
         facts = dict(weights=model.fingerprint, sampler=SAMPLER, distance=distance.name)
+        if model.bf16:
+            facts['precision'] = model.precision
         facts['form'] = 'plain' if model.net.s is None else 'residual'
         facts['places'] = []
         for size in args.sizes:

@@ -214,6 +214,8 @@ class Shipped:
         self.protocol = content.facts['protocol']
         self.weights = content.facts['weights']
         self.tensors, self.ways = content.tensors, content.notes['ways']
+        measured = {way['test'] for way in self.ways.values()}
+        self.tests = [test for test in PHOTOGRAPHS if test in measured]
 
     def scores(
         self,
@@ -280,7 +282,8 @@ def against_ddpm(
 ) -> list[Standing]:
     "Tables 1 and 5 as comparisons"
     shipped, rows = Shipped(model), []
-    for test, number in PHOTOGRAPHS.items():
+    for test in shipped.tests:
+        number = PHOTOGRAPHS[test]
         ddpm = {label: shipped.scores(test, label) for label in shipped.protocol['ddpm']}
         rival = min(ddpm, key=lambda label: ddpm[label].mean())
         for label in shipped.protocol['ode']:
@@ -347,19 +350,29 @@ def of_trick(
     shipped: Shipped,
     trick: str,  # a key of TRICKS
     column: int = 0,  # 0 the distance, 1 PSNR
-) -> Tensor:  # (100,)
+) -> Tensor:  # (100,), or of fewer where fewer were tried
     "Its scores on BSD100, one patch of each photograph"
     label = shipped.protocol['ode'][0]
+    n = shipped.protocol.get('side', 100)
     draws = [shipped.scores('BSD100', f'{label} {name}', column) for name in TRICKS[trick]]
-    return sum(draw[:100] for draw in draws) / len(draws)
+    return sum(draw[:n] for draw in draws) / len(draws)
 
 
 def against_random(
     shipped: Shipped,
 ) -> dict[str, Contrast]:  # trick -> distance minus that of random starts
     "The simple tricks as comparisons"
-    random = shipped.random('BSD100', shipped.protocol['ode'][0])[:100]
-    return {trick: contrast(of_trick(shipped, trick) - random, 100) for trick in TRICKS}
+    label = shipped.protocol['ode'][0]
+    known = {way['name'] for way in shipped.ways.values()}
+    tried = {
+        trick: of_trick(shipped, trick)
+        for trick, names in TRICKS.items()
+        if {f'{label} {name}' for name in names} <= known
+    }
+    random = shipped.random('BSD100', label)
+    return {
+        trick: contrast(scores - random[: len(scores)], 100) for trick, scores in tried.items()
+    }
 
 
 def transferred(
