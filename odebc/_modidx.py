@@ -1584,6 +1584,10 @@ d = {
                 'hood/results.html#forest',
                 'odebc/experiments/results.py',
             ),
+            'odebc.experiments.results.guessed': (
+                'hood/results.html#guessed',
+                'odebc/experiments/results.py',
+            ),
             'odebc.experiments.results.holm': (
                 'hood/results.html#holm',
                 'odebc/experiments/results.py',

@@ -21,11 +21,11 @@ from odebc.images import image_folder
 from odebc.identity import picture_digest
 from odebc.experiments.lab import COLUMNS, Lab, markdown, MEASURED, measure, methods, pm
 from odebc.experiments.lab import Protocol, PROTOCOLS, Row, stats, table_1
-from odebc.experiments.results import agreement, choice_by, matrix, PHOTOGRAPHS, report
-from odebc.experiments.results import section, table, tricks, winners, worst
+from odebc.experiments.results import agreement, choice_by, guessed, matrix, PHOTOGRAPHS
+from odebc.experiments.results import report, section, table, tricks, winners, worst
 from odebc.metrics import Distance, dssim
 from odebc.runner import BoundaryCondition
-from odebc.sr3 import SR3
+from odebc.sr3 import gaussian_first, SR3
 from odebc.store import packed, read_facts, unpacked
 
 RESULTS = Path(__file__).parents[1] / 'data/results'
@@ -133,6 +133,21 @@ def test_a_cheaper_sampler_chooses_first_and_another_distance_stands_beside(tmp_
     assert measured(tmp_path).known.keys() == mine.known.keys()
     with pytest.raises(OdebcError, match='also'):
         measured(tmp_path, {})
+
+
+def test_the_gaussian_guess_stands_beside_a_plain_network(tmp_path):
+    plain = lab(tmp_path, TINY, 'small-mid')
+    rows = guessed(plain, 'photographs')
+    s = (plain.z - upsample(plain.y)).std().item()
+    model = gaussian_first(plain.model, s)
+    z, y = plain.tests['photographs'], plain.y_tests['photographs']
+    for label in TINY.ode:
+        x_0 = model.h(plain.found(label).x_T[None], y, label)
+        found = rows[f'{label} + x̃_T, Gaussian guess']['distance']
+        assert (plain.distance(x_0, z) - found).abs().max() < 1e-4
+        random = rows[f'{label}, Gaussian guess']['distance']
+        # in three steps the network's own guess from a random start is far worse
+        assert random.mean() < 0.8 * plain.random('photographs', label)['distance'].mean()
 
 
 def test_what_is_as_ever_is_not_told_of_a_protocol():

@@ -43,7 +43,7 @@ LIMITS = {
         'where a picture is evidence.'
     ),
     'vanilla': (
-        'Its training was short, and went on from `real`, and so from `base`, which had learnt '
+        'Its training was short, and went on from `real`, so from `base`, which had learnt '
         'otherwise (residual, with LPIPS in its loss). To enlarge pictures, take `base`.'
     ),
     'real': (

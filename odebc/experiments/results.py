@@ -37,6 +37,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor
 from ..boundary import choose, correlation, standard_error
+from ..data import upsample
 from ..identity import digest, pairs_digest
 from ..images import to_image
 from ..store import Content, head_of, Store, unpacked, write_atomically
@@ -48,7 +49,7 @@ from ..metrics import dssim, mse
 from ..progress import Bar
 from ..matrix import candidate
 from ..runner import BoundaryCondition
-from ..sr3 import scaled
+from ..sr3 import gaussian_first, scaled
 from ..variance import by_photograph
 
 
@@ -614,6 +615,24 @@ def tricks(
 
 
 # %% ../../nbs/hood/results.ipynb #1bbd875e
+def guessed(
+    lab: Lab,
+    test: str,  # name of the set
+) -> dict[str, dict]:  # name -> scores
+    "A plain network with the Gaussian guess at high noise, from random and from found starts"
+    residual = lab.z - upsample(lab.y, lab.model.scale)
+    model = gaussian_first(lab.model, residual.std().item())
+    rows = {}
+    for label in lab.p.ode:
+        ways = {k: drawn(model, label, 100 + k) for k in range(lab.p.draws)}
+        draws = [lab.scores(test, f'{label} guess {k}', way) for k, way in ways.items()]
+        rows[f'{label}, Gaussian guess'] = mean_over(draws)
+        found = fixed(model, lab.found(label).x_T, label)
+        scores = lab.scores(test, f'{label} found guess', found)
+        rows[f'{label} + x̃_T, Gaussian guess'] = scores
+    return rows
+
+
 def predictors(
     D: Tensor,  # (K, R) of `matrix`
     shape: tuple,  # of x_T
@@ -921,6 +940,10 @@ def experiments(
     rows = {k: pm(row['distance']) for k, row in tricks(lab, main, n).items()}
     text = listing(rows, ('start', name))
     yield 'Simple tricks', f'{main}, {p.ode[0]}.\n\n{text}'
+
+    if lab.model.net.s is None:
+        rows = {k: pm(row['distance']) for k, row in guessed(lab, main).items()}
+        yield 'Gaussian guess', f'{main}.\n\n{listing(rows, ("way", name))}'
 
     told = predictors(D[name], lab.model.shape)
     figure = saved_picture(lab, plot_predictors(told, len(D[name])), 'predictors.png')
