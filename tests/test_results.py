@@ -130,6 +130,8 @@ def test_a_cheaper_sampler_chooses_first_and_another_distance_stands_beside(tmp_
     assert worst(mine, 'DDIM-3') == D.mean(1).argmax()
     assert len(tricks(mine, 'photographs', dear.side)['0.5·x_T']['DSSIM']) == 2
 
+    text = report(mine, 'photographs')
+    assert 'candidates chosen by DDIM-1' in text and 'halved ↓' in text
     assert measured(tmp_path).known.keys() == mine.known.keys()
     with pytest.raises(OdebcError, match='also'):
         measured(tmp_path, {})

@@ -910,11 +910,14 @@ def experiments(
 
     def found(label):
         f = lab.found(label)
-        return (
+        text = (
             f'candidate {f.index} of {p.K}, {f.score:.4f} ± {f.error:.4f} '
             f'on {f.scores.shape[1]} pairs, {f.solves} solves, {f.nfe} calls, '
-            f'{f.seconds:.0f} s; correlation of pairs {f.meta["rho"]:.2f}'
+            f'{f.seconds:.0f} s'
         )
+        if 'rho' not in f.meta:
+            return f'{text}, candidates chosen by {p.coarse}'
+        return f'{text}; correlation of pairs {f.meta["rho"]:.2f}'
 
     def with_spread(v):
         return f'{v.mean():.4f} ± {v.std():.4f} (standard deviation over {len(v)} blocks)'
