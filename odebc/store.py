@@ -343,8 +343,11 @@ class Store:
         with writing(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
         with alone_in(self.path.parent):
-            replace_files({self.path: self.pack(self.agreed(content))})
-            self.known, self.looked = self.stamp(), True
+            agreed = self.agreed(content)
+            replace_files({self.path: self.pack(agreed)})
+            self.looked = True
+            if agreed is content:  # else what others wrote must be taken in each time anew
+                self.known = self.stamp()
 
 
 # %% ../nbs/hood/store.ipynb #182e2e5a

@@ -18,7 +18,14 @@ from odebc.errors import CannotWrite, OdebcError
 from odebc.runner import BoundaryCondition
 from odebc.search import search
 from odebc.sr3 import SR3
-from odebc.store import Store, packed_by_torch, unpacked, unpacked_by_torch, write_atomically
+from odebc.store import (
+    Content,
+    Store,
+    packed_by_torch,
+    unpacked,
+    unpacked_by_torch,
+    write_atomically,
+)
 from odebc.store import write_together
 
 # --- two writers
@@ -367,6 +374,27 @@ def test_what_only_may_differ_is_not_said_to_be_accepted(tmp_path):
     Store(path, dict(steps=1, seed=0), outcome=('steps',)).save({})
     store = Store(path, dict(steps=2, seed=0), outcome=('steps',))
     assert store.load() and 'accepted' not in store.facts
+
+
+def test_what_another_has_written_outlives_every_later_save(tmp_path):
+    def merge(theirs, ours):
+        return Content(ours.facts, theirs.tensors | ours.tensors, ours.notes)
+
+    def scores(*names):
+        return {name: torch.ones(1) for name in names}
+
+    path = tmp_path / 'kept'
+    one, two = (Store(path, dict(seed=0), merge=merge) for _ in range(2))
+    one.load()
+    two.load()
+    one.save(scores('a'))
+    two.save(scores('b'))
+    two.save(scores('b', 'c'))  # its file is as it wrote it itself, with a in it
+    assert set(unpacked(path).tensors) == set('abc')
+    one.save(scores('a', 'd'))
+    one.save(scores('a', 'd', 'e'))
+    two.save(scores('b', 'c'))
+    assert set(unpacked(path).tensors) == set('abcde')
 
 
 def test_two_laboratories_in_one_folder_keep_the_scores_of_both(tmp_path):
