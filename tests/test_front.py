@@ -122,6 +122,23 @@ def test_the_words_about_the_results():
     assert 0.48 < gain['small-mid'] < 0.52 and 0.11 < gain['small'] < 0.14
 
 
+def test_what_is_said_of_the_papers_own_size():
+    from safetensors.torch import load_file
+    from odebc.variance import parts, worth, Worth
+
+    told = json.loads((ROOT / 'data/search/map-vanilla.json').read_text(encoding='utf8'))
+    smooth = Worth.of(told['places'][-1]['worth']).share
+    others = load_file(ROOT / 'data/results/vanilla/matrix.safetensors')['LPIPS']
+    found = worth(parts(others), 200, 16).share
+    assert told['places'][-1]['size'] == 256 and others.shape == (100, 10)
+    assert [f'{x:.0%}' for x in (found.value, smooth.value)] == ['5%', '15%']
+    assert '5 to 15 % from 64² to 256²' in README
+    assert (
+        f'{found.value:.0%} at 256², {found.low:.0%} … {found.high:.0%}'.replace('%', ' %')
+        in README
+    )
+
+
 def test_every_page_of_the_hood_is_listed():
     text = (ROOT / 'docs/hood.md').read_text(encoding='utf8')
     for page in (ROOT / 'nbs/hood').glob('*.ipynb'):
