@@ -132,7 +132,7 @@ def test_what_is_said_of_the_papers_own_size():
     found = worth(parts(others), 200, 16).share
     assert told['places'][-1]['size'] == 256 and others.shape == (100, 10)
     assert [f'{x:.0%}' for x in (found.value, smooth.value)] == ['5%', '15%']
-    assert '5 to 15 % from 64² to 256²' in README
+    assert '5 to 15 % [from 64² to 256²](nbs/18_own_size.ipynb)' in README
     assert (
         f'{found.value:.0%} at 256², {found.low:.0%} … {found.high:.0%}'.replace('%', ' %')
         in README

@@ -22,7 +22,7 @@ def page(path):
 
 
 def test_the_course_is_complete():
-    assert [p.stem[:2] for p in PAGES] == [f'{n:02}' for n in (*range(12), 14, 16, 17)]
+    assert [p.stem[:2] for p in PAGES] == [f'{n:02}' for n in (*range(12), 14, 16, 17, 18)]
 
 
 @pytest.mark.parametrize('path', PAGES, ids=lambda p: p.stem)

@@ -16,9 +16,8 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from odebc.data import degrade, photographs, split, tiles, upsample
 from odebc.errors import OdebcError
-from odebc.identity import digest
-from odebc.images import image_folder
-from odebc.identity import picture_digest
+from odebc.identity import digest, pairs_digest, picture_digest
+from odebc.images import byte_folder, from_bytes, image_folder
 from odebc.experiments.lab import COLUMNS, Lab, markdown, MEASURED, measure, methods, pm
 from odebc.experiments.lab import Protocol, PROTOCOLS, Row, stats, table_1
 from odebc.experiments.results import agreement, choice_by, guessed, matrix, PHOTOGRAPHS
@@ -150,6 +149,20 @@ def test_the_gaussian_guess_stands_beside_a_plain_network(tmp_path):
         random = rows[f'{label}, Gaussian guess']['distance']
         # in three steps the network's own guess from a random start is far worse
         assert random.mean() < 0.8 * plain.random('photographs', label)['distance'].mean()
+
+
+@pytest.mark.skipif(not (SHARED / 'train').exists(), reason='needs the training photographs')
+def test_the_detail_of_the_references_is_as_the_page_says():
+    page = (RESULTS.parents[1] / 'nbs/18_own_size.ipynb').read_text(encoding='utf8')
+    told = [float(x) for x in re.search(r'DETAIL = \[([\d., ]+)\]', page)[1].split(',')]
+    images = list(byte_folder(SHARED / 'train').values())
+    z = from_bytes(tiles(images, 32, 256, torch.Generator().manual_seed(0)))[:10]
+    detail = (z - upsample(degrade(z))).square().mean((1, 2, 3)).sqrt()
+    assert (detail - torch.tensor(told)).abs().max() < 1e-3
+    at_once = z, degrade(z)
+    assert read_facts(RESULTS / 'vanilla/matrix.safetensors')['pairs'] == pairs_digest(
+        *at_once
+    )
 
 
 def test_what_is_as_ever_is_not_told_of_a_protocol():

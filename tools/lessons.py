@@ -176,7 +176,7 @@ def seconds(path):
 def lessons():
     "Pages of the course whose number is 00 to 11, 14, 16 or 17"
     pages = (ROOT / 'nbs').glob('[01]*.ipynb')
-    return sorted(p for p in pages if p.stem[:2] <= '11' or p.stem[:2] in ('14', '16', '17'))
+    return sorted(p for p in pages if p.stem[:2] <= '11' or p.stem[:2] in ('14', '16', '17', '18'))
 
 
 def main():
