@@ -47,7 +47,7 @@ LARGE = 20_000
 def in_8_bits(
     weights: dict[str, Tensor],  # name -> weight
 ) -> dict[str, Tensor]:
-    "Large ones as whole numbers up to 127, with a scale for each output channel; others halved"
+    "Large ones as whole numbers up to 127, with a scale for each output channel"
     kept = {}
     for name, w in weights.items():
         if w.numel() < LARGE:

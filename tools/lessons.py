@@ -174,9 +174,10 @@ def seconds(path):
 
 
 def lessons():
-    "Pages of the course whose number is 00 to 11, 14, 16 or 17"
+    "Pages of the course whose number is 00 to 11, 14, 16, 17 or 18"
     pages = (ROOT / 'nbs').glob('[01]*.ipynb')
-    return sorted(p for p in pages if p.stem[:2] <= '11' or p.stem[:2] in ('14', '16', '17', '18'))
+    others = '14', '16', '17', '18'
+    return sorted(p for p in pages if p.stem[:2] <= '11' or p.stem[:2] in others)
 
 
 def main():
