@@ -1,4 +1,4 @@
-"""What a GPU is good for, in nine minutes: train a plain network on, and take the figures of speed.
+"""What a GPU is good for, in nine minutes: train a network on, and take the figures of speed.
 
 Each part is a command of its own with a time limit, so that one that hangs or fails costs no
 other part. Everything that it prints goes to the screen and into report.txt, beside the model.
