@@ -187,7 +187,10 @@ def poisson_noise(
     if channels == 1:
         light = (light * light.new_tensor([0.299, 0.587, 0.114]).view(3, 1, 1)).sum(1, True)
     mean = (light * photons).clamp(min=0)
-    noise = (torch.poisson(mean, generator) - mean) / photons
+    # how many numbers this draws depends on the light; what comes later must not
+    seed = torch.randint(2**62, (), generator=generator).item()
+    photons_seen = torch.poisson(mean, torch.Generator().manual_seed(seed))
+    noise = (photons_seen - mean) / photons
     return (x + 2 * noise.to(x)).clamp(-1, 1)
 
 
