@@ -48,6 +48,12 @@ def test_the_tool_measures_goes_on_and_writes(tool, photo_folder, tmp_path, monk
     assert all(value <= 1 for value, error in predicted['explained'].values())
     assert caused['photographs'] == 3 and len(caused['gains']) == 25
     assert not told['contests']
+    assert predicted['side'] == caused['side'] == 64
+    told['predicted'].append(dict(network='another'))  # whose scores are not here
+    out.write_text(json.dumps(told))
+    run('write')
+    again = json.loads(out.read_text())['predicted']
+    assert again == [dict(network='another'), predicted]
 
 
 def test_what_predicts_is_recomputed(tool):

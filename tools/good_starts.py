@@ -14,7 +14,8 @@ takes what tools/strategies.py has measured beside that folder, in spectrum-NETW
         --strategies spectrum halving refinement --out runs/spectrum-small \\
         --references ../shared/data/train --unseen ../shared/data/test/BSD100
 
-(for small-mid --r 8 --k 100 --budget 320).
+(for small-mid --r 8 --k 100 --budget 320). --networks vanilla is measured at its own size,
+256² pixels, from the matrix that ships. What is written of other networks stays.
 """
 
 import argparse
@@ -41,11 +42,13 @@ from odebc.traits import shaped, shuffled, traits, with_energy, with_length
 
 SAMPLERS = 'DDIM-10', 'DPMS-10', 'DDIM-20', 'DPMS-20', 'DDIM-50'
 NETWORKS = 'small', 'small-mid', 'base'
-SIDE = 64  # pixels, for all of them, as a convolutional network takes any
+SIDES = {'vanilla': 256}  # pixels
+SIDE = 64  # for all others, as a convolutional network takes any
 KNOWN = {  # matrices that ship, from starts of the same seed
     ('small', 'DDIM-10'): 'results/small/matrix.safetensors',
     ('small', 'DPMS-10'): 'explore/small-DPMS-10.safetensors',
     ('small-mid', 'DDIM-10'): 'results/small-mid/matrix.safetensors',
+    ('vanilla', 'DDIM-10'): 'results/vanilla/matrix.safetensors',
 }
 SIZES = {'small': (120, 16), 'small-mid': (100, 8), 'base': (64, 12)}  # starts, pairs
 DEAR = {  # the same where a solve takes long
@@ -54,6 +57,12 @@ DEAR = {  # the same where a solve takes long
     ('small-mid', 'DDIM-50'): (40, 6),
     ('base', 'DDIM-50'): (40, 6),
 }
+
+
+def shape_of(name):
+    "Of the starts of a network"
+    side = SIDES.get(name, SIDE)
+    return 3, side, side
 
 
 def one_of_each(folder, n, mixed, side=SIDE):
@@ -174,7 +183,8 @@ def predicted(name, label, folder):
     D, of = matrix(name, label, folder)
     if D is None:
         return None
-    row = dict(network=name, sampler=label) | explanation(D, of, SIDE)
+    side = shape_of(name)[-1]
+    row = dict(network=name, sampler=label, side=side) | explanation(D, of, side)
     return row | dict(alike=alike(name, label, folder))
 
 
@@ -187,7 +197,7 @@ def at_its_own_size():
 # --- one property changed
 
 NOISES = 1000  # seed of the noises; each photograph has its own
-PHOTOGRAPHS = {'small': 60, 'small-mid': 40, 'base': 40}
+PHOTOGRAPHS = {'small': 60, 'small-mid': 40, 'base': 40, 'vanilla': 24}
 MIDDLE = 3, 4, 5, 6  # bands from 1/8 to 1/2 cycles per pixel
 SHORT = 'DDIM-20', 'DPMS-20', 'DDIM-50'  # on which only some are tried
 
@@ -221,31 +231,33 @@ def changes(best, few):
 
 
 def solved(model, label, starts, z, y, distance):
-    "Scores (n,), sixteen at a time"
+    "Scores (n,), as many at a time as have the pixels of sixteen small ones"
+    batch = max(16 * SIDE**2 // z[0, 0].numel(), 1)
     parts = []
-    for i in range(0, len(z), 16):
-        x_0 = model.h(starts[i : i + 16], y[i : i + 16], label)
-        parts.append(distance(x_0, z[i : i + 16]).double())
+    for i in range(0, len(z), batch):
+        rows = slice(i, i + batch)
+        parts.append(distance(model.h(starts[rows], y[rows], label), z[rows]).double())
     return torch.cat(parts)
 
 
 def winner(name, label, folder):
     "The best candidate of the matrix; None where it is not solved"
     D, _ = matrix(name, label, folder)
-    return None if D is None else candidate(int(D.mean(1).argmin()), (3, SIDE, SIDE))
+    return None if D is None else candidate(int(D.mean(1).argmin()), shape_of(name))
 
 
 def cause(args):
     "Scores of changed noises on photographs that nobody searched on"
-    all_z, all_y = one_of_each(args.images, max(PHOTOGRAPHS.values()), mixed=False)
     distance = default_distance()
     for label in args.samplers:
         for name in args.networks:
             model = SR3.from_pretrained(name, 'auto')
             best = winner(name, label, args.folder)
             n = PHOTOGRAPHS[name] // (2 if label == 'DDIM-50' else 1)
-            z, y = all_z[:n], all_y[:n]
-            shape = 3, SIDE, SIDE
+            shape = shape_of(name)
+            most = max(PHOTOGRAPHS.values())
+            z, y = one_of_each(args.images, most, mixed=False, side=shape[-1])
+            z, y = z[:n], y[:n]
             noises = torch.stack([candidate(k, shape, NOISES) for k in range(len(z))])
             facts = dict(weights=model.fingerprint, sampler=label, pairs=pairs_digest(z, y))
             facts |= dict(bf16=model.bf16, distance=distance.name, noises=NOISES)
@@ -277,6 +289,7 @@ def caused(name, label, folder):
     return dict(
         network=name,
         sampler=label,
+        side=shape_of(name)[-1],
         photographs=len(plain),
         plain=rounded(plain.mean(), standard_error(plain)),
         gains={c: rounded(g.mean(), standard_error(g)) for c, g in gains.items()},
@@ -332,6 +345,12 @@ def contest(name, folder):
     )
 
 
+def of_others(args, step):
+    "What the file holds of networks that are not asked for"
+    rows = json.loads(args.out.read_text())[step] if args.out.exists() else []
+    return [row for row in rows if row['network'] not in args.networks]
+
+
 def write(args):
     "All figures, each with its standard error"
     asked = [(name, label) for name in args.networks for label in args.samplers]
@@ -344,7 +363,7 @@ def write(args):
         contests=[contest(name, args.folder) for name in args.networks],
     )
     for step in ('predicted', 'caused', 'contests'):
-        figures[step] = [row for row in figures[step] if row]
+        figures[step] = of_others(args, step) + [row for row in figures[step] if row]
     text = json.dumps(figures, ensure_ascii=False, indent=1)
     write_atomically(args.out, (text + '\n').encode())
 
