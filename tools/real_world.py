@@ -163,11 +163,11 @@ class Bench:
 
 
 def rivals():
-    "Bicubic, and those whose weights are there: y -> x_0"
-    yield 'bicubic', lambda y: upsample(y, 4)
+    "Bicubic, and those whose weights are there: name, calls of a network, y -> x_0"
+    yield 'bicubic', 0, lambda y: upsample(y, 4)
     for name in KNOWN:
         try:
-            yield name, rival(name, task='real')
+            yield name, 1, rival(name, task='real')
         except OdebcError as e:
             print(f'{name} is left out: {e}')
 
@@ -175,8 +175,8 @@ def rivals():
 def of_rivals(bench):
     "Rows that no network of ours has a part in"
     return {
-        name: told([bench.measured(name, lambda rows: method(bench.y[rows]))], 0)
-        for name, method in rivals()
+        name: told([bench.measured(name, lambda rows: method(bench.y[rows]))], calls)
+        for name, calls, method in rivals()
     }
 
 
