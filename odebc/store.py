@@ -237,12 +237,15 @@ class Store:
         pack: Callable = packed,  # Content -> bytes
         merge: Callable | None = None,  # (theirs, ours) -> Content, if several may write it
         remedy: str = 'give another file, or remove it to start anew',  # ends a refusal
+        never: tuple = (),  # facts that must not differ, whatever is accepted
     ):
         self.path = Path(path)
         self.facts = as_json(facts)
         self.former = former or {}
-        self.accept = (accept,) if isinstance(accept, str) else tuple(accept or ())
         self.acceptable = accept is not None
+        accept = (accept,) if isinstance(accept, str) else tuple(accept or ())
+        self.accept = tuple(name for name in accept if name not in never)
+        self.never = never
         self.what, self.outcome = what, outcome
         self.read, self.pack, self.merge = read, pack, merge
         self.remedy = remedy
@@ -294,7 +297,7 @@ class Store:
         for name in differing(known, mine, self.former, self.accept):
             key, was, now = in_words(name, known.get(name), mine.get(name))
             remedy = self.remedy
-            if self.acceptable:
+            if self.acceptable and name not in self.never:
                 remedy += (
                     f"; or, if you know that both are the same for your purpose, accept the "
                     f"{name} of the file"

@@ -59,7 +59,7 @@ def exposure_and_noise(
 
 def dark(
     z: Tensor,  # (B, 3, H, W) in [-1, 1]
-    generator: torch.Generator,  # the only source of chance
+    generator: torch.Generator,  # chance; what a picture gets depends on its batch
 ) -> Tensor:  # y, (B, 3, H, W) in [-1, 1], rounded to 8 bits
     "Taken with too little light: exposure, shot noise and read noise"
     check_batch(z)
@@ -88,6 +88,7 @@ class Task:
     scale: int  # y is as many times smaller
     what: str  # in words
     function: Callable  # (z, scale, generator) -> y
+    drawn: bool = False  # whether chance has a part in it
 
     def __call__(
         self,
@@ -111,9 +112,9 @@ TASKS = {  # name -> task
     task.name: task
     for task in (
         Task('bicubic', 4, 'reduced by four', lambda z, scale, g: degrade(z, scale)),
-        Task('real', 4, 'reduced by four, with blur, noise and JPEG', realistic),
+        Task('real', 4, 'reduced by four, with blur, noise and JPEG', realistic, True),
         Task('grey', 1, 'without colours', lambda z, scale, g: grey(z)),
-        Task('dark', 1, 'with too little light', lambda z, scale, g: dark(z, g)),
+        Task('dark', 1, 'with too little light', lambda z, scale, g: dark(z, g), True),
     )
 }
 

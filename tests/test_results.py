@@ -105,11 +105,11 @@ def test_a_cheaper_sampler_chooses_first_and_another_distance_stands_beside(tmp_
     dear = replace(TINY, coarse='DDIM-1', calls=24, side=2)
     halved = Distance(lambda a, b: dssim(a, b) / 2, 'halved')
 
-    def measured(folder, also=dict(DSSIM=Distance(dssim, 'dssim'), halved=halved)):
+    def measured(folder, also=dict(DSSIM=Distance(dssim, 'dssim'), halved=halved), accept=()):
         ours, theirs = split(photographs())
         tests = dict(photographs=list(theirs.values()))
         model = SR3.from_pretrained('small')
-        return Lab(model, dear, list(ours.values()), tests, folder, also=also)
+        return Lab(model, dear, list(ours.values()), tests, folder, accept, also=also)
 
     mine = measured(tmp_path)
     rows = table_1(mine, 'photographs')
@@ -132,8 +132,17 @@ def test_a_cheaper_sampler_chooses_first_and_another_distance_stands_beside(tmp_
     text = report(mine, 'photographs')
     assert 'candidates chosen by DDIM-1' in text and 'halved ↓' in text
     assert measured(tmp_path).known.keys() == mine.known.keys()
-    with pytest.raises(OdebcError, match='also'):
-        measured(tmp_path, {})
+    other_order = dict(halved=halved, DSSIM=Distance(dssim, 'dssim'))
+    again = table_1(measured(tmp_path, other_order), 'photographs')
+    for row, scores in rows.items():
+        for name in ('DSSIM', 'halved'):
+            assert torch.equal(again[row][name], scores[name])
+    for accept in ([], ['also']):  # its columns are not there, whoever accepts that
+        with pytest.raises(OdebcError, match='also') as refused:
+            measured(tmp_path, {}, accept)
+        assert 'accept the' not in str(refused.value)
+    with pytest.raises(OdebcError, match="'PSNR' is no name for another distance"):
+        measured(tmp_path / 'taken', dict(PSNR=halved))
 
 
 def test_the_gaussian_guess_stands_beside_a_plain_network(tmp_path):
@@ -255,6 +264,27 @@ def test_what_a_laboratory_accepts_holds_for_its_searches_and_its_matrix(tmp_pat
         again = begin(changed, accept=accept)
         assert torch.equal(matrix(again)['MSE'], D['MSE'])
         assert torch.equal(again.found('DDIM-2').scores, found.scores)
+
+
+@pytest.mark.parametrize('task', ['dark', 'real', 'bicubic'])
+def test_no_set_has_the_noise_of_another(task, tmp_path):
+    "A start must not be tested on the noise that it was chosen by"
+    small = replace(TINY, R=2, n=2, few=2, matrix=(2, 2, 'DDIM-1'))
+    one, two, three = (torch.full((3, 128, 128), v) for v in (-0.7, -0.68, -0.72))
+    name = 'small' if task == 'bicubic' else task
+    model = SR3.from_pretrained(name)
+    model.size = 64  # `real` is for larger ones
+    mine = Lab(model, small, [one], dict(a=[two], b=[three]), tmp_path)
+    sets = [mine.y, mine.y_tests['a'], mine.y_tests['b']]
+    again = Lab(model, small, [one], dict(b=[three], a=[two]), tmp_path / 'other order')
+    assert torch.equal(again.y_tests['a'], sets[1])
+    if task == 'bicubic':
+        assert all((y == y.flatten()[0]).all() for y in sets)
+        return
+    for first, second in combinations(sets, 2):
+        for x, y in zip(first, second):
+            r = torch.corrcoef(torch.stack([x.flatten(), y.flatten()]))[0, 1]
+            assert abs(r) < 0.5
 
 
 def test_measure_scores_each_image_once(tmp_path):

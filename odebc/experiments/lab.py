@@ -39,6 +39,7 @@ import math
 import re
 import time
 import warnings
+import zlib
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
@@ -367,6 +368,22 @@ def prints(
     return {digest(x if x.dtype == torch.uint8 else to_bytes(x)) for x in images}
 
 
+def chance_of(
+    name: str,  # of a test set
+) -> torch.Generator:
+    "Where a set has its noise from: the name decides, not its place among others"
+    return torch.Generator().manual_seed(zlib.crc32(name.encode()))
+
+
+def check_also(
+    also: dict,  # name -> another distance
+):
+    "Refuse names of columns that each table has"
+    taken = [name for name in also if name in (*COLUMNS, 'wins')]
+    if taken:
+        raise OdebcError(f"{taken[0]!r} is no name for another distance: each table has one")
+
+
 # %% ../../nbs/hood/lab.ipynb #533461e3
 MEASURED = 'measured.safetensors'  # the scores of every method on every image
 OLDER = 'lab.json'  # earlier versions kept the facts here, and the scores in many files
@@ -471,8 +488,10 @@ class Lab:
         rivals: list = (),  # other methods for Table 1, see `odebc.experiments.rivals`
         also: dict[str, Distance] = {},  # name -> another one for Table 1
     ):
+        check_also(also)
         self.rivals = list(rivals)
-        self.also = also
+        # scores are kept in this order, whatever the order that was asked for
+        self.also = dict(sorted(also.items()))
         self.model = model
         self.p = protocol
         self.folder = Path(folder)
@@ -496,7 +515,8 @@ class Lab:
         self.z = cut(references, max(protocol.R, protocol.matrix[1]))
         self.tests = {name: cut(images, most(images)) for name, images in tests.items()}
         self.y = model.task(self.z)
-        self.y_tests = {name: model.task(z) for name, z in self.tests.items()}
+        # noise and blur of its own: a start must not be tested on those it was chosen by
+        self.y_tests = {name: model.task(z, chance_of(name)) for name, z in self.tests.items()}
         self.searches = {}
         self.told = set()  # what the user has been told of an earlier version
         self.store = self.open_store(accept)
@@ -504,8 +524,10 @@ class Lab:
     @property
     def degradation(self) -> str:
         "What was done to the pictures"
-        name = self.model.task.name
-        return BICUBIC if name == 'bicubic' else name
+        task = self.model.task
+        if task.name == 'bicubic':
+            return BICUBIC
+        return f'{task.name}, drawn for each set' if task.drawn else task.name
 
     def facts(
         self,
@@ -535,7 +557,8 @@ class Lab:
         older = self.model.former.get('weights', own[0]), self.distance.name
         mine, former = self.facts(picture_digest, *own), as_json(self.facts(digest, *older))
         path = self.folder / MEASURED
-        store = Store(path, mine, former, accept, 'results', merge=merged)
+        how = dict(merge=merged, never=('also',))  # its columns would not be there
+        store = Store(path, mine, former, accept, 'results', **how)
         self.former = former
         if not path.exists() and (self.folder / OLDER).exists():
             store.take(older_facts(self.folder))
