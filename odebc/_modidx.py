@@ -1379,6 +1379,14 @@ d = {
                 'hood/lab.html#bicubic',
                 'odebc/experiments/lab.py',
             ),
+            'odebc.experiments.lab.chance_of': (
+                'hood/lab.html#chance_of',
+                'odebc/experiments/lab.py',
+            ),
+            'odebc.experiments.lab.check_also': (
+                'hood/lab.html#check_also',
+                'odebc/experiments/lab.py',
+            ),
             'odebc.experiments.lab.drawn': ('hood/lab.html#drawn', 'odebc/experiments/lab.py'),
             'odebc.experiments.lab.fixed': ('hood/lab.html#fixed', 'odebc/experiments/lab.py'),
             'odebc.experiments.lab.kept_precision': (
@@ -1886,6 +1894,11 @@ d = {
                 'odebc/hub.py',
             ),
             'odebc.hub.HubSR3.of': ('hood/hub.html#hubsr3.of', 'odebc/hub.py'),
+            'odebc.hub.HubSR3.save_pretrained': (
+                'hood/hub.html#hubsr3.save_pretrained',
+                'odebc/hub.py',
+            ),
+            'odebc.hub.check_network': ('hood/hub.html#check_network', 'odebc/hub.py'),
         },
         'odebc.identity': {
             'odebc.identity.declared': ('hood/identity.html#declared', 'odebc/identity.py'),
@@ -2785,6 +2798,7 @@ d = {
             'odebc.sr3.Scaled.on': ('hood/sr3.html#scaled.on', 'odebc/sr3.py'),
             'odebc.sr3.channelwise': ('hood/sr3.html#channelwise', 'odebc/sr3.py'),
             'odebc.sr3.check_bits': ('hood/sr3.html#check_bits', 'odebc/sr3.py'),
+            'odebc.sr3.check_finite': ('hood/sr3.html#check_finite', 'odebc/sr3.py'),
             'odebc.sr3.check_folder': ('hood/sr3.html#check_folder', 'odebc/sr3.py'),
             'odebc.sr3.check_solver': ('hood/sr3.html#check_solver', 'odebc/sr3.py'),
             'odebc.sr3.check_start': ('hood/sr3.html#check_start', 'odebc/sr3.py'),

@@ -8,10 +8,19 @@ __all__ = ['HubSR3']
 # %% ../nbs/hood/hub.ipynb #cdeee5ae
 from pathlib import Path
 from huggingface_hub import hf_hub_download, ModelHubMixin
-from .sr3 import SR3
+from .errors import OdebcError
+from .sr3 import Altered, SR3
 
 # %% ../nbs/hood/hub.ipynb #107d5287
 NAMES = 'config.json', 'record.json', 'model.safetensors'
+
+
+def check_network(
+    model: SR3,  # to be pushed
+):
+    "Refuse what is more than its weights"
+    if isinstance(model, Altered):
+        raise OdebcError("the Hub takes a network, not what alters its guesses: give `.model`")
 
 
 # %% ../nbs/hood/hub.ipynb #19005324
@@ -30,7 +39,18 @@ class HubSR3(
         self,
         save_directory: Path,  # made if missing
     ):
-        SR3.save_pretrained(self, save_directory)
+        SR3.save_pretrained(self, save_directory)  # in as many bits as it has
+
+    def save_pretrained(
+        self,
+        save_directory: str | Path,  # made if missing
+        bits: int | None = None,  # see `SR3.save_pretrained`
+        **how,  # see `ModelHubMixin.save_pretrained`
+    ):
+        "Write it, and push it where `push_to_hub` says so"
+        if bits is not None:
+            self.bits = bits
+        return super().save_pretrained(save_directory, **how)
 
     @classmethod
     def _from_pretrained(
@@ -59,4 +79,8 @@ class HubSR3(
         model: SR3,  # any, also a shipped one
     ):  # the same network
         "To push a network that is there"
-        return cls(model.net, model.scale, model.size, model.record, model.asked)
+        check_network(model)
+        how = model.scale, model.size, model.record, model.asked
+        same = cls(model.net, *how, task=model.task.name)
+        same.bits = model.bits
+        return same
