@@ -881,6 +881,8 @@ def start_for(
 
     if x_t and seed is not None:
         raise OdebcError("x_T is either read (--x-t) or drawn (--seed): give one of them")
+    if sampler:
+        network.solution_map(sampler)  # refuses what no start can serve
     if seed is not None:
         return candidate(0, network.shape, seed), sampler or 'DDIM-20'
     if x_t:
@@ -890,7 +892,7 @@ def start_for(
         label = sampler or found.meta.get('sampler', 'DDIM-20')
         check_found(x_t, label, found.x_T.shape, model, network.shape)
         return found.x_T, label
-    found = shipped_start(network.fingerprint, sampler or 'DDIM-20')
+    found = shipped_start(network.fingerprint, sampler or 'DDIM-20', network.shape)
     indifferent = found is None and shipped_worth(network.fingerprint)
     if indifferent and indifferent.verdict == 'no':
         print(

@@ -1283,6 +1283,7 @@ def enlarge_files(
 def shipped_start(
     weights: str,  # fingerprint of a network
     sampler: str = 'DDIM-20',  # of the ODE
+    shape: tuple | None = None,  # that it must have
 ):  # BoundaryCondition, or None
     "An x_T found for this network: with this sampler or DDIM-20, by the largest search"
     from odebc.runner import BoundaryCondition
@@ -1291,6 +1292,7 @@ def shipped_start(
     paths = sorted(results.rglob('x_T-*.safetensors'))
     found = [BoundaryCondition.load(path) for path in paths]
     mine = [start for start in found if start.meta.get('weights') == weights]
+    mine = [start for start in mine if shape in (None, tuple(start.x_T.shape))]
 
     def worth(start):
         label = start.meta['sampler']

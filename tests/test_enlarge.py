@@ -820,6 +820,14 @@ def test_starts_by_weights_and_sampler(tmp_path, capsys):
     assert torch.equal(x_T, candidate(0, (3, 64, 64), 0)) and sampler == 'DDIM-20'
     with pytest.raises(OdebcError, match='give one of them'):
         start_for(small, 'small', tmp_path, 0, None)
+    capsys.readouterr()
+    for sampler in ('DDPM-10', 'DDIM-0', 'nonsense'):  # no advice to search for these
+        with pytest.raises(OdebcError):
+            start_for(small, 'small', None, None, sampler)
+        assert not capsys.readouterr().out
+    large = SR3(small.net, small.scale, 128)  # what ships was found for 64
+    with pytest.raises(OdebcError, match='no x_T is shipped'):
+        start_for(large, 'large', None, None, None)
 
 
 def test_a_start_of_another_size_is_refused(tmp_path):
