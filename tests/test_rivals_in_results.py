@@ -272,6 +272,9 @@ def test_what_is_refused(asked, tmp_path):
         (['--rival', f'DDIM-20={mine}'], "no name for a rival: 'DDIM-20'"),
         (['--rival', f'bicubic={mine}'], "no name for a rival: 'bicubic'"),
         (['--rival', f'={mine}'], "no name for a rival: ''"),
+        (['--rival', f'DDIM-50 + x̃_T={mine}'], "no name for a rival: 'DDIM-50"),
+        (['--rival', f'random x_T={mine}'], "no name for a rival: 'random x_T'"),
+        (['--rival', f' y={mine}'], "no name for a rival: ' y'"),
         (['--rival', f'a|b={mine}'], 'no name for a rival'),
     ):
         with pytest.raises(OdebcError, match=says):

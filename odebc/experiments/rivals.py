@@ -246,9 +246,11 @@ def check_short(
     name: str,  # of a rival, given by the user
 ):
     "Refuse one that another row has, or that breaks a table"
-    family, dash, calls = name.rpartition('-')
+    row = name.strip().partition(' + ')[0]  # as of 'DDIM-50 + x̃_T'
+    family, dash, calls = row.rpartition('-')
     label = calls.isdecimal() and family.partition('(')[0] in FAMILIES
-    if not name.strip() or '|' in name or not name.isprintable() or label or name == 'bicubic':
+    taken = label or row in ('', 'bicubic', 'y', 'x̃_T', 'random x_T')
+    if taken or '|' in name or not name.isprintable():
         raise OdebcError(
             f"no name for a rival: {name!r}; take a word that is no other row of the table"
         )
