@@ -67,7 +67,7 @@ def main():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('--images', type=Path, required=True, help='folder of photographs')
-    parser.add_argument('--start', default='real', help='a shipped model, or a folder')
+    parser.add_argument('--start', default='vanilla', help='a shipped model, or a folder')
     parser.add_argument(
         '--out', type=Path, default=Path('runs/gpu'), help='for model and report'
     )
