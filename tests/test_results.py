@@ -18,7 +18,8 @@ from odebc.data import degrade, photographs, split, tiles, upsample
 from odebc.errors import OdebcError
 from odebc.identity import digest, pairs_digest, picture_digest
 from odebc.images import byte_folder, from_bytes, image_folder
-from odebc.experiments.lab import COLUMNS, Lab, markdown, MEASURED, measure, methods, pm
+from odebc.experiments.lab import chance_of, COLUMNS, Lab, markdown, MEASURED, measure
+from odebc.experiments.lab import methods, pm
 from odebc.experiments.lab import Protocol, PROTOCOLS, Row, stats, table_1
 from odebc.experiments.results import agreement, choice_by, guessed, matrix, PHOTOGRAPHS
 from odebc.experiments.results import report, section, table, tricks, winners, worst
@@ -285,6 +286,14 @@ def test_no_set_has_the_noise_of_another(task, tmp_path):
         for x, y in zip(first, second):
             r = torch.corrcoef(torch.stack([x.flatten(), y.flatten()]))[0, 1]
             assert abs(r) < 0.5
+
+
+def test_a_set_of_any_name_has_the_same_noise_everywhere():
+    "Where the terminal has no letters, a folder's name is read as single bytes"
+    name = 'été'
+    as_read = name.encode('utf8').decode('ascii', 'surrogateescape')
+    one, other = (torch.rand(4, generator=chance_of(n)) for n in (name, as_read))
+    assert torch.equal(one, other)
 
 
 def test_measure_scores_each_image_once(tmp_path):

@@ -107,7 +107,7 @@ def test_rivals_stand_in_table_1(task, asked, tmp_path):
     theirs = list(split(photographs())[1].values())
     z = tiles(theirs, N, 64, torch.Generator().manual_seed(0))
     sr3 = SR3.from_pretrained(model, 'float32')
-    y, distance = sr3.task(z), default_distance()
+    y, distance = sr3.task(z, lab.chance_of('photographs')), default_distance()
     x_0 = rival(f'mine={file}')(y)
     random = []
     for k in (100, 101):

@@ -372,7 +372,9 @@ def chance_of(
     name: str,  # of a test set
 ) -> torch.Generator:
     "Where a set has its noise from: the name decides, not its place among others"
-    return torch.Generator().manual_seed(zlib.crc32(name.encode()))
+    # a folder's name has surrogates where the terminal has no letters
+    seed = zlib.crc32(name.encode('utf8', 'surrogateescape'))
+    return torch.Generator().manual_seed(seed)
 
 
 def check_also(
