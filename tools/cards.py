@@ -44,7 +44,8 @@ LIMITS = {
     ),
     'vanilla': (
         'Its training was short, and went on from `real`, so from `base`, which had learnt '
-        'otherwise (residual, with LPIPS in its loss). To enlarge pictures, take `base`.'
+        'otherwise (residual, with LPIPS in its loss). Its results are grainy: multiply $x_T$ '
+        'by .98, or take the Gaussian guess. To enlarge pictures, take `base`.'
     ),
     'real': (
         'It has barely begun to learn: results look painted. To enlarge pictures of cameras, '
